@@ -1,0 +1,239 @@
+"""A run, complete, as one frozen value: the field names are the column names of the workbook.
+
+Imports neither torch nor lightning, so that a sheet is listed and checked in an instant. What a cell
+may hold (type, choices, bounds, meaning) is said once, in the field's metadata; the workbook's
+drop-down lists, its page of explanations, the command line's ``--set`` and `check` all read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from splora.errors import nearest
+
+#: Every way to prune; `sigmoied_threshold` is the spelling of the published workbooks.
+METHODS = ("none", "magnitude", "topK", "topK_global", "threshold", "sigmoied_threshold", "sigmoid_threshold", "l0")
+#: Methods with learned scores (all that prune but magnitude).
+SCORED = METHODS[2:]
+ADAPTERS = ("none", "splopa", "splora")
+QA_TASKS = ("squad", "squad_v2")
+CLASSIFICATION_TASKS = ("mnli", "qqp", "sst2", "qnli", "mrpc", "rte", "cola", "stsb")
+TASKS = QA_TASKS + CLASSIFICATION_TASKS
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "auto")
+#: Training examples of the published data sets, to judge a schedule before any data is read.
+PUBLISHED_EXAMPLES = {"squad": 87_599, "squad_v2": 130_319, "mnli": 392_702, "qqp": 363_846, "sst2": 67_349}
+
+
+def column(default: Any, group: str, help: str, **limits: Any) -> Any:
+    """A field with its meaning; limits: `choices`, `minimum`, `maximum`, `above`, `unit`."""
+    return field(default=default, metadata={"group": group, "help": help, **limits})
+
+
+@dataclass(frozen=True)
+class RunSpecification:
+    """One run. Shapes are rows × cols of a weight of shape (out_features, in_features); rates are per step."""
+
+    exp_id: int | str = column("", "Identity", "Name of the row; an integer, unique in the project's workbook.")
+    sheet: str = column("", "Identity", "Sheet the row stands in; names the folder of its results.")
+    model: str = column("", "Identity", "What the row shows, in words.")
+    task: str = column("squad", "Task", "What is learned.", choices=TASKS)
+    model_name_or_path: str = column(
+        "bert-base-uncased",
+        "Task",
+        "Pretrained encoder: hub name, folder, `embedded` (small, from scratch) or `run:ID`, the model of that row.",
+    )
+    train_file: str | None = column(None, "Task", "Training data: a file or GLUE folder, `embedded`, or empty: hub.")
+    predict_file: str | None = column(None, "Task", "Evaluation data: a file, GLUE folder, `embedded`, or empty: hub.")
+    max_seq_length: int = column(384, "Task", "Tokens per window or example.", minimum=8)
+    doc_stride: int = column(128, "Task", "Overlap of neighbouring windows of a long context.", minimum=0, unit="tokens")
+    max_train_examples: int | None = column(None, "Task", "Use only so many training examples.", minimum=1)
+    seed: int = column(92, "Task", "Seed of data order, initialization, dropout and gates.", minimum=0)
+
+    per_gpu_train_batch_size: int = column(16, "Training", "Examples per process and step.", minimum=1)
+    per_gpu_eval_batch_size: int = column(64, "Training", "Examples per process in evaluation.", minimum=1)
+    gradient_accumulation_steps: int = column(1, "Training", "Batches per optimizer step.", minimum=1)
+    num_train_epochs: float = column(3.0, "Training", "Passes over the training data.", above=0)
+    max_steps: int | None = column(None, "Training", "Optimizer steps; replaces num_train_epochs.", minimum=1)
+    warmup_steps: int = column(0, "Training", "Linear warm-up of the learning rates; unit of both warm-ups below.", minimum=0)
+    schedule_total_steps: int | None = column(
+        None,
+        "Training",
+        "Steps of the run that warmup_steps was chosen for: a run of T steps uses warmup_steps · T / schedule_total_steps. "
+        "Empty: warmup_steps as it is.",
+        minimum=1,
+    )
+    learning_rate: float = column(3e-5, "Learning rate", "AdamW rate of weights, adapters, biases and head.", above=0)
+    mask_scores_learning_rate: float | None = column(None, "Learning rate", "AdamW rate of the mask scores.", minimum=0)
+    position_weights_learning_rate: float | None = column(
+        None, "Learning rate", "Rate of the adapter's position weights; empty: learning_rate.", above=0
+    )
+    adapter_learning_rate: float | None = column(
+        None, "Learning rate", "Rate of the adapter's other parameters; empty: learning_rate.", above=0
+    )
+    weight_decay: float = column(0.0, "Learning rate", "Decay of weights and adapters (not biases, norms, scores).", minimum=0)
+    max_grad_norm: float = column(1.0, "Learning rate", "Gradient norm is clipped to this; 0 turns it off.", minimum=0)
+    dropout: float | None = column(None, "Training", "Dropout everywhere; empty: the model's own.", minimum=0, maximum=0.9)
+
+    initial_threshold: float = column(1.0, "Scheduling", "Threshold v at the start.")
+    final_threshold: float = column(1.0, "Scheduling", "Threshold v at the end.")
+    initial_warmup: float = column(1.0, "Scheduling", "v stays initial for initial_warmup · warmup_steps.", minimum=0)
+    final_warmup: float = column(1.0, "Scheduling", "v stays final for the last final_warmup · warmup_steps.", minimum=0)
+
+    pruning_method: str = column("none", "Pruning", "How the mask is made.", choices=METHODS)
+    mask_init: str = column("constant", "Pruning", "Initial scores.", choices=("constant", "uniform", "kaiming"))
+    mask_scale: float = column(0.0, "Pruning", "Parameter of mask_init.")
+    attention_block_rows: int = column(32, "Pruning", "Rows of a block in attention weights.", minimum=1)
+    attention_block_cols: int = column(32, "Pruning", "Columns of a block in attention weights.", minimum=1)
+    ffn_block_rows: int = column(32, "Pruning", "Rows of a block in feed-forward weights.", minimum=1)
+    ffn_block_cols: int = column(32, "Pruning", "Columns of a block in feed-forward weights.", minimum=1)
+    regularization: str = column("none", "Regularization", "Penalty on the scores.", choices=("none", "l0", "l1"))
+    final_lambda: float = column(0.0, "Regularization", "Weight of the penalty at the end.", minimum=0)
+
+    teacher_type: str | None = column(None, "Distillation", "Family of the teacher.", choices=("bert", "roberta", "distilbert"))
+    teacher_name_or_path: str | None = column(None, "Distillation", "Fine-tuned teacher: hub name, folder or `run:ID`.")
+    alpha_ce: float = column(0.5, "Distillation", "Weight of the task's loss (with a teacher).", minimum=0)
+    alpha_distil: float = column(0.5, "Distillation", "Weight of the distillation loss.", minimum=0)
+    temperature: float = column(2.0, "Distillation", "Softmax temperature T of the distillation.", above=0)
+
+    adapter: str = column("none", "Adapter", "ΔW: none trains the weights themselves.", choices=ADAPTERS)
+    num_splopa_prototypes: int = column(64, "Adapter", "Prototypes K.", minimum=1)
+    splopa_prototype_rank: int = column(2, "Adapter", "Rank R of a prototype.", minimum=1)
+    splopa_init_range: float = column(1e-4, "Adapter", "Initial range of prototypes.", above=0)
+    splopa_shared_prototypes: bool = column(True, "Adapter", "One set of prototypes for all layers of a block shape.")
+    splopa_shared_pos_weights: bool = column(False, "Adapter", "One set of position weights for layers of a shape.")
+    splora_rank: float = column(8.0, "Adapter", "Rank r; below 1: fraction of out_features.", above=0)
+    splora_init_range: float = column(1e-2, "Adapter", "Initial range of SPLoRA's A.", above=0)
+
+    precision: str = column("32-true", "Machine", "Lightning's precision; auto: bf16-mixed where native.", choices=PRECISIONS)
+    checkpoint_every_n_steps: int = column(500, "Machine", "Optimizer steps between checkpoints to resume from.", minimum=1)
+    val_check_per_epoch: int = column(1, "Machine", "Evaluations per epoch.", minimum=1)
+
+    reported_density: float | None = column(None, "Reported", "Published remaining encoder weights.", unit="%")
+    reported_exact_match: float | None = column(None, "Reported", "Published exact match.", unit="%")
+    reported_f1: float | None = column(None, "Reported", "Published F1.", unit="%")
+    reported_accuracy: float | None = column(None, "Reported", "Published accuracy.", unit="%")
+    reported_accuracy_mismatched: float | None = column(None, "Reported", "Published MNLI-MM accuracy.", unit="%")
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether the method learns scores."""
+        return self.pruning_method in SCORED
+
+    @property
+    def target_density(self) -> float | None:
+        """Fraction of blocks kept at the end where the threshold says so directly, else None."""
+        if self.pruning_method in ("magnitude", "topK", "topK_global"):
+            return self.final_threshold
+        return 1.0 if self.pruning_method == "none" else None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something a field may not be: the field's name, and a sentence's predicate."""
+
+    field: str
+    message: str
+
+
+FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(RunSpecification)}
+
+
+def check(spec: RunSpecification, total_steps: int | None = None) -> list[Problem]:
+    """All problems of one run that show without opening model or data.
+
+    Args:
+        total_steps: optimizer steps of the run where they are known; otherwise estimated from the
+            published size of the task's training set when no `train_file` is named.
+    """
+    problems = [problem for name in FIELDS for problem in _check_limits(name, getattr(spec, name))]
+    problems += _check_thresholds(spec)
+    if spec.has_scores and spec.mask_scores_learning_rate is None:
+        problems.append(Problem("mask_scores_learning_rate", f"is empty, but {spec.pruning_method} learns mask scores"))
+    if spec.regularization != "none" and not spec.has_scores:
+        problems.append(
+            Problem("regularization", f"is {spec.regularization}, but {spec.pruning_method} has no scores to penalize")
+        )
+    if spec.regularization != "none" and spec.final_threshold == 0:
+        problems.append(Problem("final_threshold", "is 0, but λ is scheduled as final_lambda · v / final_threshold"))
+    if spec.task in QA_TASKS and spec.doc_stride >= spec.max_seq_length:
+        problems.append(Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}"))
+    if not any(problem.field in ("warmup_steps", "initial_warmup", "final_warmup") for problem in problems):
+        problems += _check_schedule(spec, total_steps or spec.schedule_total_steps or published_steps(spec))
+    return problems
+
+
+def published_steps(spec: RunSpecification) -> int | None:
+    """Steps on the task's published training set, or None where the row names other data."""
+    if spec.max_steps is not None:
+        return spec.max_steps
+    examples = PUBLISHED_EXAMPLES.get(spec.task)
+    if spec.train_file is not None or examples is None:
+        return None
+    batch = spec.per_gpu_train_batch_size * spec.gradient_accumulation_steps
+    return math.ceil(min(examples, spec.max_train_examples or examples) / batch * spec.num_train_epochs)
+
+
+def scaled_warmup(spec: RunSpecification, total_steps: int) -> int:
+    """`warmup_steps` for a run of `total_steps` steps (see `schedule_total_steps`)."""
+    if spec.schedule_total_steps is None:
+        return spec.warmup_steps
+    return round(spec.warmup_steps * total_steps / spec.schedule_total_steps)
+
+
+def _check_schedule(spec: RunSpecification, total_steps: int | None) -> list[Problem]:
+    if total_steps is None:
+        return []
+    warmup = scaled_warmup(spec, total_steps)
+    asked = max(1.0, (spec.initial_warmup + spec.final_warmup) if spec.pruning_method != "none" else 1.0) * warmup
+    if asked <= total_steps:
+        return []
+    return [
+        Problem(
+            "warmup_steps",
+            f"is {spec.warmup_steps}: the warm-ups take {asked:,.0f} steps, longer than the run's {total_steps:,} steps; "
+            f"lower warmup_steps, train longer, or set schedule_total_steps to scale it",
+        )
+    ]
+
+
+def _check_limits(name: str, value: Any) -> list[Problem]:
+    limits = FIELDS[name].metadata
+    if value is None:
+        return []
+    choices = limits.get("choices")
+    if choices and value not in choices:
+        return [Problem(name, f"is {value!r}; allowed are {', '.join(choices)}{nearest(value, choices)}")]
+    if isinstance(value, float) and not math.isfinite(value):
+        return [Problem(name, f"is {value}; a finite number is needed")]
+    if "minimum" in limits and value < limits["minimum"]:
+        return [Problem(name, f"is {value}; at least {limits['minimum']} is needed")]
+    if "maximum" in limits and value > limits["maximum"]:
+        return [Problem(name, f"is {value}; at most {limits['maximum']} is allowed")]
+    if "above" in limits and value <= limits["above"]:
+        return [Problem(name, f"is {value}; more than {limits['above']} is needed")]
+    return []
+
+
+def _check_thresholds(spec: RunSpecification) -> list[Problem]:
+    ranges: dict[str, tuple[float, float, str]] = {
+        "magnitude": (0.0, 1.0, "a fraction of blocks above 0 and up to 1"),
+        "topK": (0.0, 1.0, "a fraction of blocks above 0 and up to 1"),
+        "topK_global": (0.0, 1.0, "a fraction of blocks above 0 and up to 1"),
+        "sigmoied_threshold": (-math.inf, 1.0, "a probability from 0 up to, not including, 1"),
+        "sigmoid_threshold": (-math.inf, 1.0, "a probability from 0 up to, not including, 1"),
+        "l0": (0.0, math.inf, "a number above 0"),
+    }
+    if spec.pruning_method not in ranges:
+        return []
+    low, high, allowed = ranges[spec.pruning_method]
+    probability = spec.pruning_method.startswith("sig")
+    problems = []
+    for name in ("initial_threshold", "final_threshold"):
+        value = getattr(spec, name)
+        inside = (0 <= value < 1) if probability else (low < value <= high)
+        if not inside:
+            problems.append(Problem(name, f"is {value}; {spec.pruning_method} takes {allowed}"))
+    return problems
