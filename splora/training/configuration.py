@@ -1,0 +1,155 @@
+"""A run specification as a Lightning configuration: what `--dry-run` prints and ``lightning fit --config`` takes.
+
+Both ways to start a run go through this one dictionary, so that they give the same numbers. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from splora.training.specification import QA_TASKS, RunSpecification
+
+
+def lightning_config(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
+    """The sections seed_everything, trainer, model and data of a LightningCLI configuration, as plain values."""
+    return {
+        "seed_everything": spec.seed,
+        "trainer": _trainer(spec, output_dir),
+        "model": _model(spec),
+        "data": _data(spec),
+    }
+
+
+def _trainer(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
+    whole_epochs = math.ceil(spec.num_train_epochs)
+    trainer: dict[str, Any] = {
+        "default_root_dir": output_dir,
+        "accelerator": "auto",
+        "devices": 1,
+        "precision": spec.precision,
+        "max_epochs": whole_epochs if spec.max_steps is None else -1,
+        "max_steps": spec.max_steps if spec.max_steps is not None else -1,
+        "accumulate_grad_batches": spec.gradient_accumulation_steps,
+        "gradient_clip_val": spec.max_grad_norm or None,
+        "log_every_n_steps": 10,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+    }
+    if spec.num_train_epochs < 1:
+        trainer["limit_train_batches"] = spec.num_train_epochs
+    if spec.val_check_per_epoch > 1:
+        trainer["val_check_interval"] = 1.0 / spec.val_check_per_epoch
+    trainer["logger"] = [
+        {"class_path": "splora.training.csv_logger.ResumableCSVLogger", "init_args": {"save_dir": output_dir}},
+        {
+            "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+            "init_args": {"save_dir": output_dir, "name": "", "version": "tensorboard"},
+        },
+    ]
+    trainer["callbacks"] = _callbacks(spec, output_dir)
+    return trainer
+
+
+def _callbacks(spec: RunSpecification, output_dir: str) -> list[dict[str, Any]]:
+    schedule = {
+        name: getattr(spec, name)
+        for name in ("initial_threshold", "final_threshold", "initial_warmup", "final_warmup", "final_lambda")
+    }
+    pruning = [] if spec.pruning_method == "none" else [("callbacks.SparsitySchedule", schedule)]
+    pictures = [] if spec.pruning_method == "none" else [("callbacks.MaskPictures", {"output_dir": output_dir})]
+    checkpoint = {
+        "dirpath": str(Path(output_dir) / "checkpoints"),
+        "filename": "last",
+        "every_n_train_steps": spec.checkpoint_every_n_steps,
+        "save_on_train_epoch_end": False,
+        "enable_version_counter": False,
+    }
+    listed: list[tuple[str, dict[str, Any]]] = [
+        *pruning,
+        ("callbacks.WeightCount", {}),
+        *pictures,
+        ("callbacks.RunResult", {"output_dir": output_dir, "run": identity(spec)}),
+        ("lightning.pytorch.callbacks.ModelCheckpoint", checkpoint),
+        ("callbacks.RunProgressBar", {}),
+    ]
+    return [{"class_path": path, "init_args": arguments} for path, arguments in listed]
+
+
+def identity(spec: RunSpecification) -> dict[str, Any]:
+    """What a result says of its run besides measurements: name, method and reported scores."""
+    reported = {name: getattr(spec, name) for name in vars(spec) if name.startswith("reported_")}
+    return {
+        "exp_id": spec.exp_id,
+        "sheet": spec.sheet,
+        "method": spec.pruning_method,
+        "adapter": spec.adapter,
+        "task": spec.task,
+        "seed": spec.seed,
+        "reported": {name.removeprefix("reported_"): value for name, value in reported.items() if value is not None},
+    }
+
+
+def _model(spec: RunSpecification) -> dict[str, Any]:
+    init_range = spec.splopa_init_range if spec.adapter == "splopa" else spec.splora_init_range
+    model: dict[str, Any] = {
+        "task": spec.task,
+        "model_name_or_path": spec.model_name_or_path,
+        "seed": spec.seed,
+        "dropout": spec.dropout,
+        "adapter": {
+            "kind": spec.adapter,
+            "num_prototypes": spec.num_splopa_prototypes,
+            "prototype_rank": spec.splopa_prototype_rank,
+            "init_range": init_range,
+            "shared_prototypes": spec.splopa_shared_prototypes,
+            "shared_position_weights": spec.splopa_shared_pos_weights,
+            "rank": spec.splora_rank,
+        },
+        "pruning": {
+            "method": spec.pruning_method,
+            "mask_init": spec.mask_init,
+            "mask_scale": spec.mask_scale,
+            "attention_block": [spec.attention_block_rows, spec.attention_block_cols],
+            "ffn_block": [spec.ffn_block_rows, spec.ffn_block_cols],
+            "regularization": spec.regularization,
+        },
+        "optimizer": {
+            "learning_rate": spec.learning_rate,
+            "mask_scores_learning_rate": spec.mask_scores_learning_rate,
+            "position_weights_learning_rate": spec.position_weights_learning_rate,
+            "adapter_learning_rate": spec.adapter_learning_rate,
+            "weight_decay": spec.weight_decay,
+            "warmup_steps": spec.warmup_steps,
+            "schedule_total_steps": spec.schedule_total_steps,
+        },
+        "distillation": None,
+    }
+    if spec.teacher_name_or_path is not None:
+        model["distillation"] = {
+            "teacher_name_or_path": spec.teacher_name_or_path,
+            "alpha_ce": spec.alpha_ce,
+            "alpha_distil": spec.alpha_distil,
+            "temperature": spec.temperature,
+            "teacher_type": spec.teacher_type,
+        }
+    return model
+
+
+def _data(spec: RunSpecification) -> dict[str, Any]:
+    shared = {
+        "model_name_or_path": spec.model_name_or_path,
+        "train_file": spec.train_file,
+        "predict_file": spec.predict_file,
+        "max_seq_length": spec.max_seq_length,
+        "train_batch_size": spec.per_gpu_train_batch_size,
+        "eval_batch_size": spec.per_gpu_eval_batch_size,
+        "seed": spec.seed,
+        "max_train_examples": spec.max_train_examples,
+    }
+    if spec.task in QA_TASKS:
+        more: dict[str, Any] = {"version_2": spec.task == "squad_v2", "doc_stride": spec.doc_stride}
+        return {"class_path": "splora.tasks.SquadDataModule", "init_args": {**shared, **more}}
+    return {"class_path": "splora.tasks.GlueDataModule", "init_args": {"task": spec.task, **shared}}
