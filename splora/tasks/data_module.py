@@ -1,0 +1,177 @@
+"""What every task's data module has in common: preparation once, batches grouped by length, a score at the end."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from lightning import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+
+from splora.errors import InputError
+from splora.tasks import hub
+from splora.tasks.features import Collator, FeatureSet, Ragged, Rows, TaskResult
+from splora.tasks.sampler import GlobalBatchSampler, ResumableDataLoader
+
+__all__ = ["FeatureSet", "Ragged", "Split", "TaskDataModule", "TaskResult"]
+
+Split = Literal["train", "eval"]
+
+
+class TaskDataModule(LightningDataModule):
+    """Data of one task, from files or a hub name to batches and scores.
+
+    A subclass says `task`, `primary_metric`, `num_labels`, `auto_model`, and implements `prepare` and `evaluate`.
+
+    Args:
+        model_name_or_path: whose tokenizer is used: hub name, folder, or `embedded`.
+        train_file: training data, or None for the task's hub name.
+        predict_file: evaluation data (validation, test and prediction), or None for the task's hub name.
+        max_seq_length: tokens per row at most, special ones included.
+        train_batch_size: rows per process and training batch.
+        eval_batch_size: rows per process and evaluation batch.
+        seed: of the order of rows and of the subset below.
+        max_train_examples: train on a random subset of so many examples.
+        group_by_length: put training rows of similar length into one batch.
+        num_workers: processes that prepare batches ahead.
+        cache_dir: folder of prepared data and downloads.
+    """
+
+    task: str
+    primary_metric: str
+    num_labels: int | None = None
+    auto_model: str
+
+    def __init__(
+        self,
+        model_name_or_path: str,
+        train_file: str | None = None,
+        predict_file: str | None = None,
+        max_seq_length: int = 384,
+        train_batch_size: int = 16,
+        eval_batch_size: int = 64,
+        seed: int = 92,
+        max_train_examples: int | None = None,
+        group_by_length: bool = True,
+        num_workers: int = 0,
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        # A rank without an evaluation row just evaluates nothing; training refuses that case itself.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.model_name_or_path = model_name_or_path
+        self.train_file = train_file
+        self.predict_file = predict_file
+        self.max_seq_length = max_seq_length
+        self.train_batch_size = train_batch_size
+        self.eval_batch_size = eval_batch_size
+        self.seed = seed
+        self.max_train_examples = max_train_examples
+        self.group_by_length = group_by_length
+        self.num_workers = num_workers
+        self.cache_dir = cache_dir
+        self._tokenizer: Any = None
+        self._features: dict[Split, FeatureSet] = {}
+
+    @abstractmethod
+    def prepare(self, split: Split) -> FeatureSet:
+        """Read and tokenize one split; called once per process. `training_subset` chooses training examples."""
+
+    @abstractmethod
+    def evaluate(self, outputs: dict[str, npt.NDArray[Any]]) -> TaskResult:
+        """Score the complete evaluation split.
+
+        Args:
+            outputs: the model's outputs by name (logits, start_logits, …), (rows, …), sorted by row number.
+        """
+
+    @property
+    def tokenizer(self) -> Any:
+        """The fast tokenizer of `model_name_or_path`, loaded at first use.
+
+        Raises:
+            InputError: it cannot be had.
+        """
+        if self._tokenizer is None:
+            self._tokenizer = hub.load_tokenizer(self.model_name_or_path, self.cache_dir)
+        return self._tokenizer
+
+    @property
+    def width(self) -> int:
+        """Tokens per row at most: `max_seq_length`, or less where the model has fewer positions."""
+        return min(self.max_seq_length, int(self.tokenizer.model_max_length))
+
+    def features(self, split: Split) -> FeatureSet:
+        """The prepared rows of a split, prepared at first use.
+
+        Raises:
+            InputError: the data cannot be read, or holds no example.
+        """
+        if split not in self._features:
+            prepared = self.prepare(split)
+            if len(prepared) == 0:
+                name, option = ("training", "--train-file") if split == "train" else ("evaluation", "--predict-file")
+                raise InputError(f"The {name} data of {self.task} ({option}) hold no example.")
+            self._features[split] = prepared
+        return self._features[split]
+
+    def training_subset(self, count: int) -> Rows:
+        """Numbers of the examples to train on, ascending: all `count`, or `max_train_examples` random ones."""
+        if self.max_train_examples is None or self.max_train_examples >= count:
+            return np.arange(count, dtype=np.int64)
+        chosen = np.random.default_rng(self.seed).choice(count, self.max_train_examples, replace=False)
+        return np.sort(chosen).astype(np.int64)
+
+    def prepare_data(self) -> None:
+        """Fill caches on the first process of a machine, before the others look for them."""
+        fitting = self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING
+        self.setup("fit" if fitting else "validate")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Prepare what `stage` (fit, validate, test, predict; None: all) needs."""
+        if stage in ("fit", None):
+            self.features("train")
+        self.features("eval")
+
+    def steps_per_epoch(self, world_size: int = 1) -> int:
+        """Batches that each of `world_size` processes trains on in one epoch."""
+        return max(1, len(self.features("train")) // (self.train_batch_size * world_size))
+
+    def train_dataloader(self) -> ResumableDataLoader:
+        """Shuffled batches that resume in mid-epoch."""
+        return self._dataloader("train", self.train_batch_size)
+
+    def val_dataloader(self) -> ResumableDataLoader:
+        """Every evaluation row once, longest first."""
+        return self._dataloader("eval", self.eval_batch_size)
+
+    def test_dataloader(self) -> ResumableDataLoader:
+        """As `val_dataloader`."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> ResumableDataLoader:
+        """As `val_dataloader`."""
+        return self.val_dataloader()
+
+    def _dataloader(self, split: Split, batch_size: int) -> ResumableDataLoader:
+        features, training = self.features(split), split == "train"
+        sampler = GlobalBatchSampler(
+            features.lengths,
+            batch_size,
+            world_size=self.trainer.world_size if self.trainer is not None else 1,
+            rank=self.trainer.global_rank if self.trainer is not None else 0,
+            seed=self.seed,
+            shuffle=training,
+            group_by_length=self.group_by_length or not training,
+        )
+        collator = Collator(features, int(self.tokenizer.pad_token_id or 0), self.width)
+        trained = self._trained_batches if training else None
+        return ResumableDataLoader(len(features), sampler, collator, self.num_workers, trained)
+
+    def _trained_batches(self) -> int | None:
+        """Batches of the epoch whose training step has ended; a batch that is being trained on is not among them."""
+        if self.trainer is None:
+            return None
+        return int(self.trainer.fit_loop.epoch_loop.batch_progress.current.processed)
