@@ -1,0 +1,215 @@
+"""One layer's block mask: its scores, its threshold, and the mask they make at this step."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from splora.errors import InputError, nearest
+from splora.masks import binarize
+from splora.masks.grid import BlockShape, grid_shape
+
+#: Methods that need nothing but a layer's scores and v; a new one is a function in `binarize` and a line here.
+LOCAL: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "topK": binarize.topk,
+    "threshold": binarize.threshold,
+    "sigmoied_threshold": binarize.sigmoid_threshold,
+    "sigmoid_threshold": binarize.sigmoid_threshold,
+}
+METHODS = ("magnitude", "topK_global", "l0", *LOCAL)
+INITS = ("constant", "uniform", "kaiming")
+
+
+class BlockMask(nn.Module):
+    """The mask of one weight, recomputed at each call.
+
+    Attributes:
+        grid: blocks (R, C) of the weight.
+        block: rows and cols (p, q) of one block.
+        method: one of `METHODS`.
+        scores: parameter (R, C), or None for magnitude.
+        index: the layer's number among the masked layers; tells its L0 noise from that of other layers.
+    """
+
+    threshold_value: Tensor
+    global_mask: Tensor
+
+    def __init__(
+        self,
+        weight_shape: tuple[int, int],
+        block: BlockShape,
+        method: str,
+        mask_init: str = "constant",
+        mask_scale: float = 0.0,
+        *,
+        index: int = 0,
+        where: str = "",
+    ) -> None:
+        """
+        Args:
+            weight_shape: (out, in) of the weight.
+            mask_init: `constant` (all scores are mask_scale), `uniform` (between ∓mask_scale), or `kaiming`
+                (uniform between ∓1/√C, as nn.Linear's weights start).
+            where: the layer's name, for messages.
+
+        Raises:
+            InputError: an unknown method or mask_init, or blocks that do not divide the weight.
+        """
+        super().__init__()
+        _one_of(method, METHODS, "pruning_method", where)
+        _one_of(mask_init, INITS, "mask_init", where)
+        self.grid = grid_shape(weight_shape, block, where)
+        self.block = block
+        self.method = method
+        self.mask_init = mask_init
+        self.mask_scale = mask_scale
+        self.index = index
+        self.scores: nn.Parameter | None
+        if method == "magnitude":
+            self.register_parameter("scores", None)
+        else:
+            self.scores = nn.Parameter(torch.empty(self.grid))
+            self.reset_scores()
+        # The number lives on the host, where reading it waits for no GPU; the buffer carries it through checkpoints.
+        self._threshold = 1.0
+        self.register_buffer("threshold_value", torch.tensor(1.0, dtype=torch.float64))
+        if method == "topK_global":
+            self.register_buffer("global_mask", torch.ones(self.grid, dtype=torch.bool))
+        self._seed: tuple[int, int] | None = None
+        self._means_mask: tuple[object, Tensor] | None = None
+
+    @torch.no_grad()
+    def reset_scores(self) -> None:
+        """Give the scores their initial values again."""
+        if self.scores is None:
+            return
+        if self.mask_init == "constant":
+            self.scores.fill_(self.mask_scale)
+        elif self.mask_init == "uniform":
+            self.scores.uniform_(-self.mask_scale, self.mask_scale)
+        else:
+            nn.init.kaiming_uniform_(self.scores, a=math.sqrt(5))
+
+    @property
+    def threshold(self) -> float:
+        """v of the method: a fraction of blocks, a score or a probability."""
+        return self._threshold
+
+    def set_threshold(self, v: float) -> None:
+        """Set v for the steps from now on; topK_global's masks follow at the next `update_global_cutoffs`."""
+        v = float(v)
+        if not math.isfinite(v):
+            raise InputError(f"threshold is {v}; a finite number is needed.")
+        self._threshold = v
+        self._means_mask = None
+        self.threshold_value.fill_(v)
+
+    def seed(self, seed: int, step: int) -> None:
+        """Fix the L0 noise of the coming step: the same (seed, step) draws the same gates on every process and device.
+
+        A mask that was never seeded draws from torch's default generator, as dropout does.
+        """
+        self._seed = (seed, step)
+
+    def forward(self, block_means: Callable[[], Tensor] | None = None, version: object = None) -> Tensor:
+        """The mask of this step, (R, C), with its gradient to the scores.
+
+        Args:
+            block_means: computes the mean |W| of each block, (R, C); called for magnitude only.
+            version: anything that differs whenever W does; in evaluation the magnitudes of an equal version are not
+                computed again. None: always compute.
+
+        Raises:
+            ValueError: magnitude without `block_means`.
+        """
+        if self.scores is None:
+            return self._by_magnitude(block_means, version)
+        if self.method == "topK_global":
+            return binarize.straight_through(self.scores, self.global_mask)
+        if self.method == "l0":
+            return binarize.hard_concrete(self.scores, self._noise() if self.training else None)
+        return LOCAL[self.method](self.scores, self._threshold)
+
+    @torch.no_grad()
+    def binary(self, block_means: Callable[[], Tensor] | None = None, version: object = None) -> Tensor:
+        """The evaluation mask, bool (R, C): the blocks that stay (L0: deterministic gate at least 1/2)."""
+        if self.method == "l0" and self.scores is not None:
+            return binarize.hard_concrete(self.scores, None).bool()
+        return self.forward(block_means, version).bool()
+
+    def _by_magnitude(self, block_means: Callable[[], Tensor] | None, version: object) -> Tensor:
+        if block_means is None:
+            raise ValueError("A magnitude mask needs block_means, the mean |W| of each block.")
+        keep = version is not None and not self.training
+        if keep and self._means_mask is not None and self._means_mask[0] == version:
+            return self._means_mask[1]
+        # An ordinary tensor even in inference mode, so that a kept mask also serves evaluations that need gradients.
+        with torch.inference_mode(False), torch.no_grad():
+            mask = binarize.magnitude(block_means(), self._threshold)
+        self._means_mask = (version, mask) if keep else None
+        return mask
+
+    def _noise(self) -> Tensor:
+        """Uniform numbers strictly inside (0, 1), fp32, (R, C), on the device of the scores."""
+        assert self.scores is not None
+        generator = None
+        if self._seed is not None:
+            # Drawn on the CPU, whose generator gives the same numbers on every machine.
+            digest = hashlib.blake2b(repr((*self._seed, self.index)).encode(), digest_size=8).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+        tiny = torch.finfo(torch.float32).eps
+        noise = torch.rand(self.grid, generator=generator).clamp_(tiny, 1 - tiny)
+        return noise.to(self.scores.device, non_blocking=True)
+
+    def train(self, mode: bool = True) -> BlockMask:
+        self._means_mask = None
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BlockMask:
+        super()._apply(fn, recurse)
+        # model.half() would round the threshold; a move may leave it uninitialized (meta devices).
+        self._means_mask = None
+        self.threshold_value = torch.tensor(self._threshold, dtype=torch.float64, device=self.threshold_value.device)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._means_mask = None
+        if prefix + "threshold_value" in state_dict:
+            self._threshold = float(self.threshold_value)
+
+    def extra_repr(self) -> str:
+        rows, cols = self.grid
+        return f"{self.method}, {rows} × {cols} blocks of {self.block[0]} × {self.block[1]}, v={self._threshold:g}"
+
+
+@torch.no_grad()
+def update_global_cutoffs(masks: Sequence[BlockMask]) -> None:
+    """Make the masks of all `topK_global` layers among `masks`, from their scores and their common threshold.
+
+    Called once per optimizer step and before an evaluation; in between the layers only read their mask. Other
+    methods' masks are left alone.
+
+    Raises:
+        ValueError: the layers' thresholds differ.
+    """
+    layers = [mask for mask in masks if mask.method == "topK_global"]
+    if not layers:
+        return
+    thresholds = {mask.threshold for mask in layers}
+    if len(thresholds) > 1:
+        raise ValueError(f"topK_global has one threshold for all layers, found {sorted(thresholds)}.")
+    scores = [mask.scores for mask in layers if mask.scores is not None]
+    for mask, kept in zip(layers, binarize.keep_largest_global(scores, layers[0].threshold), strict=True):
+        mask.global_mask.copy_(kept)
+
+
+def _one_of(found: str, allowed: tuple[str, ...], option: str, where: str) -> None:
+    if found not in allowed:
+        place = f"{where}: " if where else ""
+        raise InputError(f"{place}{option} is {found!r}; allowed are {', '.join(allowed)}{nearest(found, allowed)}.")
