@@ -48,7 +48,9 @@ class RunSpecification:
     train_file: str | None = column(None, "Task", "Training data: a file or GLUE folder, `embedded`, or empty: hub.")
     predict_file: str | None = column(None, "Task", "Evaluation data: a file, GLUE folder, `embedded`, or empty: hub.")
     max_seq_length: int = column(384, "Task", "Tokens per window or example.", minimum=8)
-    doc_stride: int = column(128, "Task", "Overlap of neighbouring windows of a long context.", minimum=0, unit="tokens")
+    doc_stride: int = column(
+        128, "Task", "Overlap of neighbouring windows of a long context.", minimum=0, unit="tokens"
+    )
     max_train_examples: int | None = column(None, "Task", "Use only so many training examples.", minimum=1)
     seed: int = column(92, "Task", "Seed of data order, initialization, dropout and gates.", minimum=0)
 
@@ -57,12 +59,14 @@ class RunSpecification:
     gradient_accumulation_steps: int = column(1, "Training", "Batches per optimizer step.", minimum=1)
     num_train_epochs: float = column(3.0, "Training", "Passes over the training data.", above=0)
     max_steps: int | None = column(None, "Training", "Optimizer steps; replaces num_train_epochs.", minimum=1)
-    warmup_steps: int = column(0, "Training", "Linear warm-up of the learning rates; unit of both warm-ups below.", minimum=0)
+    warmup_steps: int = column(
+        0, "Training", "Linear warm-up of the learning rates; unit of both warm-ups below.", minimum=0
+    )
     schedule_total_steps: int | None = column(
         None,
         "Training",
-        "Steps of the run that warmup_steps was chosen for: a run of T steps uses warmup_steps · T / schedule_total_steps. "
-        "Empty: warmup_steps as it is.",
+        "Steps of the run that warmup_steps was chosen for: a run of T steps uses "
+        "warmup_steps · T / schedule_total_steps. Empty: warmup_steps as it is.",
         minimum=1,
     )
     learning_rate: float = column(3e-5, "Learning rate", "AdamW rate of weights, adapters, biases and head.", above=0)
@@ -73,14 +77,20 @@ class RunSpecification:
     adapter_learning_rate: float | None = column(
         None, "Learning rate", "Rate of the adapter's other parameters; empty: learning_rate.", above=0
     )
-    weight_decay: float = column(0.0, "Learning rate", "Decay of weights and adapters (not biases, norms, scores).", minimum=0)
+    weight_decay: float = column(
+        0.0, "Learning rate", "Decay of weights and adapters (not biases, norms, scores).", minimum=0
+    )
     max_grad_norm: float = column(1.0, "Learning rate", "Gradient norm is clipped to this; 0 turns it off.", minimum=0)
-    dropout: float | None = column(None, "Training", "Dropout everywhere; empty: the model's own.", minimum=0, maximum=0.9)
+    dropout: float | None = column(
+        None, "Training", "Dropout everywhere; empty: the model's own.", minimum=0, maximum=0.9
+    )
 
     initial_threshold: float = column(1.0, "Scheduling", "Threshold v at the start.")
     final_threshold: float = column(1.0, "Scheduling", "Threshold v at the end.")
     initial_warmup: float = column(1.0, "Scheduling", "v stays initial for initial_warmup · warmup_steps.", minimum=0)
-    final_warmup: float = column(1.0, "Scheduling", "v stays final for the last final_warmup · warmup_steps.", minimum=0)
+    final_warmup: float = column(
+        1.0, "Scheduling", "v stays final for the last final_warmup · warmup_steps.", minimum=0
+    )
 
     pruning_method: str = column("none", "Pruning", "How the mask is made.", choices=METHODS)
     mask_init: str = column("constant", "Pruning", "Initial scores.", choices=("constant", "uniform", "kaiming"))
@@ -92,7 +102,9 @@ class RunSpecification:
     regularization: str = column("none", "Regularization", "Penalty on the scores.", choices=("none", "l0", "l1"))
     final_lambda: float = column(0.0, "Regularization", "Weight of the penalty at the end.", minimum=0)
 
-    teacher_type: str | None = column(None, "Distillation", "Family of the teacher.", choices=("bert", "roberta", "distilbert"))
+    teacher_type: str | None = column(
+        None, "Distillation", "Family of the teacher.", choices=("bert", "roberta", "distilbert")
+    )
     teacher_name_or_path: str | None = column(None, "Distillation", "Fine-tuned teacher: hub name, folder or `run:ID`.")
     alpha_ce: float = column(0.5, "Distillation", "Weight of the task's loss (with a teacher).", minimum=0)
     alpha_distil: float = column(0.5, "Distillation", "Weight of the distillation loss.", minimum=0)
@@ -107,8 +119,12 @@ class RunSpecification:
     splora_rank: float = column(8.0, "Adapter", "Rank r; below 1: fraction of out_features.", above=0)
     splora_init_range: float = column(1e-2, "Adapter", "Initial range of SPLoRA's A.", above=0)
 
-    precision: str = column("32-true", "Machine", "Lightning's precision; auto: bf16-mixed where native.", choices=PRECISIONS)
-    checkpoint_every_n_steps: int = column(500, "Machine", "Optimizer steps between checkpoints to resume from.", minimum=1)
+    precision: str = column(
+        "32-true", "Machine", "Lightning's precision; auto: bf16-mixed where native.", choices=PRECISIONS
+    )
+    checkpoint_every_n_steps: int = column(
+        500, "Machine", "Optimizer steps between checkpoints to resume from.", minimum=1
+    )
     val_check_per_epoch: int = column(1, "Machine", "Evaluations per epoch.", minimum=1)
 
     reported_density: float | None = column(None, "Reported", "Published remaining encoder weights.", unit="%")
@@ -159,7 +175,9 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
     if spec.regularization != "none" and spec.final_threshold == 0:
         problems.append(Problem("final_threshold", "is 0, but λ is scheduled as final_lambda · v / final_threshold"))
     if spec.task in QA_TASKS and spec.doc_stride >= spec.max_seq_length:
-        problems.append(Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}"))
+        problems.append(
+            Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}")
+        )
     if not any(problem.field in ("warmup_steps", "initial_warmup", "final_warmup") for problem in problems):
         problems += _check_schedule(spec, total_steps or spec.schedule_total_steps or published_steps(spec))
     return problems
@@ -176,25 +194,23 @@ def published_steps(spec: RunSpecification) -> int | None:
     return math.ceil(min(examples, spec.max_train_examples or examples) / batch * spec.num_train_epochs)
 
 
-def scaled_warmup(spec: RunSpecification, total_steps: int) -> int:
-    """`warmup_steps` for a run of `total_steps` steps (see `schedule_total_steps`)."""
-    if spec.schedule_total_steps is None:
-        return spec.warmup_steps
-    return round(spec.warmup_steps * total_steps / spec.schedule_total_steps)
+def scale_steps(steps: int, schedule_total_steps: int | None, total_steps: int) -> int:
+    """Steps chosen for a run of `schedule_total_steps` (None: for this one), in a run of `total_steps` steps."""
+    return steps if schedule_total_steps is None else round(steps * total_steps / schedule_total_steps)
 
 
 def _check_schedule(spec: RunSpecification, total_steps: int | None) -> list[Problem]:
     if total_steps is None:
         return []
-    warmup = scaled_warmup(spec, total_steps)
+    warmup = scale_steps(spec.warmup_steps, spec.schedule_total_steps, total_steps)
     asked = max(1.0, (spec.initial_warmup + spec.final_warmup) if spec.pruning_method != "none" else 1.0) * warmup
     if asked <= total_steps:
         return []
     return [
         Problem(
             "warmup_steps",
-            f"is {spec.warmup_steps}: the warm-ups take {asked:,.0f} steps, longer than the run's {total_steps:,} steps; "
-            f"lower warmup_steps, train longer, or set schedule_total_steps to scale it",
+            f"is {spec.warmup_steps}: the warm-ups take {asked:,.0f} steps, longer than the run's {total_steps:,} "
+            f"steps; lower warmup_steps, train longer, or set schedule_total_steps to scale it",
         )
     ]
 

@@ -1,0 +1,119 @@
+"""One result, one file: `result.json` with the saved adapter or model and the files of the last evaluation."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from splora.files import write_json
+from splora.training.saving import RESULT, save_trained
+
+#: Packages whose versions a result names.
+PACKAGES = ("splora", "torch", "lightning", "transformers", "peft", "datasets", "torchmetrics")
+
+
+class RunResult(Callback):
+    """Saves what a finished run leaves behind; its seconds add up over resumptions.
+
+    Args:
+        output_dir: folder of the run.
+        run: what the result says of the run besides measurements (exp_id, sheet, method, adapter, reported scores).
+    """
+
+    def __init__(self, output_dir: str, run: dict[str, Any] | None = None) -> None:
+        self.folder = Path(output_dir)
+        self.run = dict(run or {})
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+        self._scored_step = -1
+        self._metrics: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds of this run so far, over all its starts."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting from an earlier start."""
+        self._seconds_before = float(state_dict["seconds"])
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of the run in seconds; what was lost to a kill is not counted."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the scores and the step they belong to."""
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._metrics = {name.removeprefix("val/"): value for name, value in values.items() if name.startswith("val/")}
+        self._scored_step = trainer.global_step
+
+    def is_scored(self, trainer: Trainer) -> bool:
+        """Whether the weights as they are now were evaluated."""
+        return bool(self._metrics) and self._scored_step == trainer.global_step
+
+    def write(self, trainer: Trainer, module: Any) -> dict[str, Any]:
+        """Save weights, artifacts and `result.json` (last, so that it marks a finished run); returns the result."""
+        counts = module.weight_counts()
+        result: dict[str, Any] = {
+            "exp_id": "",
+            "sheet": "",
+            "method": module.pruning.method,
+            "adapter": module.adapter.kind,
+            "task": module.task,
+            **self.run,
+            "metrics": self._metrics,
+            "remaining_weights_percent": counts.remaining_percent,
+            "learned_weights_percent": counts.learned_percent,
+            "steps": trainer.global_step,
+            "seconds": round(self.seconds, 3),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "seed": module.seed,
+            "versions": {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
+            "settings": {
+                "model": module.settings(),
+                "data": trainer.datamodule.settings(),  # type: ignore[attr-defined]
+                "trainer": _trainer_settings(trainer),
+            },
+        }
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            result["adapter_bytes"] = save_trained(module.network, trainer.datamodule.tokenizer, self.folder)  # type: ignore[attr-defined]
+            for name, value in module.artifacts.items():
+                write_json(self.folder / f"{name}.json", value)
+            write_json(self.folder / RESULT, result)
+        trainer.strategy.barrier("result")
+        return result
+
+
+def peak_memory_bytes() -> int:
+    """Most memory this process has held: of the GPU where one is used, else resident memory."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _trainer_settings(trainer: Trainer) -> dict[str, Any]:
+    return {
+        "accelerator": type(trainer.accelerator).__name__,
+        "strategy": type(trainer.strategy).__name__,
+        "devices": trainer.num_devices,
+        "nodes": trainer.num_nodes,
+        "precision": trainer.precision,
+        "max_epochs": trainer.max_epochs,
+        "max_steps": trainer.max_steps,
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,
+        "gradient_clip_val": trainer.gradient_clip_val,
+        "threads": torch.get_num_threads(),
+    }

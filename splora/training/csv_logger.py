@@ -1,0 +1,87 @@
+"""`metrics.csv` of a run, which survives a kill: a resumed run continues the file of the first one."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from splora.files import write_text
+
+
+class ResumableCSVLogger(Logger):
+    """One row per logged step. Rows of steps that are run again after a resumption are replaced.
+
+    Args:
+        save_dir: folder of the run; the file is ``metrics.csv`` in it.
+        flush_every: rows between two writes of the file (it is also written at the end and on save).
+    """
+
+    def __init__(self, save_dir: str, flush_every: int = 50) -> None:
+        super().__init__()
+        self._folder = Path(save_dir)
+        self._flush_every = flush_every
+        self._rows: list[dict[str, Any]] | None = None
+        self._unwritten = 0
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment: that of its folder."""
+        return self._folder.name
+
+    @property
+    def version(self) -> str:
+        """A run has one version."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The folder of the run."""
+        return str(self._folder)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._folder / "metrics.csv"
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Settings are kept in spec.json and config.yaml, not here."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add a row; the first row of this process drops what an earlier one logged from that step on."""
+        now = 0 if step is None else int(step)
+        if self._rows is None:
+            self._rows = [row for row in self._read() if int(row["step"]) < now]
+        self._rows.append({"step": now, **{name: float(value) for name, value in metrics.items()}})
+        self._unwritten += 1
+        if self._unwritten >= self._flush_every:
+            self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the file."""
+        if not self._rows or not self._unwritten:
+            return
+        names = ["step", *sorted({name for row in self._rows for name in row} - {"step"})]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_text(self.path, text.getvalue())
+        self._unwritten = 0
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write what is left."""
+        self.save()
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]

@@ -1,0 +1,50 @@
+"""Losses of the tasks and of distillation: pure functions on logits and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: Names of a model's outputs that carry logits, by kind of task.
+SPAN_LOGITS = ("start_logits", "end_logits")
+
+
+def logits_of(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The logits, fp32: start and end (batch, tokens) of a span model, or one (batch, labels) of a classifier."""
+    names = SPAN_LOGITS if "start_logits" in outputs else ("logits",)
+    return {name: outputs[name].float() for name in names}
+
+
+def task_loss(logits: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+    """Cross entropy (mean over start and end for spans); squared error for a regression with one output."""
+    if "logits" in logits:
+        scores = logits["logits"]
+        if scores.shape[-1] == 1:
+            return F.mse_loss(scores.squeeze(-1), batch["labels"].float())
+        return F.cross_entropy(scores, batch["labels"].long())
+    start = F.cross_entropy(logits["start_logits"], batch["start_positions"].long())
+    end = F.cross_entropy(logits["end_logits"], batch["end_positions"].long())
+    return (start + end) / 2
+
+
+def distillation_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], temperature: float) -> Tensor:
+    """``T² · KL(teacher/T ‖ student/T)``, mean over the batch and over the outputs (Hinton et al., 1503.02531).
+
+    A regression (one output) has no distribution: its distillation is the squared error to the teacher.
+    """
+    losses = []
+    for name, scores in student.items():
+        if scores.shape[-1] == 1:
+            losses.append(F.mse_loss(scores, teacher[name]))
+            continue
+        divergence = F.kl_div(
+            F.log_softmax(scores / temperature, dim=-1),
+            F.log_softmax(teacher[name] / temperature, dim=-1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        losses.append(temperature**2 * divergence)
+    return torch.stack(losses).mean()

@@ -1,0 +1,126 @@
+"""The network of a run: a pretrained encoder in fp32, its adapter, its masks, and what of it is trained."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import nn
+
+from splora import anatomy
+from splora.errors import InputError
+from splora.masks import BlockMask, mask_linears
+from splora.training.options import AdapterOptions, PruningOptions
+from splora.training.specification import QA_TASKS
+
+logger = logging.getLogger(__name__)
+
+
+def load_base(
+    model_name_or_path: str,
+    task: str,
+    *,
+    label2id: dict[str, int] | None = None,
+    dropout: float | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """The task model with pretrained weights in fp32, whatever precision they are stored in.
+
+    Args:
+        label2id: labels of a classification task; one label without a name makes a regression.
+        dropout: replaces every dropout probability of the configuration.
+        seed: for the parts that no checkpoint holds (a new task head).
+
+    Raises:
+        InputError: no such model, no network for a hub name, or an unsupported family.
+    """
+    import transformers
+
+    from splora.tasks.embedded import resolve_model
+    from splora.tasks.hub import load_config, load_model
+
+    path = resolve_model(model_name_or_path)
+    config = load_config(path)
+    anatomy.family_of(config)
+    if dropout is not None:
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout"):
+            if hasattr(config, name):
+                setattr(config, name, dropout)
+        if hasattr(config, "attention_dropout"):
+            config.attention_dropout = dropout
+    if label2id is not None:
+        config.label2id = dict(label2id)
+        config.id2label = {index: label for label, index in label2id.items()}
+    head = "AutoModelForQuestionAnswering" if task in QA_TASKS else "AutoModelForSequenceClassification"
+    torch.manual_seed(seed)
+    model: nn.Module = load_model(getattr(transformers, head), path, config=config, dtype=torch.float32)
+    return model.train()
+
+
+def block_shapes(model: nn.Module, pruning: PruningOptions) -> dict[str, tuple[int, int]]:
+    """Full name of every prunable linear layer → its block shape (rows, cols).
+
+    Raises:
+        InputError: a block shape does not divide its layer (all such layers are named).
+    """
+    shapes, problems = {}, []
+    for name, place in anatomy.encoder_linears(model).items():
+        rows, cols = pruning.attention_block if place.in_attention else pruning.ffn_block
+        out_features, in_features = model.get_submodule(name).weight.shape  # type: ignore[union-attr]
+        part = "attention" if place.in_attention else "ffn"
+        if out_features % rows or in_features % cols:
+            problems.append(
+                f"{part}_block {rows}x{cols} does not divide layer {name} of {out_features}x{in_features}; "
+                f"rows must divide {out_features} and cols must divide {in_features}."
+            )
+        shapes[name] = (int(rows), int(cols))
+    if problems:
+        raise InputError(problems)
+    return shapes
+
+
+def prepare(
+    base: nn.Module, task: str, adapter: AdapterOptions, pruning: PruningOptions
+) -> tuple[nn.Module, list[BlockMask]]:
+    """Put adapter and masks on a task model, in place.
+
+    Without an adapter all weights of the model are trained; with one, the adapter, the biases, the
+    norms and the task head are. Returns the model to call and its masks (empty for method none).
+    """
+    shapes = block_shapes(base, pruning)
+    if adapter.kind == "none":
+        if pruning.method == "none":
+            return base, []
+        return base, mask_linears(base, shapes, pruning.method, pruning.mask_init, pruning.mask_scale)
+
+    from peft import get_peft_model
+
+    from splora.adapters import attach_block_masks
+
+    model = get_peft_model(base, _adapter_config(base, task, adapter, shapes), autocast_adapter_dtype=False)
+    if pruning.method == "none":
+        return model, []
+    return model, attach_block_masks(model, pruning.method, pruning.mask_init, pruning.mask_scale)
+
+
+def _adapter_config(base: nn.Module, task: str, adapter: AdapterOptions, shapes: dict[str, tuple[int, int]]) -> Any:
+    from splora.adapters import SPLoPAConfig, SPLoRAConfig
+
+    common: dict[str, Any] = {
+        "task_type": "QUESTION_ANS" if task in QA_TASKS else "SEQ_CLS",
+        "target_modules": sorted(shapes),
+        "modules_to_save": anatomy.head_names(base) + anatomy.norm_names(base),
+        "block_shapes": shapes,
+        "bias": "all",
+        "init_range": adapter.init_range,
+    }
+    if adapter.kind == "splora":
+        return SPLoRAConfig(rank=adapter.rank if adapter.rank < 1 else int(adapter.rank), **common)
+    return SPLoPAConfig(
+        num_prototypes=adapter.num_prototypes,
+        prototype_rank=adapter.prototype_rank,
+        shared_prototypes=adapter.shared_prototypes,
+        shared_position_weights=adapter.shared_position_weights,
+        **common,
+    )

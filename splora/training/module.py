@@ -1,0 +1,224 @@
+"""The LightningModule: one network, its masks, its losses. Callbacks schedule it; data modules score it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from splora.errors import InputError
+from splora.masks import BlockMask, masked_layers, penalties, update_global_cutoffs
+from splora.training.counting import WeightCounts, count_weights
+from splora.training.evaluation import OutputCollector
+from splora.training.losses import distillation_loss, logits_of, task_loss
+from splora.training.model import load_base, prepare
+from splora.training.optimizer import make_optimizer
+from splora.training.options import AdapterOptions, DistillationOptions, OptimizerOptions, PruningOptions
+from splora.training.saving import load_run
+from splora.training.specification import scale_steps
+from splora.training.teacher import load_teacher
+
+#: What a batch holds besides the model's inputs.
+_NOT_INPUTS = ("index", "labels", "start_positions", "end_positions")
+
+
+class PruningModule(LightningModule):
+    """Fine-prunes a pretrained encoder for question answering or sequence classification.
+
+    Args:
+        task: squad, squad_v2, or a GLUE task.
+        model_name_or_path: pretrained encoder: hub name, folder, or `embedded`.
+        adapter: ΔW over frozen weights; `none` trains the weights themselves.
+        pruning: block masks; method `none` is dense fine-tuning.
+        optimizer: learning rates and warm-up.
+        distillation: a teacher, or None.
+        seed: of new parameters, dropout and sampled gates.
+        dropout: replaces the model's dropout probabilities; None keeps them.
+        trained_run: folder of a finished run whose weights are loaded (to validate, test or predict).
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str = "bert-base-uncased",
+        task: str = "squad",
+        adapter: AdapterOptions = AdapterOptions(),
+        pruning: PruningOptions = PruningOptions(),
+        optimizer: OptimizerOptions = OptimizerOptions(),
+        distillation: DistillationOptions | None = None,
+        seed: int = 92,
+        dropout: float | None = None,
+        trained_run: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.task = task
+        self.model_name_or_path = model_name_or_path
+        self.adapter = adapter
+        self.pruning = pruning
+        self.optimizer_options = optimizer
+        self.distillation = distillation
+        self.seed = seed
+        self.dropout = dropout
+        self.trained_run = trained_run
+        self.label2id: dict[str, int] | None = None
+        #: λ of the penalty on the scores; a callback schedules it.
+        self.penalty_weight = 0.0
+        self.network: nn.Module | None = None
+        self.block_masks: list[BlockMask] = []
+        # A list keeps the frozen teacher out of state_dict(), parameters() and checkpoints.
+        self._teacher: list[nn.Module] = []
+        self._outputs = OutputCollector()
+        # Checkpoints leave out what is frozen (see on_save_checkpoint).
+        self.strict_loading = False
+
+    def configure_model(self) -> None:
+        """Build the network once, when the Trainer is ready for it."""
+        if self.network is not None:
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data.task != self.task:
+            raise InputError(f"The module's task is {self.task!r}, but the data module's is {data.task!r}.")
+        self.label2id = getattr(data, "label2id", None)
+        if self.trained_run is not None:
+            self.network = load_run(self.trained_run)
+            return
+        base = load_base(
+            self.model_name_or_path, self.task, label2id=self.label2id, dropout=self.dropout, seed=self.seed
+        )
+        self.network, self.block_masks = prepare(base, self.task, self.adapter, self.pruning)
+        if self.distillation is not None and self.trainer.training:
+            self._teacher = [load_teacher(self.distillation, self.task, data.tokenizer)]
+
+    def on_fit_start(self) -> None:
+        """Bring the teacher to the device; it is no submodule, so Lightning does not."""
+        for teacher in self._teacher:
+            teacher.to(self.device)
+
+    def set_threshold(self, threshold: float) -> None:
+        """Set the threshold v of all masks."""
+        for mask in self.block_masks:
+            mask.set_threshold(threshold)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Logits in fp32: start_logits and end_logits (batch, tokens), or logits (batch, labels)."""
+        assert self.network is not None
+        if self.pruning.method == "topK_global":
+            update_global_cutoffs(self.block_masks)
+        inputs = {name: value for name, value in batch.items() if name not in _NOT_INPUTS}
+        return logits_of(self.network(**inputs))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed this batch's randomness from its number alone, so that a resumed run repeats a quiet one."""
+        number = self.current_epoch * 10_000_000 + batch_idx
+        # Ranks must draw different dropout but the same gates: the gates have a generator of their own.
+        torch.manual_seed(hash((self.seed, number, self.global_rank)) % 2**63)
+        for mask in self.block_masks:
+            mask.seed(self.seed, number)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Task loss, mixed with distillation, plus the weighted penalty on the scores."""
+        logits = self(batch)
+        loss = task_loss(logits, batch)
+        if self._teacher:
+            options = self.distillation
+            assert options is not None
+            distilled = distillation_loss(logits, self._teach(batch), options.temperature)
+            self.log("train/distillation_loss", distilled.detach())
+            loss = options.alpha_ce * loss + options.alpha_distil * distilled
+        penalty = self._penalty()
+        if penalty is not None:
+            self.log("train/penalty", penalty.detach())
+            loss = loss + self.penalty_weight * penalty
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"The loss is {loss.item()} at step {self.global_step}; "
+                "lower learning_rate or mask_scores_learning_rate."
+            )
+        self.log("loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Collect logits; the score needs all of them at once."""
+        self._outputs.add(batch["index"], self(batch))
+
+    test_step = validation_step
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Row numbers and logits of one batch."""
+        return {"index": batch["index"], **self(batch)}
+
+    def on_validation_epoch_end(self) -> None:
+        """Gather all ranks' logits, score them, log ``val/<metric>`` and keep artifacts for the run's result."""
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        """As for validation, under ``test/``."""
+        self._score("test")
+
+    def weight_counts(self) -> WeightCounts:
+        """Remaining and learned weights as they are now."""
+        assert self.network is not None
+        return count_weights(self.network)
+
+    def mask_density(self) -> float:
+        """Fraction of all masked weights that is kept now."""
+        assert self.network is not None
+        layers = masked_layers(self.network).values()
+        kept = sum(float(layer.binary_mask().float().mean()) * layer.weight.numel() for layer in layers)  # type: ignore[operator,union-attr]
+        return kept / sum(layer.weight.numel() for layer in layers)  # type: ignore[operator,union-attr]
+
+    def settings(self) -> dict[str, Any]:
+        """What this module was made of, as plain values."""
+        return {
+            "model_name_or_path": self.model_name_or_path,
+            "task": self.task,
+            "label2id": self.label2id,
+            "adapter": asdict(self.adapter),
+            "pruning": asdict(self.pruning),
+            "optimizer": asdict(self.optimizer_options),
+            "distillation": None if self.distillation is None else asdict(self.distillation),
+            "seed": self.seed,
+            "dropout": self.dropout,
+        }
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule over the run's optimizer steps."""
+        total = int(self.trainer.estimated_stepping_batches)
+        options = self.optimizer_options
+        warmup = scale_steps(options.warmup_steps, options.schedule_total_steps, total)
+        assert self.network is not None
+        optimizer, schedule = make_optimizer(self.network, options, warmup, total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave frozen parameters out: they are the pretrained model's own and are read from there again."""
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        checkpoint["state_dict"] = {
+            name: value for name, value in checkpoint["state_dict"].items() if name not in frozen
+        }
+
+    @property
+    def artifacts(self) -> dict[str, Any]:
+        """Files of the last evaluation by name (predictions, n-best lists)."""
+        return self._outputs.artifacts
+
+    def _penalty(self) -> Tensor | None:
+        scores = [mask.scores for mask in self.block_masks if mask.scores is not None]
+        if self.pruning.regularization == "none" or not scores:
+            return None
+        return penalties.l0(scores) if self.pruning.regularization == "l0" else penalties.l1(scores)
+
+    @torch.no_grad()
+    def _teach(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        inputs = {name: value for name, value in batch.items() if name not in _NOT_INPUTS}
+        return logits_of(self._teacher[0](**inputs))
+
+    def _score(self, stage: str) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        metrics = self._outputs.score(data, self.trainer.strategy)
+        self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()}, prog_bar=False, sync_dist=False)
+        primary = metrics.get(data.primary_metric)
+        if primary is not None:
+            self.log(data.primary_metric, primary, prog_bar=True, logger=False, sync_dist=False)

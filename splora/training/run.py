@@ -1,0 +1,142 @@
+"""One run from a run specification: build, resume, train, score, save."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from splora.errors import InputError
+from splora.files import write_json, write_text
+from splora.training.configuration import lightning_config
+from splora.training.specification import RunSpecification
+
+SPECIFICATION, CONFIGURATION, RESULT, CHECKPOINT = "spec.json", "config.yaml", "result.json", "checkpoints/last.ckpt"
+
+
+def claim_folder(spec: RunSpecification, output_dir: Path, force: bool = False) -> bool:
+    """Make `output_dir` the folder of this run; returns whether the run is finished already.
+
+    Args:
+        force: throw away what an earlier run of the same name left there.
+
+    Raises:
+        InputError: the folder belongs to another specification (the settings that differ are named).
+    """
+    import yaml
+
+    known = asdict(spec)
+    path = output_dir / SPECIFICATION
+    if force:
+        _clear(output_dir)
+    elif path.is_file():
+        found = _read_specification(path)
+        differing = sorted(name for name in known if found.get(name) != json.loads(json.dumps(known[name])))
+        if differing:
+            told = ", ".join(f"{name} {found.get(name)!r} there, {known[name]!r} here" for name in differing[:4])
+            more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
+            raise InputError(
+                f"{output_dir}: belongs to a run with other settings ({told}{more}); "
+                "choose another --output-dir, or --force to start it anew."
+            )
+        if (output_dir / RESULT).is_file():
+            return True
+    elif output_dir.is_dir() and any(output_dir.iterdir()):
+        raise InputError(
+            f"{output_dir}: is not empty and holds no run ({SPECIFICATION} is missing); choose another --output-dir."
+        )
+    write_json(path, known)
+    write_text(output_dir / CONFIGURATION, yaml.safe_dump(lightning_config(spec, str(output_dir)), sort_keys=False))
+    return False
+
+
+def run(
+    spec: RunSpecification, output_dir: Path, *, force: bool = False, trainer: dict[str, Any] | None = None
+) -> None:
+    """Train, prune, score and save one run; go on from its last checkpoint if it was interrupted.
+
+    Args:
+        trainer: settings of the machine that are no part of the specification (devices, strategy, accelerator).
+
+    Raises:
+        InputError: something the user gave cannot be, or the disk is full.
+    """
+    if claim_folder(spec, output_dir, force):
+        return
+    from lightning import seed_everything
+
+    config = lightning_config(spec, str(output_dir))
+    config["trainer"].update(trainer or {})
+    seed_everything(config["seed_everything"], verbose=False)
+    try:
+        _fit(config, output_dir)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise InputError(
+            f"{output_dir}: the disk is full; free some space and give the same command again, "
+            "it goes on from the last checkpoint."
+        ) from error
+
+
+def _fit(config: dict[str, Any], output_dir: Path) -> None:
+    from lightning import Trainer
+
+    from splora.training.module import PruningModule
+    from splora.training.options import AdapterOptions, DistillationOptions, OptimizerOptions, PruningOptions
+
+    options = dict(config["model"])
+    options["adapter"] = AdapterOptions(**options["adapter"])
+    pruning = options["pruning"]
+    blocks = {name: tuple(pruning[name]) for name in ("attention_block", "ffn_block")}
+    options["pruning"] = PruningOptions(**{**pruning, **blocks})
+    options["optimizer"] = OptimizerOptions(**options["optimizer"])
+    if options["distillation"] is not None:
+        options["distillation"] = DistillationOptions(**options["distillation"])
+    module = PruningModule(**options)
+    data = instantiate(config["data"])
+    settings = dict(config["trainer"])
+    for kind in ("logger", "callbacks"):
+        settings[kind] = [instantiate(item) for item in settings[kind]]
+    trainer = Trainer(**settings)
+    checkpoint = output_dir / CHECKPOINT
+    trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint.is_file() else None)
+    if trainer.interrupted:
+        raise SystemExit(130)
+    finish(trainer, module, data)
+
+
+def finish(trainer: Any, module: Any, data: Any) -> None:
+    """Score the trained weights unless training ended with a score of them, and write the result."""
+    from lightning import Callback
+
+    for callback in trainer.callbacks:
+        if isinstance(callback, Callback) and hasattr(callback, "is_scored") and hasattr(callback, "write"):
+            if not callback.is_scored(trainer):
+                trainer.validate(module, datamodule=data, verbose=False)
+            callback.write(trainer, module)
+
+
+def instantiate(item: dict[str, Any]) -> Any:
+    """The object of a ``{class_path, init_args}`` entry of a Lightning configuration."""
+    module, _, name = item["class_path"].rpartition(".")
+    return getattr(importlib.import_module(module), name)(**item.get("init_args", {}))
+
+
+def _read_specification(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read ({error}); choose another --output-dir, or --force.") from error
+
+
+def _clear(output_dir: Path) -> None:
+    """Remove what a run writes, and only that: a folder given by mistake must not be emptied."""
+    for name in ("checkpoints", "adapter", "model", "masks", "tensorboard"):
+        shutil.rmtree(output_dir / name, ignore_errors=True)
+    for name in (RESULT, SPECIFICATION, CONFIGURATION, "metrics.csv", "predictions.json", "nbest.json"):
+        (output_dir / name).unlink(missing_ok=True)

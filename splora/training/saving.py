@@ -1,0 +1,97 @@
+"""What a finished run leaves behind, and how it is loaded again: `adapter/` (PEFT) or `model/` (transformers)."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from splora.errors import InputError
+
+ADAPTER, MODEL, RESULT = "adapter", "model", "result.json"
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; it takes the place of `path` when the block ends well."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        if path.exists():
+            shutil.rmtree(path)
+        beside.rename(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def save_trained(network: nn.Module, tokenizer: Any, output_dir: Path) -> int:
+    """Save what the task needs and return the bytes of its weights file.
+
+    An adapted network leaves its adapter; a plain one the whole model, pruned blocks exactly zero, with
+    its tokenizer, as a checkpoint for stock transformers.
+    """
+    from peft import PeftModel
+
+    from splora.masks import fold
+
+    if isinstance(network, PeftModel):
+        with replacing_folder(output_dir / ADAPTER) as folder:
+            network.save_pretrained(str(folder))
+        return (output_dir / ADAPTER / "adapter_model.safetensors").stat().st_size
+    folded = fold(copy.deepcopy(network))
+    with replacing_folder(output_dir / MODEL) as folder:
+        folded.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+    return (output_dir / MODEL / "model.safetensors").stat().st_size
+
+
+def load_run(output_dir: str | Path) -> nn.Module:
+    """The trained network of a finished run, in evaluation mode, its trained parameters marked as such.
+
+    Raises:
+        InputError: the folder is no finished run, or the model below its adapter cannot be had.
+    """
+    folder = Path(output_dir)
+    settings = read_result(folder)["settings"]["model"]
+    from splora.training.model import load_base
+
+    if (folder / MODEL).is_dir():
+        return load_base(str(folder / MODEL), settings["task"]).eval()
+    from peft import PeftModel
+
+    import splora.adapters  # noqa: F401  (registers the adapter types in PEFT)
+
+    base = load_base(
+        settings["model_name_or_path"], settings["task"], label2id=settings["label2id"], seed=settings["seed"]
+    )
+    network: nn.Module = PeftModel.from_pretrained(
+        base, str(folder / ADAPTER), is_trainable=True, autocast_adapter_dtype=False
+    )
+    return network.eval()
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """`result.json` of a finished run.
+
+    Raises:
+        InputError: there is none, or it is not a result.
+    """
+    path = folder / RESULT
+    if not path.is_file():
+        raise InputError(f"{folder}: no finished run is here (there is no {RESULT}).")
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        result["settings"]["model"]["task"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is not the result of a run ({error}).") from error
+    return dict(result)
