@@ -90,7 +90,7 @@ def block_mean_abs(weight: Tensor, block: BlockShape) -> Tensor:
 
 
 def block_dot(left: Tensor, right: Tensor, block: BlockShape) -> Tensor:
-    """Sum of left ⊙ right over each block, both (R·p, C·q): (R, C), at least fp32. No gradient, no full-size product."""
+    """Block sums of left ⊙ right, both (R·p, C·q): (R, C), at least fp32. No full-size product, no gradient."""
     a, b = split(left.detach(), block), split(right.detach(), block)
     dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
     sums = a.new_empty((a.shape[0], a.shape[2]), dtype=dtype)
