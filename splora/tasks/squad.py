@@ -1,0 +1,202 @@
+"""SQuAD 1.1 and 2.0 as a data module: questions from a file, the hub or the embedded corpus; windows; scores."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy.typing as npt
+
+from splora.errors import InputError
+from splora.tasks import hub, squad_features, squad_json
+from splora.tasks.cache import cached, digest
+from splora.tasks.data_module import Split, TaskDataModule
+from splora.tasks.features import FeatureSet, TaskResult
+from splora.tasks.squad_answers import Answers, find_answers
+from splora.tasks.squad_features import Windows, cut_windows, tokenizer_digest
+from splora.tasks.squad_json import Question, questions_from_content, questions_from_rows, read_squad
+from splora.tasks.squad_metric import References, best_thresholds, scores, totals, totals_v2
+
+#: Data sets of the hub, used where no file is named.
+HUB = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
+HUB_SPLITS: dict[Split, str] = {"train": "train", "eval": "validation"}
+
+
+class SquadDataModule(TaskDataModule):
+    """Questions about paragraphs.
+
+    Args:
+        model_name_or_path: whose tokenizer is used: hub name, folder, or `embedded`.
+        train_file: JSON or JSON lines, a hub name (`owner/name`), `embedded`, or None for SQuAD from the hub.
+        predict_file: the same for evaluation.
+        task: `squad` (1.1: every question has an answer) or `squad_v2` (some have none).
+        doc_stride: tokens that neighbouring windows of a long context share.
+        n_best_size: entries of an n-best list, and start and end tokens looked at per window.
+        max_answer_length: tokens of an answer at most.
+        null_score_diff_threshold: in 2.0 the answer is empty where "no answer" scores higher by more than this.
+
+    The other arguments are those of `TaskDataModule`.
+    """
+
+    primary_metric = "f1"
+    auto_model = "AutoModelForQuestionAnswering"
+
+    def __init__(
+        self,
+        model_name_or_path: str,
+        train_file: str | None = None,
+        predict_file: str | None = None,
+        max_seq_length: int = 384,
+        train_batch_size: int = 16,
+        eval_batch_size: int = 64,
+        seed: int = 92,
+        max_train_examples: int | None = None,
+        group_by_length: bool = True,
+        num_workers: int = 0,
+        cache_dir: str | None = None,
+        task: Literal["squad", "squad_v2"] = "squad",
+        doc_stride: int = 128,
+        n_best_size: int = 20,
+        max_answer_length: int = 30,
+        null_score_diff_threshold: float = 0.0,
+    ) -> None:
+        super().__init__(
+            model_name_or_path=model_name_or_path,
+            train_file=train_file,
+            predict_file=predict_file,
+            max_seq_length=max_seq_length,
+            train_batch_size=train_batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            max_train_examples=max_train_examples,
+            group_by_length=group_by_length,
+            num_workers=num_workers,
+            cache_dir=cache_dir,
+        )
+        self.task = task
+        self.doc_stride = doc_stride
+        self.n_best_size = n_best_size
+        self.max_answer_length = max_answer_length
+        self.null_score_diff_threshold = null_score_diff_threshold
+        self._evaluated: tuple[list[Question], Windows] | None = None
+
+    @property
+    def version_2(self) -> bool:
+        """Whether questions may have no answer."""
+        return self.task == "squad_v2"
+
+    def questions(self, split: Split) -> list[Question]:
+        """All questions of a split, read and checked.
+
+        Raises:
+            InputError: as `read_squad`; the hub cannot be reached; or a question of 1.1 has no answer.
+        """
+        source = self.train_file if split == "train" else self.predict_file
+        found = self._read(source, split)
+        unanswered = sum(not question.answers for question in found)
+        if unanswered and not self.version_2:
+            raise InputError(
+                f"{source or HUB[self.task]}: {unanswered:,} of {len(found):,} questions have no answer; "
+                f"task squad (1.1) needs one for each, task squad_v2 does not."
+            )
+        return found
+
+    def prepare(self, split: Split) -> FeatureSet:
+        """Windows of a split; those of training have answer positions, and only questions it can learn from."""
+        found = self.questions(split)
+        if split == "train":
+            usable = [question for question in found if question.usable]
+            found = [usable[number] for number in self.training_subset(len(usable))]
+        windows = self._windows(found, split)
+        if split == "eval":
+            self._evaluated = found, windows
+        return windows.feature_set("token_type_ids" in self.tokenizer.model_input_names, labels=split == "train")
+
+    def evaluate(self, outputs: dict[str, npt.NDArray[Any]]) -> TaskResult:
+        """Score the evaluation split.
+
+        Args:
+            outputs: `start_logits` and `end_logits`, float (windows, width), in the order of the windows.
+
+        Returns:
+            Metrics `exact_match`, `f1` and, in 2.0, the official ones with their prefixes and best thresholds;
+            artifacts `predictions`, `nbest_predictions`, `scores` and, in 2.0, `null_odds`, all by question ID.
+        """
+        found, windows = self._evaluation()
+        answers = find_answers(
+            outputs["start_logits"],
+            outputs["end_logits"],
+            windows,
+            found,
+            version_2=self.version_2,
+            n_best=self.n_best_size,
+            max_answer_length=self.max_answer_length,
+            null_score_diff_threshold=self.null_score_diff_threshold,
+        )
+        return score_answers(answers, found, self.version_2)
+
+    def _evaluation(self) -> tuple[list[Question], Windows]:
+        if self._evaluated is None:
+            self.features("eval")
+        assert self._evaluated is not None  # set by `prepare`
+        return self._evaluated
+
+    def _read(self, source: str | None, split: Split) -> list[Question]:
+        if source == hub.EMBEDDED:
+            from splora.tasks.embedded import corpus
+
+            if split == "train":
+                content = corpus.corpus("train", corpus.TRAIN_QUESTIONS, impossible=self.version_2)
+            else:
+                content = corpus.corpus("dev", corpus.DEV_QUESTIONS, impossible=self.version_2)
+            return questions_from_content(content, hub.EMBEDDED)
+        if source is None or _is_hub_name(source):
+            name_on_hub = source or HUB[self.task]
+            rows = hub.load_dataset(name_on_hub, None, HUB_SPLITS[split], self.cache_dir)
+            return questions_from_rows(rows, name_on_hub)
+        return read_squad(source)
+
+    def _windows(self, questions: list[Question], split: Split) -> Windows:
+        contexts = {text: number for number, text in enumerate(dict.fromkeys(q.context for q in questions))}
+        content = [(q.question, contexts[q.context], q.span) for q in questions]
+        key = digest(_code(), tokenizer_digest(self.tokenizer), self.width, self.doc_stride, list(contexts), content)
+        arrays = cached(
+            self.cache_dir,
+            f"{self.task}-{split}",
+            key,
+            lambda: cut_windows(questions, self.tokenizer, self.width, self.doc_stride).arrays(),
+        )
+        return Windows(**arrays)
+
+
+def score_answers(answers: Answers, questions: list[Question], version_2: bool) -> TaskResult:
+    """Metrics and artifacts (see `SquadDataModule.evaluate`) of answers in the questions' order."""
+    names = [question.id for question in questions]
+    references: References = {question.id: question.answers for question in questions}
+    predictions = dict(zip(names, answers.texts, strict=True))
+    scored = scores(predictions, references, version_2)
+    artifacts: dict[str, Any] = {
+        "predictions": predictions,
+        "nbest_predictions": {
+            name: [entry.as_json() for entry in entries] for name, entries in zip(names, answers.n_best, strict=True)
+        },
+        "scores": {name: {"exact_match": s.exact, "f1": s.f1} for name, s in scored.items()},
+    }
+    if not version_2:
+        return TaskResult(totals(scored), artifacts)
+    best = dict(zip(names, answers.best_texts, strict=True))
+    odds = dict(zip(names, answers.no_answer.tolist(), strict=True))
+    thresholds = best_thresholds(scores(best, references, version_2), best, odds, references)
+    return TaskResult(totals_v2(scored, references) | thresholds, artifacts | {"null_odds": odds})
+
+
+def _code() -> str:
+    """The source that makes windows, so that a change of it makes them again."""
+    return "".join(inspect.getsource(module) for module in (squad_features, squad_json))
+
+
+def _is_hub_name(source: str) -> bool:
+    """Whether a source that is no file reads like `owner/name`."""
+    path = Path(source)
+    return not path.exists() and source.count("/") == 1 and not path.suffix and source[0] not in "./~"
