@@ -81,7 +81,6 @@ class BlockMask(nn.Module):
         if method == "topK_global":
             self.register_buffer("global_mask", torch.ones(self.grid, dtype=torch.bool))
         self._seed: tuple[int, int] | None = None
-        self._means_mask: tuple[object, Tensor] | None = None
 
     @torch.no_grad()
     def reset_scores(self) -> None:
@@ -106,7 +105,6 @@ class BlockMask(nn.Module):
         if not math.isfinite(v):
             raise InputError(f"threshold is {v}; a finite number is needed.")
         self._threshold = v
-        self._means_mask = None
         self.threshold_value.fill_(v)
 
     def seed(self, seed: int, step: int) -> None:
@@ -116,19 +114,21 @@ class BlockMask(nn.Module):
         """
         self._seed = (seed, step)
 
-    def forward(self, block_means: Callable[[], Tensor] | None = None, version: object = None) -> Tensor:
+    def forward(self, block_means: Callable[[], Tensor] | None = None) -> Tensor:
         """The mask of this step, (R, C), with its gradient to the scores.
 
         Args:
             block_means: computes the mean |W| of each block, (R, C); called for magnitude only.
-            version: anything that differs whenever W does; in evaluation the magnitudes of an equal version are not
-                computed again. None: always compute.
 
         Raises:
             ValueError: magnitude without `block_means`.
         """
         if self.scores is None:
-            return self._by_magnitude(block_means, version)
+            if block_means is None:
+                raise ValueError("A magnitude mask needs block_means, the mean |W| of each block.")
+            # Not kept for the next call: no counter tells that W is the same (fused optimizers change it unseen).
+            with torch.no_grad():
+                return binarize.magnitude(block_means(), self._threshold)
         if self.method == "topK_global":
             return binarize.straight_through(self.scores, self.global_mask)
         if self.method == "l0":
@@ -136,23 +136,11 @@ class BlockMask(nn.Module):
         return LOCAL[self.method](self.scores, self._threshold)
 
     @torch.no_grad()
-    def binary(self, block_means: Callable[[], Tensor] | None = None, version: object = None) -> Tensor:
+    def binary(self, block_means: Callable[[], Tensor] | None = None) -> Tensor:
         """The evaluation mask, bool (R, C): the blocks that stay (L0: deterministic gate at least 1/2)."""
         if self.method == "l0" and self.scores is not None:
             return binarize.hard_concrete(self.scores, None).bool()
-        return self.forward(block_means, version).bool()
-
-    def _by_magnitude(self, block_means: Callable[[], Tensor] | None, version: object) -> Tensor:
-        if block_means is None:
-            raise ValueError("A magnitude mask needs block_means, the mean |W| of each block.")
-        keep = version is not None and not self.training
-        if keep and self._means_mask is not None and self._means_mask[0] == version:
-            return self._means_mask[1]
-        # An ordinary tensor even in inference mode, so that a kept mask also serves evaluations that need gradients.
-        with torch.inference_mode(False), torch.no_grad():
-            mask = binarize.magnitude(block_means(), self._threshold)
-        self._means_mask = (version, mask) if keep else None
-        return mask
+        return self.forward(block_means).bool()
 
     def _noise(self) -> Tensor:
         """Uniform numbers strictly inside (0, 1), fp32, (R, C), on the device of the scores."""
@@ -166,20 +154,14 @@ class BlockMask(nn.Module):
         noise = torch.rand(self.grid, generator=generator).clamp_(tiny, 1 - tiny)
         return noise.to(self.scores.device, non_blocking=True)
 
-    def train(self, mode: bool = True) -> BlockMask:
-        self._means_mask = None
-        return super().train(mode)
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BlockMask:
         super()._apply(fn, recurse)
         # model.half() would round the threshold; a move may leave it uninitialized (meta devices).
-        self._means_mask = None
         self.threshold_value = torch.tensor(self._threshold, dtype=torch.float64, device=self.threshold_value.device)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self._means_mask = None
         if prefix + "threshold_value" in state_dict:
             self._threshold = float(self.threshold_value)
 

@@ -94,7 +94,7 @@ class MaskedLinear(nn.Module):
         return self.base_layer.out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        mask = self.block_mask(self.block_means, self._weight_version())
+        mask = self.block_mask(self.block_means)
         return F.linear(x, mask_weight(self.weight, mask, self.block_mask.block), self.bias)
 
     def block_means(self) -> Tensor:
@@ -103,8 +103,4 @@ class MaskedLinear(nn.Module):
 
     def binary_mask(self) -> Tensor:
         """The blocks that stay, bool (R, C)."""
-        return self.block_mask.binary(self.block_means, self._weight_version())
-
-    def _weight_version(self) -> object:
-        weight = self.weight
-        return None if weight.is_inference() else (weight.data_ptr(), weight._version)
+        return self.block_mask.binary(self.block_means)
