@@ -1,0 +1,1 @@
+"""The workbook of runs: reading and checking its rows, building the project's own, recording results. No torch."""

@@ -1,0 +1,106 @@
+"""The rows of the project's own workbook: published runs from `published.csv`, and the project's own."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hparams.cells import from_text
+from hparams.original import steps
+from splora.training.specification import FIELDS, RunSpecification
+
+_PUBLISHED = Path(__file__).with_name("published.csv")
+#: The first EXP ID of each sheet; the gaps leave room for rows of the project's own.
+FIRST = {"Demo": 1, "SQuAD": 11, "MNLI": 101, "QQP": 201}
+_TASKS = {"squad": "SQuAD", "mnli": "MNLI", "qqp": "QQP"}
+
+#: Rows that start in seconds on the embedded corpus: EXP ID, what the row shows, and what differs from `_DEMO`.
+_DEMO: dict[str, Any] = {
+    "task": "squad",
+    "model_name_or_path": "run:1",
+    "train_file": "embedded",
+    "predict_file": "embedded",
+    "max_seq_length": 128,
+    "doc_stride": 32,
+    "per_gpu_train_batch_size": 32,
+    "num_train_epochs": 4.0,
+    "warmup_steps": 50,
+    "schedule_total_steps": 1000,
+    "learning_rate": 1e-3,
+}
+_SCORES: dict[str, Any] = {"mask_scores_learning_rate": 1e-2, "final_warmup": 2.0}
+_DEMO_SPLOPA: dict[str, Any] = {"adapter": "splopa", "num_splopa_prototypes": 16, "splopa_prototype_rank": 2}
+_DISTILLED: dict[str, Any] = {"teacher_type": "bert", "teacher_name_or_path": "run:1"}
+_TOPK: dict[str, Any] = {**_SCORES, "pruning_method": "topK", "final_threshold": 0.5}
+_MAGNITUDE: dict[str, Any] = {"pruning_method": "magnitude", "final_threshold": 0.5, "final_warmup": 2.0}
+_SOFT: dict[str, Any] = {
+    **_SCORES,
+    "pruning_method": "sigmoied_threshold",
+    "initial_threshold": 0.0,
+    "final_threshold": 0.1,
+    "regularization": "l1",
+    "final_lambda": 50.0,
+}
+_L0: dict[str, Any] = {
+    "pruning_method": "l0",
+    "mask_scores_learning_rate": 1e-1,
+    "mask_scale": 2.197,
+    "regularization": "l0",
+    "final_lambda": 10.0,
+}
+DEMO: Sequence[tuple[int, str, Mapping[str, Any]]] = (
+    (1, "Dense, from scratch", {"model_name_or_path": "embedded", "num_train_epochs": 12.0}),
+    (2, "Movement, SPLoPA", {**_TOPK, **_DEMO_SPLOPA, **_DISTILLED}),
+    (3, "Movement, plain", {**_TOPK, **_DISTILLED}),
+    (4, "Magnitude, SPLoPA", {**_MAGNITUDE, **_DEMO_SPLOPA, **_DISTILLED}),
+    (5, "Magnitude, plain", {**_MAGNITUDE, **_DISTILLED}),
+    (6, "Soft movement, SPLoPA", {**_SOFT, **_DEMO_SPLOPA, **_DISTILLED}),
+    (7, "Soft movement, plain", {**_SOFT, **_DISTILLED}),
+    (8, "L0, SPLoPA", {**_L0, **_DEMO_SPLOPA, **_DISTILLED}),
+    (9, "L0, plain", {**_L0, **_DISTILLED}),
+    (10, "Global movement, SPLoPA", {**_TOPK, "pruning_method": "topK_global", **_DEMO_SPLOPA, **_DISTILLED}),
+)
+
+#: The project's own rows at the end of the SQuAD sheet, from EXP ID 63: (EXP ID, what the row shows, settings).
+SQUAD: Sequence[tuple[int, str, Mapping[str, Any]]] = ()
+
+
+def catalogue() -> dict[str, list[tuple[RunSpecification, str]]]:
+    """By sheet, each row's specification and where it comes from."""
+    sheets: dict[str, list[tuple[RunSpecification, str]]] = {"Demo": [_own("Demo", _DEMO, *row) for row in DEMO]}
+    for task, sheet in _TASKS.items():
+        sheets[sheet] = _published(task, sheet)
+    sheets["SQuAD"] += [_own("SQuAD", {}, *row) for row in SQUAD]
+    return sheets
+
+
+def _own(sheet: str, base: Mapping[str, Any], exp_id: int, shows: str, settings: Mapping[str, Any]) -> Any:
+    return RunSpecification(exp_id=exp_id, sheet=sheet, model=shows, **{**base, **settings}), "this project"
+
+
+def _published(task: str, sheet: str) -> list[tuple[RunSpecification, str]]:
+    with _PUBLISHED.open(encoding="utf-8", newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["task"] == task]
+    rows = []
+    dense: dict[str, int] = {}
+    for exp_id, line in enumerate(lines, start=FIRST[sheet]):
+        values = {name: from_text(name, text) for name, text in line.items() if name in FIELDS and text}
+        if line["block_side"]:
+            sides = ("attention_block_rows", "attention_block_cols", "ffn_block_rows", "ffn_block_cols")
+            values |= dict.fromkeys(sides, int(line["block_side"]))
+        spec = replace(RunSpecification(), exp_id=exp_id, sheet=sheet, **values)
+        if spec.pruning_method == "none":
+            dense[spec.model] = exp_id
+        if spec.teacher_name_or_path in dense:  # the published teachers are the sheets' own dense rows
+            spec = replace(spec, teacher_name_or_path=f"run:{dense[spec.teacher_name_or_path]}")
+        rows.append((replace(spec, model=_shows(spec), schedule_total_steps=steps(spec)), line["source"]))
+    return rows
+
+
+def _shows(spec: RunSpecification) -> str:
+    scored = (spec.reported_exact_match, spec.reported_f1, spec.reported_accuracy)
+    density = f", {spec.reported_density:.1f} %" if spec.reported_density is not None else ""
+    return f"{spec.model}{density}{' (planned)' if scored == (None, None, None) else ''}"

@@ -1,0 +1,211 @@
+"""Rows of the project's own layout: one heading row of field names, one run per row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hparams.cells import Unfit, from_cell, is_empty
+from hparams.grid import Grid, coordinate
+from splora.errors import nearest
+from splora.training.specification import FIELDS, RunSpecification, check
+
+#: Fields that are columns: the sheet's name says `sheet`.
+COLUMNS = tuple(name for name in FIELDS if name != "sheet")
+#: Columns that every sheet has and every row fills.
+REQUIRED = (
+    "exp_id",
+    "task",
+    "model_name_or_path",
+    "per_gpu_train_batch_size",
+    "num_train_epochs",
+    "warmup_steps",
+    "learning_rate",
+    "pruning_method",
+)
+_HEADING_ROWS = 6  # a heading stands in one of the first rows
+#: A cell that could not be read makes findings about these fields guesses.
+_DEPENDENT = {
+    "pruning_method": {
+        "initial_threshold",
+        "final_threshold",
+        "regularization",
+        "mask_scores_learning_rate",
+        "warmup_steps",
+    },
+    "task": {"doc_stride", "warmup_steps"},
+}
+_SCHEDULE = {
+    "per_gpu_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "max_steps",
+    "schedule_total_steps",
+    "initial_warmup",
+    "final_warmup",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of a sheet, with everything that was found wrong or interpreted in it."""
+
+    path: str
+    sheet: str
+    number: int
+    spec: RunSpecification
+    #: Where each field's cell stands, as in ``{"pruning_method": "H14"}``, filled or not.
+    cells: Mapping[str, str]
+    #: Whole sentences that keep the row from running.
+    problems: list[str] = field(default_factory=list)
+    #: Whole sentences on what the reader made of unusual cells.
+    notices: list[str] = field(default_factory=list)
+    #: The published workbooks' EXP ID, which several rows may share; empty in the project's layout.
+    text_id: str = ""
+
+    def place(self, name: str) -> str:
+        """File, sheet, cell and field, as a sentence's beginning."""
+        where = f"cell {self.cells[name]}" if name in self.cells else f"row {self.number}"
+        return f"{self.path}, sheet '{self.sheet}', {where} ({name})"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One sheet of runs and the problems of its headings."""
+
+    name: str
+    rows: list[Row]
+    problems: list[str] = field(default_factory=list)
+
+
+def read_sheet(path: Path, grid: Grid) -> Sheet | None:
+    """The runs of a sheet, or None if it has no heading row of field names (a page of text)."""
+    heading = _heading_row(grid)
+    if heading is None:
+        return None
+    columns, problems = _columns(path, grid, heading)
+    missing = [name for name in REQUIRED if name not in columns]
+    problems += [f"{path}, sheet '{grid.name}': the column {name} is missing." for name in missing]
+    numbers = sorted({*grid.rows, *(number for number, _ in grid.uncomputed)})
+    rows = [_read_row(path, grid, number, columns) for number in numbers if number > heading]
+    return Sheet(grid.name, [row for row in rows if row is not None], problems)
+
+
+def _heading_row(grid: Grid) -> int | None:
+    counts = {
+        number: sum(isinstance(value, str) and _field_name(value) in COLUMNS for value in row.values())
+        for number, row in grid.rows.items()
+        if number <= _HEADING_ROWS
+    }
+    best = max(counts, key=lambda number: counts[number], default=None)
+    return best if best is not None and counts[best] >= 3 else None
+
+
+def _field_name(heading: Any) -> str:
+    text = str(heading).strip()
+    return "exp_id" if text.upper() in ("EXP ID", "EXP_ID") else text
+
+
+def _columns(path: Path, grid: Grid, heading: int) -> tuple[dict[str, int], list[str]]:
+    columns: dict[str, int] = {}
+    problems = []
+    for column, value in grid.rows[heading].items():
+        name = _field_name(value)
+        place = f"{path}, sheet '{grid.name}', cell {coordinate(heading, column)}"
+        if name.startswith("#"):
+            continue
+        if name not in COLUMNS:
+            hint = nearest(name, COLUMNS) or "; a heading of notes begins with #."
+            problems.append(f"{place}: {name!r} is not a column{hint}")
+        elif name in columns:
+            first = coordinate(heading, columns[name])
+            problems.append(f"{place}: the column {name} stands there a second time, first in {first}.")
+        else:
+            columns[name] = column
+    return columns, problems
+
+
+def _read_row(path: Path, grid: Grid, number: int, columns: Mapping[str, int]) -> Row | None:
+    raw = {name: grid.rows.get(number, {}).get(column) for name, column in columns.items()}
+    uncomputed = {name for name, column in columns.items() if (number, column) in grid.uncomputed}
+    if not uncomputed and all(value is None for value in raw.values()):
+        return None
+    cells = {name: coordinate(number, column) for name, column in columns.items()}
+    return build_row(Row(str(path), grid.name, number, RunSpecification(sheet=grid.name), cells), raw, uncomputed)
+
+
+def build_row(row: Row, raw: Mapping[str, Any], uncomputed: set[str], text_ids: bool = False) -> Row:
+    """`row` with the specification that the raw cells make; everything wrong with them is added to its problems.
+
+    Args:
+        raw: cell values by field name, None where empty; only the columns that the sheet has.
+        uncomputed: fields whose cell is a formula without a value.
+        text_ids: EXP IDs may be texts, as the published sheets have them.
+    """
+    values: dict[str, Any] = {}
+    bad = set(uncomputed)
+    for name in sorted(uncomputed, key=list(FIELDS).index):
+        problem = "holds a formula without a computed value; type the value, or open and save the workbook in Excel"
+        row.problems.append(f"{row.place(name)}: {problem}.")
+    for name, value in raw.items():
+        if name in bad or is_empty(name, value):
+            continue
+        try:
+            values[name] = _exp_id(value) if name == "exp_id" and not text_ids else from_cell(name, value)
+        except Unfit as unfit:
+            bad.add(name)
+            row.problems.append(sentence(row, name, str(unfit)))
+    spec = replace(row.spec, **values)
+    for name, why in _needed(spec, bad).items():
+        if name in raw and name not in values and name not in bad:
+            bad.add(name)
+            row.problems.append(f"{row.place(name)}: is empty; {why}.")
+    for found in check(spec):
+        if found.field not in bad and found.field not in _guesses(bad):
+            row.problems.append(sentence(row, found.field, found.message))
+            bad |= {found.field} if found.field in _DEPENDENT else set()
+    return replace(row, spec=spec)
+
+
+def sentence(row: Row, name: str, predicate: str) -> str:
+    """A finding on a field of `row` as one sentence."""
+    return f"{row.place(name)}: {predicate}{'' if predicate.endswith('?') else '.'}"
+
+
+def _exp_id(value: Any) -> int:
+    if isinstance(value, str) and re.fullmatch(r"\d+", value.strip()):
+        raise Unfit(f"is {value.strip()!r} stored as text; type the number again in a cell of format General")
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 1:
+        raise Unfit(f"is {value!r}; a whole number from 1 is needed")
+    return int(value)
+
+
+def _needed(spec: RunSpecification, bad: set[str]) -> dict[str, str]:
+    """Fields that this row must fill, with the reason."""
+    needed = dict.fromkeys(REQUIRED, "every row needs it")
+    if spec.max_steps is not None:
+        del needed["num_train_epochs"]
+    if "pruning_method" not in bad and spec.pruning_method != "none":
+        needed |= dict.fromkeys(("initial_threshold", "final_threshold"), f"pruning by {spec.pruning_method} needs it")
+        if spec.has_scores:
+            needed |= dict.fromkeys(
+                ("mask_scores_learning_rate", "mask_init"), f"{spec.pruning_method} learns mask scores"
+            )
+    if spec.regularization != "none":
+        needed["final_lambda"] = f"the penalty {spec.regularization} needs its weight"
+    if spec.adapter == "splopa":
+        names = ("num_splopa_prototypes", "splopa_prototype_rank", "splopa_init_range")
+        needed |= dict.fromkeys(names, "the adapter splopa needs it")
+    if spec.adapter == "splora":
+        needed |= dict.fromkeys(("splora_rank", "splora_init_range"), "the adapter splora needs it")
+    if spec.teacher_name_or_path is not None:
+        needed |= dict.fromkeys(("alpha_ce", "alpha_distil"), "distillation from a teacher needs it")
+    return needed
+
+
+def _guesses(bad: set[str]) -> set[str]:
+    guesses = {name for cause in bad for name in _DEPENDENT.get(cause, ())}
+    return guesses | ({"warmup_steps"} if bad & _SCHEDULE else set())
