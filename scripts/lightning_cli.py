@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 
+import splora.tasks.glue
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import callbacks  # noqa: F401  (makes the callbacks known by name)
-from splora import tasks  # noqa: F401  (makes the data modules known by name)
+import splora.tasks.squad  # noqa: F401  (makes the data modules known by name)
 from splora.training.module import PruningModule
 from splora.training.run import finish
 

@@ -101,6 +101,10 @@ class MaskedLinear(nn.Module):
         """Mean |W| of each block, (R, C)."""
         return block_mean_abs(self.weight, self.block_mask.block)
 
+    def effective_weight(self) -> Tensor:
+        """expand(M) ⊙ W with the evaluation mask, (out, in)."""
+        return mask_weight(self.weight, self.binary_mask().to(self.weight.dtype), self.block_mask.block)
+
     def binary_mask(self) -> Tensor:
         """The blocks that stay, bool (R, C)."""
         return self.block_mask.binary(self.block_means)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from typing import Any, Literal
 
@@ -134,6 +135,11 @@ class TaskDataModule(LightningDataModule):
         if stage in ("fit", None):
             self.features("train")
         self.features("eval")
+
+    def settings(self) -> dict[str, Any]:
+        """What this data module was made with, as plain values."""
+        parameters = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in parameters if hasattr(self, name)}
 
     def steps_per_epoch(self, world_size: int = 1) -> int:
         """Batches that each of `world_size` processes trains on in one epoch."""

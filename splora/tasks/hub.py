@@ -47,6 +47,15 @@ def load_config(name: str, cache_dir: str | None = None) -> Any:
     return _from_hub(name, "config", lambda: AutoConfig.from_pretrained(name, cache_dir=cache_dir))
 
 
+def load_model(auto_model: Any, name: str, **options: Any) -> Any:
+    """The weights of a folder or a hub name, by one of transformers' AutoModel classes; `options` go to from_pretrained.
+
+    Raises:
+        InputError: no such folder or name, no network, or weights that do not fit.
+    """
+    return _from_hub(name, "model", lambda: auto_model.from_pretrained(name, **options))
+
+
 def load_dataset(name: str, configuration: str | None, split: str, cache_dir: str | None = None) -> Any:
     """A split of a `datasets` data set by hub name.
 

@@ -150,6 +150,9 @@ def _data(spec: RunSpecification) -> dict[str, Any]:
         "max_train_examples": spec.max_train_examples,
     }
     if spec.task in QA_TASKS:
-        more: dict[str, Any] = {"version_2": spec.task == "squad_v2", "doc_stride": spec.doc_stride}
-        return {"class_path": "splora.tasks.SquadDataModule", "init_args": {**shared, **more}}
-    return {"class_path": "splora.tasks.GlueDataModule", "init_args": {"task": spec.task, **shared}}
+        windows = {"doc_stride": spec.doc_stride}
+        return {
+            "class_path": "splora.tasks.squad.SquadDataModule",
+            "init_args": {"task": spec.task, **shared, **windows},
+        }
+    return {"class_path": "splora.tasks.glue.GlueDataModule", "init_args": {"task": spec.task, **shared}}

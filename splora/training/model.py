@@ -37,11 +37,9 @@ def load_base(
     """
     import transformers
 
-    from splora.tasks.embedded import resolve_model
-    from splora.tasks.hub import load_config, load_model
+    from splora.tasks.hub import EMBEDDED, load_config, load_model
 
-    path = resolve_model(model_name_or_path)
-    config = load_config(path)
+    config = load_config(model_name_or_path)
     anatomy.family_of(config)
     if dropout is not None:
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout"):
@@ -54,7 +52,11 @@ def load_base(
         config.id2label = {index: label for label, index in label2id.items()}
     head = "AutoModelForQuestionAnswering" if task in QA_TASKS else "AutoModelForSequenceClassification"
     torch.manual_seed(seed)
-    model: nn.Module = load_model(getattr(transformers, head), path, config=config, dtype=torch.float32)
+    auto_model = getattr(transformers, head)
+    if model_name_or_path == EMBEDDED:
+        model: nn.Module = auto_model.from_config(config, dtype=torch.float32)
+    else:
+        model = load_model(auto_model, model_name_or_path, config=config, dtype=torch.float32)
     return model.train()
 
 
