@@ -1,0 +1,108 @@
+"""What the settings of SPLoPA and SPLoRA have in common: which layers, which blocks, and what trains beside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft.config import PeftConfig
+
+from splora.errors import InputError, nearest
+from splora.masks.grid import BlockShape
+
+
+@dataclass
+class MaskedAdapterConfig(PeftConfig):
+    """Settings of an adapter whose effective weight is W = expand(M) ⊙ (W0 + ΔW).
+
+    Args:
+        block_shape: (p, q), rows × cols of a block; must divide every adapted weight.
+        block_shapes: another shape for some layers: suffix or regular expression of the layer's full name → (p, q).
+            Where several match, the longest one counts.
+        target_modules: the linears to adapt: names or suffixes, one regular expression, or ``all-linear``.
+        exclude_modules: names, suffixes or a regular expression of linears to leave alone.
+        modules_to_save: modules trained and saved whole, one copy per adapter (task head, ``LayerNorm``).
+        bias: ``all`` trains a copy of each adapted layer's bias, one per adapter; ``none`` leaves biases frozen.
+
+    Raises:
+        InputError: a value that is not allowed; all of them at once.
+    """
+
+    block_shape: BlockShape = field(default=(32, 32), metadata={"help": "Rows and cols of a block."})
+    block_shapes: dict[str, BlockShape] = field(
+        default_factory=dict, metadata={"help": "Suffix or regular expression of layers → block shape of theirs."}
+    )
+    target_modules: list[str] | set[str] | str | None = field(
+        default=None, metadata={"help": "Names, suffixes, a regular expression or 'all-linear'."}
+    )
+    exclude_modules: list[str] | set[str] | str | None = field(
+        default=None, metadata={"help": "Names, suffixes or a regular expression of linears to leave alone."}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules trained and saved whole, one copy per adapter."}
+    )
+    bias: str = field(default="none", metadata={"help": "'all': a trained bias per adapter; 'none': frozen biases."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.target_modules, list | tuple):
+            self.target_modules = set(self.target_modules)
+        if isinstance(self.exclude_modules, list | tuple):
+            self.exclude_modules = set(self.exclude_modules)
+        if self.modules_to_save is not None:
+            self.modules_to_save = list(self.modules_to_save)  # PEFT appends the task's head to this very list
+        problems = list(self._problems())
+        if problems:
+            raise InputError(problems)
+        self.block_shape = _as_shape(self.block_shape)
+        self.block_shapes = {pattern: _as_shape(shape) for pattern, shape in self.block_shapes.items()}
+
+    def _problems(self) -> Iterable[str]:
+        name = type(self).__name__
+        if self.bias not in ("none", "all"):
+            yield f"{name}: bias is {self.bias!r}; allowed are none, all{nearest(self.bias, ('none', 'all'))}."
+        shapes = {"block_shape": self.block_shape}
+        shapes |= {f"block_shapes[{pattern!r}]": shape for pattern, shape in self.block_shapes.items()}
+        for option, shape in shapes.items():
+            if not (
+                isinstance(shape, Sequence)
+                and len(shape) == 2
+                and all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape)
+            ):
+                yield f"{name}: {option} is {shape!r}; two whole numbers above 0 are needed, rows and cols."
+        for pattern in self.block_shapes:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                yield f"{name}: block_shapes has the key {pattern!r}, which is no regular expression ({error})."
+
+    def block_shape_of(self, layer: str) -> BlockShape:
+        """The block shape of the layer of this full name. The order of `block_shapes` is no matter: files sort it."""
+        matching = [
+            pattern
+            for pattern in self.block_shapes
+            if layer == pattern or layer.endswith(f".{pattern}") or re.fullmatch(pattern, layer)
+        ]
+        return self.block_shapes[max(matching, key=lambda p: (len(p), p))] if matching else self.block_shape
+
+
+def positive_whole(config: object, *options: str) -> Iterable[str]:
+    """A sentence for each of the named options of `config` that is no whole number above 0."""
+    for option in options:
+        value: Any = getattr(config, option)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            yield f"{type(config).__name__}: {option} is {value!r}; a whole number above 0 is needed."
+
+
+def positive(config: object, *options: str) -> Iterable[str]:
+    """A sentence for each of the named options of `config` that is no finite number above 0."""
+    for option in options:
+        value: Any = getattr(config, option)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+            yield f"{type(config).__name__}: {option} is {value!r}; a number above 0 is needed."
+
+
+def _as_shape(shape: Sequence[int]) -> BlockShape:
+    return int(shape[0]), int(shape[1])

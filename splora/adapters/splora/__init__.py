@@ -1,0 +1,1 @@
+"""SPLoRA: channels."""

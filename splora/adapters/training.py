@@ -1,0 +1,67 @@
+"""Masks in training: attached to an adapter's layers at the start, frozen into the adapter at the end."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from splora.adapters.layer import MaskedAdapterLayer
+from splora.adapters.model import MaskedAdapterModel
+from splora.errors import InputError
+from splora.masks.block_mask import BlockMask
+
+
+def attach_block_masks(
+    model: nn.Module,
+    method: str,
+    mask_init: str = "constant",
+    mask_scale: float = 0.0,
+    adapter_name: str = "default",
+) -> list[BlockMask]:
+    """Let each adapter layer compute its mask at every step, from scores or magnitudes.
+
+    Args:
+        model: what `get_peft_model` returned, or a module that holds it.
+        method, mask_init, mask_scale: see `BlockMask`.
+
+    Returns:
+        The masks, in the order of the model's layers. A mask attached before is replaced.
+
+    Raises:
+        InputError: the model has no such adapter; unknown method or initialization.
+    """
+    masks = []
+    for index, layer in enumerate(_layers(model, adapter_name)):
+        shape = (layer.out_features, layer.in_features)
+        block = layer.block_shapes[adapter_name]
+        mask = BlockMask(shape, block, method, mask_init, mask_scale, index=index, where=layer.where)
+        masks.append(mask)
+    for layer, mask in zip(_layers(model, adapter_name), masks, strict=True):
+        layer.attach_block_mask(adapter_name, mask)
+    return masks
+
+
+def freeze_masks(model: nn.Module, adapter_name: str = "default") -> None:
+    """Make the masks of now the adapter's own, drop the scores, and set to zero what pruned blocks had learned.
+
+    Raises:
+        InputError: the model has no such adapter.
+    """
+    layers = _layers(model, adapter_name)
+    for layer in layers:
+        layer.freeze_mask(adapter_name)
+    for layer in layers:
+        layer.clear_pruned(adapter_name)
+    for module in model.modules():
+        if isinstance(module, MaskedAdapterModel):
+            module.clear_pruned(adapter_name)
+
+
+def _layers(model: nn.Module, adapter: str) -> list[MaskedAdapterLayer]:
+    layers = [module for module in model.modules() if isinstance(module, MaskedAdapterLayer)]
+    found = [layer for layer in layers if adapter in layer.block_shapes]
+    if not found:
+        known = sorted({name for layer in layers for name in layer.block_shapes})
+        raise InputError(
+            f"The model has no adapter {adapter!r}; it has {', '.join(known) or 'none of SPLoPA or SPLoRA'}."
+        )
+    return found
