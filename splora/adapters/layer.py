@@ -175,7 +175,9 @@ class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
     def block_mask(self) -> BlockMask | None:
         """The mask in training of the active adapter, if one is attached."""
         adapter = self.current_adapter()
-        found: BlockMask | None = self._block_masks.get(adapter)
+        if adapter not in self._block_masks:
+            return None
+        found: BlockMask = self._block_masks[adapter]
         return found
 
     def step_mask(self, adapter: str) -> Tensor:
