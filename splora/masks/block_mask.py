@@ -112,7 +112,7 @@ class BlockMask(nn.Module):
 
         A mask that was never seeded draws from torch's default generator, as dropout does.
         """
-        self._seed = (seed, step)
+        self._seed = (int(seed), int(step))
 
     def forward(self, block_means: Callable[[], Tensor] | None = None) -> Tensor:
         """The mask of this step, (R, C), with its gradient to the scores.
