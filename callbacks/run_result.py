@@ -89,6 +89,7 @@ class RunResult(Callback):
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             result["adapter_bytes"] = save_trained(module.network, trainer.datamodule.tokenizer, self.folder)  # type: ignore[attr-defined]
+            result["artifacts"] = [f"{name}.json" for name in module.artifacts]
             for name, value in module.artifacts.items():
                 write_json(self.folder / f"{name}.json", value)
             write_json(self.folder / RESULT, result)

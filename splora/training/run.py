@@ -138,5 +138,12 @@ def _clear(output_dir: Path) -> None:
     """Remove what a run writes, and only that: a folder given by mistake must not be emptied."""
     for name in ("checkpoints", "adapter", "model", "masks", "tensorboard"):
         shutil.rmtree(output_dir / name, ignore_errors=True)
-    for name in (RESULT, SPECIFICATION, CONFIGURATION, "metrics.csv", "predictions.json", "nbest.json"):
+    for name in (SPECIFICATION, CONFIGURATION, "metrics.csv", *_results(output_dir)):
         (output_dir / name).unlink(missing_ok=True)
+
+
+def _results(output_dir: Path) -> list[str]:
+    """The result and the artifacts it names; nothing where the run did not get that far."""
+    if not (output_dir / RESULT).is_file():
+        return []
+    return [RESULT, *json.loads((output_dir / RESULT).read_text(encoding="utf-8")).get("artifacts", [])]

@@ -154,6 +154,11 @@ class Problem:
     message: str
 
 
+#: Fields that the number of steps and the warm-ups are computed from.
+_SCHEDULE = (
+    *("warmup_steps", "initial_warmup", "final_warmup", "schedule_total_steps", "max_steps", "num_train_epochs"),
+    *("per_gpu_train_batch_size", "gradient_accumulation_steps", "max_train_examples"),
+)
 FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(RunSpecification)}
 
 
@@ -178,7 +183,7 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
         problems.append(
             Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}")
         )
-    if not any(problem.field in ("warmup_steps", "initial_warmup", "final_warmup") for problem in problems):
+    if not any(problem.field in _SCHEDULE for problem in problems):
         problems += _check_schedule(spec, total_steps or spec.schedule_total_steps or published_steps(spec))
     return problems
 

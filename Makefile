@@ -1,0 +1,38 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types check-sheet benchmarks clean
+
+help:  ## Show what each target does.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+setup: $(VENV)/.installed  ## Make .venv with pinned versions and this project in it.
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup  ## Run the workbook's demo row on the embedded data (minutes on a CPU).
+	$(BIN)/python scripts/run_from_sheet.py --exp-id 2
+
+lint: setup  ## Check style and format.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup  ## Check types.
+	$(BIN)/mypy
+
+test: setup lint types  ## Run everything CI runs.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+check-sheet: setup  ## Check every cell of the workbook.
+	$(BIN)/python scripts/run_from_sheet.py --check
+
+benchmarks: setup  ## Measure the figures of docs/figures.md (about ten minutes).
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:  ## Remove caches and build products (keeps runs/).
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
