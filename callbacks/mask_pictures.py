@@ -11,6 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from splora import anatomy
 from splora.files import replacing
 from splora.masks import block_mean_abs, masked_layers
+from splora.training.counting import effective_weight
 
 
 class MaskPictures(Callback):
@@ -28,7 +29,7 @@ class MaskPictures(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw all layers."""
-        if trainer.is_global_zero and trainer.training:
+        if trainer.is_global_zero and pl_module.block_masks:
             self.draw(pl_module.network)  # type: ignore[arg-type]
 
     def draw(self, network: torch.nn.Module) -> list[Path]:
@@ -58,7 +59,7 @@ class MaskPictures(Callback):
 def _draw_matrix(axis: Any, role: str, layer: Any, head_size: int) -> None:
     rows, cols = layer.block_mask.block
     with torch.no_grad():
-        strength = block_mean_abs(layer.effective_weight(), (rows, cols)).float().cpu().numpy()
+        strength = block_mean_abs(effective_weight(layer), (rows, cols)).float().cpu().numpy()
     axis.imshow(strength, cmap="Greys", vmin=0, aspect="auto", interpolation="nearest")
     kept = float((strength > 0).mean())
     axis.set_title(f"{role}\n{kept:.0%} kept", fontsize=9)

@@ -54,8 +54,7 @@ class RunResult(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember the scores and the step they belong to."""
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self._metrics = {name.removeprefix("val/"): value for name, value in values.items() if name.startswith("val/")}
+        self._metrics = dict(pl_module.scores)  # type: ignore[arg-type]
         self._scored_step = trainer.global_step
 
     def is_scored(self, trainer: Trainer) -> bool:

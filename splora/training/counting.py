@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from splora import anatomy
+from splora.adapters import MaskedAdapterLayer
+from splora.masks import MaskedLinear
 
 
 @dataclass(frozen=True)
@@ -41,32 +43,38 @@ def count_weights(model: nn.Module) -> WeightCounts:
     counted: set[int] = set()
     for name in anatomy.encoder_linears(model):
         layer = model.get_submodule(name)
-        weight = _base_weight(layer)
-        counted.add(id(weight))
-        kept = _remaining(layer, weight)
+        weight = effective_weight(layer)
+        kept = int(torch.count_nonzero(weight))
         encoder += weight.numel()
         remaining += kept
-        if weight.requires_grad:
-            learned += kept
-        if hasattr(layer, "learned_parameters"):
-            own = layer.learned_parameters()
-            learned += own.count
-            counted |= {id(parameter) for parameter in own.parameters}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and id(parameter) not in counted and not name.endswith("scores"):
-            learned += parameter.numel()
+        if isinstance(layer, MaskedAdapterLayer):
+            learned += layer.learned_parameters(_adapter(layer))
+            counted |= {id(parameter) for parameter in layer.parameters()}
+        elif any(parameter.requires_grad for parameter in layer.parameters()):
+            bias = layer.bias
+            learned += kept + (0 if bias is None else bias.numel())  # type: ignore[union-attr,operator]
+            counted |= {id(parameter) for parameter in layer.parameters()}
+    learned += sum(
+        parameter.numel()
+        for parameter in model.parameters()
+        if parameter.requires_grad and id(parameter) not in counted
+    )
     return WeightCounts(encoder, remaining, learned)
 
 
-def _base_weight(layer: nn.Module) -> nn.Parameter:
-    base = getattr(layer, "base_layer", layer)
-    weight = base.weight
-    assert isinstance(weight, nn.Parameter)
-    return weight
+@torch.no_grad()
+def effective_weight(layer: nn.Module) -> Tensor:
+    """W (out, in) that a prunable linear computes with in evaluation, whatever wraps it: mask and adapter applied."""
+    if isinstance(layer, MaskedAdapterLayer):
+        adapter = _adapter(layer)
+        return layer.effective_weight(adapter, layer.binary_mask(adapter))
+    if isinstance(layer, MaskedLinear):
+        return layer.effective_weight()
+    assert isinstance(layer, nn.Linear)
+    return layer.weight
 
 
-def _remaining(layer: nn.Module, weight: nn.Parameter) -> int:
-    """Non-zero weights of one layer: of kept blocks where it has a mask."""
-    if hasattr(layer, "effective_weight"):
-        return int(torch.count_nonzero(layer.effective_weight()))
-    return int(torch.count_nonzero(weight))
+def _adapter(layer: MaskedAdapterLayer) -> str:
+    adapter = layer.current_adapter()
+    assert adapter is not None, f"{layer.where} has no active adapter"
+    return adapter

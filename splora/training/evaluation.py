@@ -30,7 +30,7 @@ class OutputCollector:
         for name, values in logits.items():
             self._logits.setdefault(name, []).append(values.detach().float().cpu().numpy())
 
-    def score(self, data: Any, strategy: Any = None) -> dict[str, float]:
+    def score(self, data: Any) -> dict[str, float]:
         """Scores of the complete split, the same on every process; what was collected is dropped.
 
         Raises:

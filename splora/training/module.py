@@ -63,6 +63,8 @@ class PruningModule(LightningModule):
         self.dropout = dropout
         self.trained_run = trained_run
         self.label2id: dict[str, int] | None = None
+        #: Scores of the last evaluation by name, in percent.
+        self.scores: dict[str, float] = {}
         #: λ of the penalty on the scores; a callback schedules it.
         self.penalty_weight = 0.0
         self.network: nn.Module | None = None
@@ -165,9 +167,12 @@ class PruningModule(LightningModule):
     def mask_density(self) -> float:
         """Fraction of all masked weights that is kept now."""
         assert self.network is not None
-        layers = masked_layers(self.network).values()
-        kept = sum(float(layer.binary_mask().float().mean()) * layer.weight.numel() for layer in layers)  # type: ignore[operator,union-attr]
-        return kept / sum(layer.weight.numel() for layer in layers)  # type: ignore[operator,union-attr]
+        kept = weights = 0
+        for layer in masked_layers(self.network).values():
+            mask, (rows, cols) = layer.binary_mask(), layer.block_mask.block  # type: ignore[operator,union-attr]
+            kept += int(mask.sum()) * rows * cols
+            weights += mask.numel() * rows * cols
+        return kept / weights
 
     def settings(self) -> dict[str, Any]:
         """What this module was made of, as plain values."""
@@ -217,8 +222,8 @@ class PruningModule(LightningModule):
 
     def _score(self, stage: str) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        metrics = self._outputs.score(data, self.trainer.strategy)
-        self.log_dict({f"{stage}/{name}": value for name, value in metrics.items()}, prog_bar=False, sync_dist=False)
-        primary = metrics.get(data.primary_metric)
+        self.scores = self._outputs.score(data)
+        self.log_dict({f"{stage}/{name}": value for name, value in self.scores.items()}, sync_dist=False)
+        primary = self.scores.get(data.primary_metric)
         if primary is not None:
             self.log(data.primary_metric, primary, prog_bar=True, logger=False, sync_dist=False)
