@@ -60,7 +60,7 @@ def cached(folder: str | os.PathLike[str] | None, name: str, key: str, make: Cal
         found = make()
         try:
             save(path, found)
-        except InputError as error:
+        except (InputError, OSError) as error:
             logger.warning("Prepared data are not kept: %s", error)
     return found
 

@@ -138,13 +138,13 @@ def _parse(text: str, where: str) -> Any:
     except RecursionError:
         raise InputError(f"{where}: is nested too deeply to be a SQuAD file.") from None
     except json.JSONDecodeError as error:
-        lines = text.splitlines()
+        # Not `splitlines`: a string of JSON may hold U+2028, which is no end of line there.
+        lines = text.split("\n")
         first = next(line for line in lines if line.strip())
         if error.msg != "Extra data" or not _is_json(first):
             raise InputError(_not_json(where, error, error.lineno)) from None
     rows = []
-    # Not `splitlines`: a string of JSON may hold U+2028, which is no end of line there.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 rows.append(json.loads(line))

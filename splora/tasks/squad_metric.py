@@ -106,14 +106,15 @@ def best_thresholds(
         no_answer: how much speaks against an answer; one is withheld when this exceeds the threshold.
 
     Returns:
-        `best_exact`, `best_exact_thresh`, `best_f1`, `best_f1_thresh`; a threshold is 0 where
-        withholding every answer is best.
+        `best_exact`, `best_exact_thresh`, `best_f1`, `best_f1_thresh`; where withholding
+        every answer is best, the threshold is 0, or below all of `no_answer` if some of them are not above 0.
     """
     order = sorted((name for name in no_answer if name in of), key=lambda name: no_answer[name])
+    lowest = min((no_answer[name] for name in order), default=1.0)
     result: dict[str, float] = {}
     for key in ("exact", "f1"):
         best = current = float(sum(not references[name] for name in references))
-        threshold = 0.0
+        threshold = 0.0 if lowest > 0 else lowest - 1.0
         for name in order:
             # An answer given to a question without one costs the point that withholding it had earned.
             current += getattr(of[name], key) if references[name] else -float(bool(texts[name]))
