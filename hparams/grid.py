@@ -52,7 +52,7 @@ def open_grids(path: Path) -> list[Grid]:
             return grids
     except FileNotFoundError:
         others = sorted(p.name for p in path.parent.glob("*.xlsx")) if path.parent.is_dir() else []
-        raise InputError(f"{path}: there is no such workbook{nearest(path.name, others)}.") from None
+        raise InputError(f"{path}: there is no such workbook{nearest(path.name, others) or '.'}") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder; name a workbook, as in {path / 'hyperparameters.xlsx'}.") from None
     except OSError as error:

@@ -159,7 +159,8 @@ def build_row(row: Row, raw: Mapping[str, Any], uncomputed: set[str], text_ids: 
             bad.add(name)
             row.problems.append(sentence(row, name, str(unfit)))
     spec = replace(row.spec, **values)
-    for name, why in _needed(spec, bad).items():
+    unknown = {name for name in values if values[name] not in FIELDS[name].metadata.get("choices", (values[name],))}
+    for name, why in _needed(spec, bad | unknown).items():
         if name in raw and name not in values and name not in bad:
             bad.add(name)
             row.problems.append(f"{row.place(name)}: is empty; {why}.")
@@ -194,7 +195,7 @@ def _needed(spec: RunSpecification, bad: set[str]) -> dict[str, str]:
             needed |= dict.fromkeys(
                 ("mask_scores_learning_rate", "mask_init"), f"{spec.pruning_method} learns mask scores"
             )
-    if spec.regularization != "none":
+    if "regularization" not in bad and spec.regularization != "none":
         needed["final_lambda"] = f"the penalty {spec.regularization} needs its weight"
     if spec.adapter == "splopa":
         names = ("num_splopa_prototypes", "splopa_prototype_rank", "splopa_init_range")

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from hparams.listing import table
-from hparams.overrides import apply, parse
+from hparams.overrides import Overrides, apply, parse
 from hparams.rows import Row, Sheet
 from hparams.select import folder_name, select
 from hparams.workbook import OWN, Workbook, read_workbook
@@ -91,7 +91,9 @@ def _list(sheets: Sequence[Sheet], method: str | None) -> None:
 
 
 def _check(book: Workbook, sheets: Sequence[Sheet], verbose: bool) -> None:
-    problems = book.problems(sheets)
+    # Applying no overrides looks for the files that rows name.
+    found = [problem for sheet in sheets for row in sheet.rows for problem in apply(row, Overrides()).problems]
+    problems = dict.fromkeys([*book.problems(sheets), *found])
     if verbose:
         print("\n".join(notice for sheet in sheets for row in sheet.rows for notice in row.notices))
     if problems:

@@ -1,0 +1,90 @@
+"""The project's own workbook."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from pathlib import Path
+
+import pytest
+from openpyxl import load_workbook
+
+from hparams.build import column_order, workbook_bytes
+from hparams.catalogue import catalogue
+from hparams.rows import COLUMNS
+from hparams.select import select
+from hparams.workbook import OWN, Workbook, read_workbook
+from splora.training.specification import FIELDS
+
+
+@pytest.fixture(scope="module")
+def own() -> Workbook:
+    return read_workbook(OWN)
+
+
+def test_the_committed_workbook_is_the_built_one() -> None:
+    built = workbook_bytes()
+    assert built == workbook_bytes()
+    old, new = load_workbook(OWN), load_workbook(io.BytesIO(built))
+    assert old.sheetnames == new.sheetnames == ["Demo", "SQuAD", "MNLI", "QQP", "Columns"]
+    for name in new.sheetnames:
+        assert list(old[name].values) == list(new[name].values), f"{name}: run python -m hparams.build"
+
+
+def test_it_reads_back_to_its_catalogue(own: Workbook) -> None:
+    assert own.problems() == []
+    assert own.others == ("Columns",)
+    for sheet in own.sheets:
+        assert [row.spec for row in sheet.rows] == [spec for spec, _ in catalogue()[sheet.name]]
+
+
+def test_exp_ids(own: Workbook) -> None:
+    numbers = [row.spec.exp_id for row in own.rows]
+    assert all(isinstance(number, int) for number in numbers)
+    assert len(set(numbers)) == len(numbers)
+    rows = select(own, ["12", "14-18"])
+    assert {row.sheet for row in rows} == {"SQuAD"}
+    assert len(rows) == 6
+    assert own.sheet("SQuAD").rows[0].spec.exp_id == 11
+
+
+def test_the_published_rows_are_there(own: Workbook) -> None:
+    specs = [row.spec for row in own.sheet("SQuAD").rows if isinstance(row.spec.exp_id, int) and row.spec.exp_id <= 62]
+    assert len([spec for spec in specs if 12 <= int(spec.exp_id) <= 46]) == 35
+    splopa = [spec for spec in specs if int(spec.exp_id) > 46]
+    assert len(splopa) == 16
+    assert all(spec.adapter == "splopa" and (spec.reported_f1 or 0) > 10 for spec in splopa)
+    assert all(1 < (spec.reported_density or 0) <= 100 for spec in specs)
+    assert specs[0].reported_f1 == pytest.approx(88.0748307083071)
+    assert {spec.schedule_total_steps for spec in specs[1:]} == {55_330}
+
+
+def test_cells_are_typed_formatted_limited_and_frozen() -> None:
+    book = load_workbook(OWN)
+    for name in ("Demo", "SQuAD", "MNLI", "QQP"):
+        sheet = book[name]
+        headings = {cell.value: cell.column for cell in sheet[2]}
+        assert set(COLUMNS) < set(headings)
+        assert sheet.freeze_panes == "C3"
+        rate = sheet.cell(3, headings["learning_rate"])
+        assert isinstance(rate.value, float)
+        assert rate.number_format == "0.##E+00"
+        limited = {str(rule.sqref).split("3:")[0] for rule in sheet.data_validations.dataValidation}
+        for column in ("pruning_method", "splopa_shared_prototypes", "learning_rate", "exp_id", "dropout", "task"):
+            assert sheet.cell(3, headings[column]).column_letter in limited
+        for rule in sheet.data_validations.dataValidation:
+            assert len(str(rule.formula1)) <= 255
+    assert {row[1].value for row in book["Columns"].iter_rows(min_row=3)} == set(COLUMNS)
+
+
+def test_groups_stay_together() -> None:
+    groups = [FIELDS[name].metadata["group"] for name in column_order()]
+    assert len(list(itertools.groupby(groups))) == len(set(groups))
+    assert set(column_order()) == set(COLUMNS)
+
+
+def test_build_writes_where_it_is_told(tmp_path: Path) -> None:
+    from hparams.build import main
+
+    main([str(tmp_path / "new" / "book.xlsx")])
+    assert (tmp_path / "new" / "book.xlsx").read_bytes() == workbook_bytes()
