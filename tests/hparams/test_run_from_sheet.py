@@ -91,7 +91,8 @@ def test_nothing_starts_while_a_cell_is_wrong(
 def test_no_torch_and_no_pandas_is_imported(root: Path, arguments: list[str]) -> None:
     code = (
         "import sys; from scripts.run_from_sheet import main; main(sys.argv[1:]); "
-        "heavy = {'torch', 'lightning', 'transformers', 'pandas'} & {*sys.modules}; print(sorted(heavy), file=sys.stderr)"
+        "heavy = {'torch', 'lightning', 'transformers', 'pandas'}; "
+        "print(sorted(heavy & {*sys.modules}), file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=root, capture_output=True, text=True, check=True
@@ -101,7 +102,7 @@ def test_no_torch_and_no_pandas_is_imported(root: Path, arguments: list[str]) ->
 
 @pytest.mark.slow
 def test_a_closed_pipe_ends_quietly(root: Path) -> None:
-    script = f"{sys.executable} scripts/run_from_sheet.py --list | head -n 1; exit ${{PIPESTATUS[0]}}"
+    # The reader is gone long before the first line is written.
+    script = f"{sys.executable} scripts/run_from_sheet.py --list | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("Demo: ")
