@@ -108,6 +108,12 @@ def test_all_problems_at_once_without_guesses_that_follow_from_them(tmp_path: Pa
     assert [("pruning_method" in text, "learning_rate" in text) for text in found] == [(True, False), (False, True)]
 
 
+def test_warm_ups_are_not_judged_by_a_batch_size_that_cannot_be_read(tmp_path: Path, sheets: SimpleNamespace) -> None:
+    rows = [{"per_gpu_train_batch_size": "x", "warmup_steps": 90_000}]
+    (found,) = problems(sheets.write(tmp_path / "a.xlsx", {"SQuAD": rows}))
+    assert "(per_gpu_train_batch_size)" in found
+
+
 def test_repeated_ids_are_found_over_sheets_and_both_cells_named(tmp_path: Path, sheets: SimpleNamespace) -> None:
     path = sheets.write(tmp_path / "a.xlsx", {"SQuAD": [{}], "MNLI": [{"exp_id": 2}, {"exp_id": 1}]})
     (found,) = problems(path)
