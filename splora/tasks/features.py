@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,7 @@ class Ragged:
         """Join lists of integers."""
         lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-        values = np.empty(int(offsets[-1]), np.int32)
-        for row, start, end in zip(rows, offsets[:-1], offsets[1:], strict=True):
-            values[start:end] = row
-        return cls(values, offsets)
+        return cls(np.fromiter(chain.from_iterable(rows), np.int32, int(offsets[-1])), offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -1,0 +1,226 @@
+"""GLUE's sentence classification (and STS-B's regression) as a data module."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from splora.errors import InputError, nearest
+from splora.tasks import hub
+from splora.tasks.cache import Arrays, cached, digest
+from splora.tasks.data_module import Split, TaskDataModule
+from splora.tasks.features import FeatureSet, Ragged, TaskResult
+from splora.tasks.glue_metrics import score
+from splora.tasks.glue_tables import TASKS, GlueTask, Table, parse_table, read_table, table_of_hub
+from splora.tasks.squad_features import tokenizer_digest
+
+#: GLUE on the hub; its configurations are named as the tasks here.
+HUB = "nyu-mll/glue"
+#: Examples that the tokenizer gets at once: enough for its threads, few enough for the memory of its answer.
+BATCH = 10_000
+
+
+class GlueDataModule(TaskDataModule):
+    """One sentence or a pair of them, and a label.
+
+    Args:
+        model_name_or_path: whose tokenizer is used: hub name, folder, or `embedded`. Where its configuration
+            names this task's labels in another order, labels are numbered by it (see `label2id`).
+        train_file: GLUE's folder, one of its TSV files, a hub name (`owner/name`), `embedded`, or None for GLUE
+            from the hub.
+        predict_file: the same for evaluation.
+        max_seq_length: longer examples are cut, the longer sentence of a pair first.
+        task: mnli, qqp, sst2, qnli, mrpc, rte, cola or stsb.
+
+    The other arguments are those of `TaskDataModule`.
+    """
+
+    auto_model = "AutoModelForSequenceClassification"
+
+    def __init__(
+        self,
+        model_name_or_path: str,
+        train_file: str | None = None,
+        predict_file: str | None = None,
+        max_seq_length: int = 128,
+        train_batch_size: int = 32,
+        eval_batch_size: int = 64,
+        seed: int = 92,
+        max_train_examples: int | None = None,
+        group_by_length: bool = True,
+        num_workers: int = 0,
+        cache_dir: str | None = None,
+        task: str = "mnli",
+    ) -> None:
+        super().__init__(
+            model_name_or_path=model_name_or_path,
+            train_file=train_file,
+            predict_file=predict_file,
+            max_seq_length=max_seq_length,
+            train_batch_size=train_batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            max_train_examples=max_train_examples,
+            group_by_length=group_by_length,
+            num_workers=num_workers,
+            cache_dir=cache_dir,
+        )
+        if task not in TASKS:
+            raise InputError(f"task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS)}.")
+        self.task = task
+        self.primary_metric = self.description.metrics[0]
+        self.num_labels = len(self.description.labels) or 1
+        self._order: tuple[str, ...] | None = None
+        self._parts: dict[str, slice] = {}
+
+    @property
+    def description(self) -> GlueTask:
+        """What GLUE says about the task."""
+        return TASKS[self.task]
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Numbers of the labels by name, in the model's order; empty for regression.
+
+        The order is the checkpoint's where its configuration names exactly these labels, else GLUE's.
+
+        Raises:
+            InputError: the model's configuration cannot be had.
+        """
+        if self._order is None:
+            self._order = _order_of(hub.load_config(self.model_name_or_path, self.cache_dir), self.description.labels)
+        return {name: number for number, name in enumerate(self._order)}
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """`label2id` the other way round."""
+        return {number: name for name, number in self.label2id.items()}
+
+    def tables(self, split: Split) -> dict[str, Table]:
+        """The examples of a split; MNLI's evaluation has two parts, keyed by what their metrics' names end in.
+
+        Raises:
+            InputError: a file is missing or is not this task's table, or the hub cannot be reached.
+        """
+        source = self.train_file if split == "train" else self.predict_file
+        files = {"": "train.tsv"} if split == "train" else self.description.eval_files
+        if source == hub.EMBEDDED:
+            from splora.tasks.embedded.classification import table
+
+            return {
+                part: parse_table(table(self.task, name), f"embedded {name}", self.description)
+                for part, name in files.items()
+            }
+        if source is None or _is_hub_name(source):
+            return self._tables_of_hub(source or HUB, split)
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise InputError(f"{source}: there is no such file or folder.")
+        if not path.is_dir():
+            return {"": read_table(path, self.description)}
+        present = {part: path / name for part, name in files.items() if (path / name).is_file()}
+        if "" not in present:
+            raise InputError(
+                f"{path}: this folder has no {files['']}; it is needed "
+                f"{'to train' if split == 'train' else 'to evaluate'} {self.task}."
+            )
+        return {part: read_table(file, self.description) for part, file in present.items()}
+
+    def prepare(self, split: Split) -> FeatureSet:
+        """Token numbers and labels of a split."""
+        tables = self.tables(split)
+        if split == "train":
+            tables[""] = tables[""].take(self.training_subset(len(tables[""])))
+        else:
+            ends = np.cumsum([len(table) for table in tables.values()])
+            self._parts = {
+                part: slice(end - len(table), end) for (part, table), end in zip(tables.items(), ends, strict=True)
+            }
+        columns_of_tables = zip(*(table.texts for table in tables.values()), strict=True)
+        texts = [list(chain.from_iterable(columns)) for columns in columns_of_tables]
+        labels = np.concatenate([table.labels for table in tables.values()])
+        arrays = cached(
+            self.cache_dir,
+            f"{self.task}-{split}",
+            digest("glue 1", tokenizer_digest(self.tokenizer), self.width, texts),
+            lambda: self._tokenize(texts),
+        )
+        offsets = arrays.pop("offsets")
+        columns: dict[str, Any] = {name: Ragged(values, offsets) for name, values in arrays.items()}
+        columns["labels"] = self._in_model_order(labels)
+        return FeatureSet(columns, np.diff(offsets))
+
+    def evaluate(self, outputs: dict[str, npt.NDArray[Any]]) -> TaskResult:
+        """Score the evaluation split.
+
+        Args:
+            outputs: `logits`, float (examples, num_labels), in the order of the rows.
+
+        Returns:
+            The task's metrics in percent (MNLI: `accuracy` on the matched, `accuracy_mismatched` on the other part);
+            artifact `predictions`: label name, or score, by row.
+        """
+        logits, labels = outputs["logits"], self.features("eval").columns["labels"]
+        assert isinstance(labels, np.ndarray)
+        positive = self.label2id.get(self.description.labels[self.description.positive], 0) if self.label2id else 0
+        metrics = {
+            f"{name}{part}": value
+            for part, rows in self._parts.items()
+            for name, value in score(self.description.metrics, logits[rows], labels[rows], positive).items()
+        }
+        names = self.id2label
+        shown = [names[number] for number in logits.argmax(1)] if names else [float(value) for value in logits[:, 0]]
+        return TaskResult(metrics, {"predictions": dict(enumerate(shown))})
+
+    def _tables_of_hub(self, name: str, split: Split) -> dict[str, Table]:
+        parts = {"": "train"} if split == "train" else {"": "validation"}
+        if split == "eval" and self.task == "mnli":
+            parts = {"": "validation_matched", "_mismatched": "validation_mismatched"}
+        configuration = self.task if name == HUB else None
+        return {
+            part: table_of_hub(hub.load_dataset(name, configuration, on_hub, self.cache_dir), name, self.description)
+            for part, on_hub in parts.items()
+        }
+
+    def _tokenize(self, texts: list[list[str]]) -> Arrays:
+        parts: dict[str, list[Ragged]] = {}
+        for start in range(0, len(texts[0]), BATCH):
+            encoded = self.tokenizer(
+                *(column[start : start + BATCH] for column in texts),
+                truncation=True,
+                max_length=self.width,
+                return_attention_mask=False,
+            )
+            for name, rows in encoded.items():
+                parts.setdefault(name, []).append(Ragged.from_rows(rows))
+        lengths = np.concatenate([part.lengths for part in parts["input_ids"]])
+        arrays: Arrays = {name: np.concatenate([part.values for part in found]) for name, found in parts.items()}
+        return arrays | {"offsets": np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])}
+
+    def _in_model_order(self, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if not self.description.labels:
+            return labels.astype(np.float32)
+        numbers = np.array([self.label2id[name] for name in self.description.labels], np.int64)
+        return np.take(numbers, labels)
+
+
+def _order_of(config: Any, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """GLUE's labels in the order of a configuration that names all of them and no other, else as they are."""
+    named = {_plain(str(name)): int(number) for name, number in (config.label2id or {}).items()}
+    if sorted(named) != sorted(map(_plain, labels)) or sorted(named.values()) != list(range(len(labels))):
+        return labels
+    return tuple(sorted(labels, key=lambda name: named[_plain(name)]))
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")
+
+
+def _is_hub_name(source: str) -> bool:
+    """Whether a source that is no file reads like `owner/name`."""
+    path = Path(source)
+    return not path.exists() and source.count("/") == 1 and not path.suffix and source[0] not in "./~"
