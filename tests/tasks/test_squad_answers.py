@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def test_probabilities_of_a_list_add_to_one() -> None:
         found = find_answers(*logits, windows, questions, version_2)
         for entries in found.n_best:
             assert sum(entry.probability for entry in entries) == pytest.approx(1)
-            assert all(a.probability >= b.probability for a, b in zip(entries, entries[1:], strict=False))
+            assert all(a.probability >= b.probability for a, b in itertools.pairwise(entries))
             assert sum(entry.text == "" for entry in entries) == int(version_2)
 
 
