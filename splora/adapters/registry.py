@@ -25,18 +25,19 @@ def register(name: str, config_class: type[Any], model_class: type[Any]) -> None
     import peft
     import peft.mapping
 
-    registries: list[dict[str, Any]] = []
-    for registry in _REGISTRIES:
+    entries: list[tuple[dict[str, Any], Any]] = []
+    for registry, entry in zip(_REGISTRIES, (config_class, model_class, model_class.prefix), strict=True):
         found = getattr(peft.mapping, registry, None)
         if not isinstance(found, dict):
             raise InputError(
                 f"PEFT {peft.__version__} has no dictionary peft.mapping.{registry}, where the adapter method {name} "
                 f"belongs; install a release that has it: pip install 'peft>=0.21,<0.22'."
             )
-        registries.append(found)
-    for registered, entry in zip(registries, (config_class, model_class, model_class.prefix), strict=True):
-        if registered.setdefault(name, entry) != entry:
+        if found.get(name, entry) != entry:
             raise InputError(
-                f"PEFT {peft.__version__} already knows a method {name} ({registered[name]!r}), so this "
-                f"project's cannot be registered; install a release that does not: pip install 'peft>=0.21,<0.22'."
+                f"PEFT {peft.__version__} already knows a method {name} ({found[name]!r}), so this project's cannot be "
+                f"registered; install a release that does not: pip install 'peft>=0.21,<0.22'."
             )
+        entries.append((found, entry))
+    for found, entry in entries:
+        found[name] = entry

@@ -83,18 +83,18 @@ class SPLoPALayer(MaskedAdapterLayer):
             found = getattr(self, f"shared_{part}")[adapter][self.shared_key(part, adapter)]
         return found
 
-    def _parts(self, adapter: str) -> tuple[Tensor, Tensor, Tensor]:
+    def delta_parts(self, adapter: str) -> tuple[Tensor, Tensor, Tensor]:
         return self.part("columns", adapter), self.part("rows", adapter), self.part("position_weights", adapter)
 
     def adapted(self, x: Tensor, adapter: str, mask: Tensor, bias: Tensor | None) -> Tensor:
-        return functional.splopa_linear(x, self.base_layer.weight, *self._parts(adapter), mask, bias)
+        return functional.splopa_linear(x, self.base_layer.weight, *self.delta_parts(adapter), mask, bias)
 
     def effective_weight(self, adapter: str, mask: Tensor) -> Tensor:
-        return functional.effective_weight(self.frozen_weight, *self._parts(adapter), mask)
+        return functional.effective_weight(self.frozen_weight, *self.delta_parts(adapter), mask)
 
     @torch.no_grad()
     def get_delta_weight(self, adapter: str) -> Tensor:
-        return functional.delta_weight(*self._parts(adapter), (self.out_features, self.in_features))
+        return functional.delta_weight(*self.delta_parts(adapter), (self.out_features, self.in_features))
 
     def packed_parameters(self, adapter: str, state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         if self.owns("position_weights", adapter):

@@ -37,18 +37,18 @@ class SPLoRALayer(MaskedAdapterLayer):
         self.splora_A[adapter] = nn.Parameter(nn.init.uniform_(a, -config.init_range, config.init_range))
         self.splora_B[adapter] = nn.Parameter(b)
 
-    def _parts(self, adapter: str) -> tuple[Tensor, Tensor]:
+    def delta_parts(self, adapter: str) -> tuple[Tensor, Tensor]:
         return self.splora_B[adapter], self.splora_A[adapter]
 
     def adapted(self, x: Tensor, adapter: str, mask: Tensor, bias: Tensor | None) -> Tensor:
-        return functional.splora_linear(x, self.base_layer.weight, *self._parts(adapter), mask, bias)
+        return functional.splora_linear(x, self.base_layer.weight, *self.delta_parts(adapter), mask, bias)
 
     def effective_weight(self, adapter: str, mask: Tensor) -> Tensor:
-        return functional.effective_weight(self.frozen_weight, *self._parts(adapter), mask)
+        return functional.effective_weight(self.frozen_weight, *self.delta_parts(adapter), mask)
 
     @torch.no_grad()
     def get_delta_weight(self, adapter: str) -> Tensor:
-        b, a = self._parts(adapter)
+        b, a = self.delta_parts(adapter)
         return b @ a
 
     def _kept_channels(self, adapter: str, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +72,7 @@ class SPLoRALayer(MaskedAdapterLayer):
     def clear_pruned(self, adapter: str) -> None:
         """Zero the rows of B and columns of A that no kept block reads."""
         rows, cols = self._kept_channels(adapter, self.binary_mask(adapter))
-        b, a = self._parts(adapter)
+        b, a = self.delta_parts(adapter)
         b[~rows] = 0.0
         a[:, ~cols] = 0.0
 
