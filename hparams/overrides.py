@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from hparams.cells import Unfit, from_text
 from hparams.rows import COLUMNS, Row, sentence
 from splora.errors import InputError, nearest
+from splora.training.preflight import preflight
 from splora.training.specification import check
 
 _IDENTITY = ("exp_id", "sheet")
-_DATA = ("train_file", "predict_file")
-_MODELS = ("model_name_or_path", "teacher_name_or_path")
 
 
 @dataclass(frozen=True)
@@ -69,33 +67,13 @@ def apply(row: Row, overrides: Overrides) -> Row:
     """
     spec = replace(row.spec, **overrides.values)
     problems = list(row.problems)
-    if overrides.values:
-        known = {(found.field, found.message) for found in check(row.spec)}
-        found_now = [(found.field, found.message) for found in check(spec)]
-        problems += [_sentence(row, overrides, *found) for found in found_now if found not in known]
-    new = replace(row, spec=spec, problems=problems)
-    for name, message in _missing_files(new):
-        problems.append(_sentence(new, overrides, name, message))
-    return new
+    known = {(found.field, found.message) for found in check(row.spec)}
+    found_now = [(found.field, found.message) for found in preflight(spec)]
+    problems += [_sentence(row, overrides, *found) for found in found_now if found not in known]
+    return replace(row, spec=spec, problems=problems)
 
 
 def _sentence(row: Row, overrides: Overrides, name: str, message: str) -> str:
     if name not in overrides.options:
         return sentence(row, name, message)
     return f"{overrides.options[name]}: {message}{'' if message.endswith('?') else '.'}"
-
-
-def _missing_files(row: Row) -> list[tuple[str, str]]:
-    missing = []
-    for name in (*_DATA, *_MODELS):
-        value = getattr(row.spec, name)
-        if value is None or value == "embedded" or value.startswith("run:"):
-            continue
-        if not Path(value).expanduser().exists() and (name in _DATA or _looks_like_a_path(value)):
-            missing.append((name, f"is {value!r}; there is no such file or folder"))
-    return missing
-
-
-def _looks_like_a_path(value: str) -> bool:
-    """A hub name is ``model`` or ``owner/model``; everything else must be there."""
-    return value.startswith((".", "/", "~")) or value.count("/") > 1 or "\\" in value

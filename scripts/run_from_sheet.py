@@ -6,15 +6,15 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import yaml
 
 from hparams.listing import table
 from hparams.overrides import Overrides, apply, parse
 from hparams.rows import Row, Sheet
-from hparams.select import folder_name, select
+from hparams.select import select
 from hparams.workbook import OWN, Workbook, read_workbook
+from scripts.plan import Job, plan
 from splora.errors import InputError, exit_on_input_error, nearest
 from splora.training.specification import METHODS
 
@@ -48,10 +48,12 @@ def _main(options: argparse.Namespace) -> None:
     else:
         rows = [apply(row, overrides) for row in _chosen(book, options)]
         _refuse_problems(book, rows)
+        jobs = plan(rows, book, overrides, options.output_dir)
+        _refuse_problems(book, [job.row for job in jobs])
         if options.dry_run:
-            _print_configurations(rows, options)
+            _print_configurations(jobs)
         else:
-            _run(rows, options)
+            _run(jobs, options)
 
 
 def _chosen(book: Workbook, options: argparse.Namespace) -> list[Row]:
@@ -104,27 +106,24 @@ def _check(book: Workbook, sheets: Sequence[Sheet], verbose: bool) -> None:
     print(f"{book.path}: {rows} rows in {', '.join(sheet.name for sheet in sheets)}: no problems{hint}.")
 
 
-def _print_configurations(rows: Sequence[Row], options: argparse.Namespace) -> None:
+def _print_configurations(jobs: Sequence[Job]) -> None:
     from splora.training.configuration import lightning_config
 
-    for number, row in enumerate(rows):
-        folder = _folder(row, rows, options.output_dir)
-        print(f"{'---' + chr(10) if number else ''}# {row.sheet}, EXP ID {row.spec.exp_id}: {folder}")
-        yaml.safe_dump(lightning_config(row.spec, str(folder)), sys.stdout, sort_keys=False, allow_unicode=True)
+    for number, job in enumerate(jobs):
+        why = f", needed by {job.needed_by}" if job.needed_by else ""
+        print(f"{'---' + chr(10) if number else ''}# {job.row.sheet}, EXP ID {job.spec.exp_id}{why}: {job.folder}")
+        configuration = lightning_config(job.spec, str(job.folder))
+        yaml.safe_dump(configuration, sys.stdout, sort_keys=False, allow_unicode=True)
 
 
-def _run(rows: Sequence[Row], options: argparse.Namespace) -> None:
+def _run(jobs: Sequence[Job], options: argparse.Namespace) -> None:
     from scripts.run_row import run
 
-    for row in rows:
-        run(row.spec, _folder(row, rows, options.output_dir), options.force)
-
-
-def _folder(row: Row, rows: Sequence[Row], output_dir: str | None) -> Path:
-    name = folder_name(row.spec.exp_id)
-    if output_dir is None:
-        return Path("runs") / folder_name(row.sheet) / name
-    return Path(output_dir) if len(rows) == 1 else Path(output_dir) / name
+    given = {"devices": options.devices, "strategy": options.strategy, "accelerator": options.accelerator}
+    trainer = {name: value for name, value in given.items() if value is not None}
+    for job in jobs:
+        # A row that is only needed is not run again: --force speaks of the rows asked for.
+        run(job.spec, job.folder, options.force and not job.needed_by, trainer)
 
 
 def _end(method: str) -> str:
@@ -155,6 +154,10 @@ def _parser() -> argparse.ArgumentParser:
     row.add_argument("--train-file", metavar="PATH", help="train_file")
     row.add_argument("--predict-file", metavar="PATH", help="predict_file")
     row.add_argument("--output-dir", metavar="DIR", help="default: runs/<sheet>/<EXP ID>; several rows: a folder each")
+    machine = parser.add_argument_group("machine (no part of a row)")
+    machine.add_argument("--devices", type=int, metavar="N", help="processes or GPUs of this machine; default 1")
+    machine.add_argument("--strategy", metavar="NAME", help="Lightning's strategy, such as ddp")
+    machine.add_argument("--accelerator", metavar="NAME", help="cpu, gpu, …; default: what is there")
     row.add_argument("--force", action="store_true", help="run again what is finished")
     return parser
 

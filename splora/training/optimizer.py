@@ -60,5 +60,6 @@ def make_optimizer(
     model: nn.Module, options: OptimizerOptions, warmup_steps: int, total_steps: int
 ) -> tuple[Optimizer, LambdaLR]:
     """The optimizer, and its schedule to be stepped once per optimizer step."""
-    optimizer = AdamW(parameter_groups(model, options), lr=options.learning_rate, eps=1e-8)
+    # Fused: one pass over each parameter instead of a dozen.
+    optimizer = AdamW(parameter_groups(model, options), lr=options.learning_rate, eps=1e-8, fused=True)
     return optimizer, LambdaLR(optimizer, lambda step: rate_factor(step, warmup_steps, total_steps))

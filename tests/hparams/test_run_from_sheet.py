@@ -63,11 +63,26 @@ def test_dry_run_prints_configurations_with_typed_numbers(capsys: pytest.Capture
 
 def test_rows_run_in_their_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[Any] = []
-    monkeypatch.setattr(run_row, "run", lambda spec, folder, force: runs.append((spec.exp_id, str(folder), force)))
-    main(["--exp-id", "12", "13", "--force"])
-    main(["--all", "--sheet", "Demo", "--method", "l0"])
-    assert runs[:2] == [(12, "runs/SQuAD/12", True), (13, "runs/SQuAD/13", True)]
-    assert [exp_id for exp_id, _, _ in runs[2:]] == [8, 9]
+    monkeypatch.setattr(
+        run_row, "run", lambda spec, folder, force, trainer: runs.append((spec.exp_id, str(folder), force, trainer))
+    )
+    main(["--exp-id", "12", "13", "--force", "--devices", "2", "--strategy", "ddp"])
+    machine = {"devices": 2, "strategy": "ddp"}
+    assert runs == [(12, "runs/SQuAD/12", True, machine), (13, "runs/SQuAD/13", True, machine)]
+
+
+def test_rows_that_others_build_on_run_first_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[Any] = []
+    monkeypatch.setattr(run_row, "run", lambda spec, folder, force, trainer: runs.append((spec, str(folder), force)))
+    main(["--all", "--sheet", "Demo", "--method", "l0", "--force", "--set", "precision=bf16-mixed"])
+    assert [spec.exp_id for spec, _, _ in runs] == [1, 8, 9]
+    assert [force for _, _, force in runs] == [False, True, True]
+    assert {spec.model_name_or_path for spec, _, _ in runs[1:]} == {"runs/Demo/1/model"}
+    assert {spec.precision for spec, _, _ in runs} == {"bf16-mixed"}
+    runs.clear()
+    main(["--exp-id", "8", "--output-dir", "runs/try", "--set", "learning_rate=1"])
+    assert [folder for _, folder, _ in runs] == ["runs/try-needs-1", "runs/try"]
+    assert runs[0][0].learning_rate != 1
 
 
 def test_nothing_starts_while_a_cell_is_wrong(

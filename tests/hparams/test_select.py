@@ -101,6 +101,6 @@ def test_settings_are_checked_with_the_row(book: Workbook, tmp_path: Path) -> No
     problems = apply(book.rows[0], parse(settings, files)).problems
     assert any(text.startswith("--set pruning_method: is 'topk'; allowed") for text in problems)
     assert any(text.startswith("--train-file: is") and "no such file" in text for text in problems)
-    assert any(text.startswith("--model: is './no'; there is no such file") for text in problems)
+    assert any(text.startswith("--model: is './no'; there is no such folder") for text in problems)
     too_long = apply(book.rows[0], parse(["warmup_steps=1000000"], {})).problems
     assert ["--set warmup_steps: is 1000000: the warm-ups take" in text for text in too_long] == [True]
