@@ -1,8 +1,16 @@
-"""Tokenizers, configurations and data sets by folder or hub name, with one clear sentence where they cannot be had."""
+"""Tokenizers, configurations and data sets by folder or hub name, with one clear sentence where they cannot be had.
+
+Whether there is a network is found out first, in a moment: the libraries would retry for half a minute, aloud.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +18,8 @@ from splora.errors import InputError
 
 #: Name of the small model and of the data sets that the project makes itself.
 EMBEDDED = "embedded"
+#: Seconds after which a network that does not answer is none.
+PATIENCE = 5.0
 
 T = TypeVar("T")
 
@@ -18,7 +28,7 @@ def load_tokenizer(name: str, cache_dir: str | None = None) -> Any:
     """The fast tokenizer of a folder, a hub name, or `embedded`.
 
     Raises:
-        InputError: no such folder or name, no network, or it has no fast tokenizer.
+        InputError: no such folder or name, no network, or no vocabulary in it.
     """
     if name == EMBEDDED:
         from splora.tasks.embedded.tokenizer import build_tokenizer
@@ -26,7 +36,13 @@ def load_tokenizer(name: str, cache_dir: str | None = None) -> Any:
         return build_tokenizer()
     from transformers import AutoTokenizer
 
-    tokenizer = _from_hub(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(name, cache_dir=cache_dir))
+    tokenizer = _model_part(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(name, cache_dir=cache_dir))
+    # A folder with a configuration alone yields a tokenizer that knows only its special tokens.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise InputError(
+            f"{name}: has no vocabulary (tokenizer.json or vocab.txt); for bert-base-uncased, "
+            f"`python bert-base-uncased/fetch.py` downloads it."
+        )
     if not tokenizer.is_fast:
         raise InputError(f"{name}: has no fast tokenizer (tokenizer.json); positions in the text need one.")
     return tokenizer
@@ -44,16 +60,20 @@ def load_config(name: str, cache_dir: str | None = None) -> Any:
         return embedded_config()
     from transformers import AutoConfig
 
-    return _from_hub(name, "config", lambda: AutoConfig.from_pretrained(name, cache_dir=cache_dir))
+    return _model_part(name, "configuration", lambda: AutoConfig.from_pretrained(name, cache_dir=cache_dir))
 
 
 def load_model(auto_model: Any, name: str, **options: Any) -> Any:
-    """The weights of a folder or a hub name, by one of transformers' AutoModel classes; `options` go to from_pretrained.
+    """A model by `auto_model.from_pretrained(name, **options)`, or the embedded one with a new task head.
 
     Raises:
-        InputError: no such folder or name, no network, or weights that do not fit.
+        InputError: no such folder or name, no network, or weights that cannot be read.
     """
-    return _from_hub(name, "model", lambda: auto_model.from_pretrained(name, **options))
+    if name != EMBEDDED:
+        return _model_part(name, "model", lambda: auto_model.from_pretrained(name, **options))
+    from splora.tasks.embedded.model import with_task_head
+
+    return with_task_head(auto_model, options.pop("config", None) or load_config(name), **options)
 
 
 def load_dataset(name: str, configuration: str | None, split: str, cache_dir: str | None = None) -> Any:
@@ -65,34 +85,73 @@ def load_dataset(name: str, configuration: str | None, split: str, cache_dir: st
     import datasets
 
     shown = f"{name} ({configuration})" if configuration else name
+    reached = reachable()
     try:
-        return datasets.load_dataset(name, configuration, split=split, cache_dir=cache_dir)
+        with nullcontext() if reached else _only_caches():
+            return datasets.load_dataset(name, configuration, split=split, cache_dir=cache_dir)
     except (OSError, ValueError, RuntimeError) as error:
+        reason = _first_line(error) if reached else "there is no network and no copy in the cache"
         raise InputError(
-            f"{shown}: the data set cannot be loaded from the hub ({_first_line(error)}); "
-            f"without a network pass a file or folder with --train-file and --predict-file, or 'embedded'."
+            f"{shown}: the data set cannot be loaded from the hub ({reason}); "
+            f"pass a file or folder with --train-file and --predict-file, or 'embedded'."
         ) from error
 
 
-def _from_hub(name: str, what: str, load: Callable[[], T]) -> T:
+def reachable() -> bool:
+    """Whether the hub answers, found out within `PATIENCE` seconds; behind a proxy, assumed."""
+    from huggingface_hub import constants
+
+    address = urllib.parse.urlsplit(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if address.scheme in urllib.request.getproxies():
+        return True
+    try:
+        port = address.port or (80 if address.scheme == "http" else 443)
+        with socket.create_connection((address.hostname or "", port), timeout=PATIENCE):
+            return True
+    except OSError:
+        return False
+
+
+def _model_part(name: str, what: str, load: Callable[[], T]) -> T:
     folder = Path(name).expanduser()
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise InputError(f"{name}: this folder is no model; it has no config.json.")
-    if not folder.is_dir() and _looks_like_path(name):
-        raise InputError(f"{name}: there is no such folder; pass a model's folder, a hub name, or 'embedded'.")
-    try:
-        return load()
-    except (OSError, ValueError, RuntimeError) as error:
-        if folder.is_dir():
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{name}: this folder holds no model; it has no config.json.")
+        try:
+            return load()
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise InputError(f"{name}: the {what} cannot be read ({_first_line(error)}).") from error
+    if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
+        raise InputError(f"{name}: there is no such folder; pass a model's folder, a hub name, or 'embedded'.")
+    reached = reachable()
+    try:
+        with nullcontext() if reached else _only_caches():
+            return load()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = _first_line(error) if reached else "there is no network and no copy in the cache"
         raise InputError(
-            f"{name}: there is no such folder, and the {what} cannot be loaded from the hub ({_first_line(error)}); "
-            f"without a network pass a model's folder, or 'embedded'."
+            f"{name}: there is no such folder, and the {what} cannot be loaded from the hub ({reason}); "
+            f"pass a model's folder, or 'embedded'."
         ) from error
 
 
-def _looks_like_path(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/")
+@contextmanager
+def _only_caches() -> Iterator[None]:
+    """Let the hub's libraries look into their caches and nowhere else."""
+    from huggingface_hub import constants
+
+    # `datasets` keeps a copy of the switch; it is slow to import and no matter where it is not in use.
+    switches: list[Any] = [constants, *(module for module in [sys.modules.get("datasets.config")] if module)]
+    before = [switch.HF_HUB_OFFLINE for switch in switches]
+    for switch in switches:
+        switch.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.HF_HUB_OFFLINE = value
 
 
 def _first_line(error: BaseException) -> str:

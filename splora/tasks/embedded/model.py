@@ -70,6 +70,17 @@ def embedded_model(seed: int = SEED) -> Any:
     return model.eval()
 
 
+def with_task_head(auto_model: Any, config: Any, seed: int = SEED, **options: Any) -> Any:
+    """A task's model (`auto_model.from_config`) around the embedded encoder; torch's generator makes its head."""
+    model = auto_model.from_config(config, **options)
+    encoder = getattr(model, model.base_model_prefix)
+    wanted = encoder.state_dict()
+    encoder.load_state_dict(
+        {name: weight for name, weight in embedded_model(seed).state_dict().items() if name in wanted}
+    )
+    return model
+
+
 def waves(positions: int, width: int) -> Tensor:
     """Sines and cosines of `width` / 2 frequencies from 1 to 1 / `LONGEST_WAVE`, float (positions, width)."""
     steps = torch.arange(width // 2) / (width // 2 - 1)
