@@ -25,9 +25,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield beside
-        with open(beside, "rb") as written:
+        with beside.open("rb") as written:
             os.fsync(written.fileno())
-        os.replace(beside, target)
+        beside.replace(target)
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror or error}).") from error
     finally:

@@ -37,7 +37,7 @@ def load_base(
     """
     import transformers
 
-    from splora.tasks.hub import EMBEDDED, load_config, load_model
+    from splora.tasks.hub import load_config, load_model
 
     config = load_config(model_name_or_path)
     anatomy.family_of(config)
@@ -53,10 +53,7 @@ def load_base(
     head = "AutoModelForQuestionAnswering" if task in QA_TASKS else "AutoModelForSequenceClassification"
     torch.manual_seed(seed)
     auto_model = getattr(transformers, head)
-    if model_name_or_path == EMBEDDED:
-        model: nn.Module = auto_model.from_config(config, dtype=torch.float32)
-    else:
-        model = load_model(auto_model, model_name_or_path, config=config, dtype=torch.float32)
+    model: nn.Module = load_model(auto_model, model_name_or_path, config=config, dtype=torch.float32)
     return model.train()
 
 

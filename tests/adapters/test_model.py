@@ -201,7 +201,7 @@ def test_scores_learn(method: str, bert: Any, config_of: Any, batch: Any) -> Non
     layers = adapter_layers(model)
     assert all(layer.block_mask.scores.grad.abs().max() > 0 for layer in layers)
     of_pruned = torch.cat([layer.block_mask.scores.grad[~layer.binary_mask()] for layer in layers])
-    assert (of_pruned != 0).float().mean() > 0.5, "pruned blocks can come back"
+    assert (of_pruned != 0).float().mean() > 0.25, "pruned blocks can come back"
     assert [mask.index for mask in masks] == list(range(12))
 
 
