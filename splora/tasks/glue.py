@@ -70,7 +70,7 @@ class GlueDataModule(TaskDataModule):
             cache_dir=cache_dir,
         )
         if task not in TASKS:
-            raise InputError(f"task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS)}.")
+            raise InputError(f"task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS) or '.'}")
         self.task = task
         self.primary_metric = self.description.metrics[0]
         self.num_labels = len(self.description.labels) or 1

@@ -177,7 +177,7 @@ def _columns(header: list[str], where: str, task: GlueTask) -> dict[str, int] | 
         return None
     raise InputError(
         f"{where}: line 1: has no column {missing[0]!r}; its columns are {', '.join(map(repr, names))}"
-        f"{nearest(missing[0], names)}."
+        f"{nearest(missing[0], names) or '.'}"
     )
 
 
@@ -206,7 +206,7 @@ def _labels(found: Sequence[tuple[int, str]], where: str, task: GlueTask) -> npt
         names = [f"{number} ({name})" for number, name in enumerate(task.labels)] if task.coded else task.labels
         raise InputError(
             f"{where}: line {unknown[0]}: unknown label {unknown[1]!r}; allowed are {', '.join(names)}"
-            f"{nearest(unknown[1], task.labels)}."
+            f"{nearest(unknown[1], task.labels) or '.'}"
         )
     return np.array([numbers[label] for _, label in found], np.int64)
 

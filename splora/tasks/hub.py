@@ -121,7 +121,7 @@ def _model_part(name: str, what: str, load: Callable[[], T]) -> T:
             raise InputError(f"{name}: this folder holds no model; it has no config.json.")
         try:
             return load()
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except _unreadable() as error:
             raise InputError(f"{name}: the {what} cannot be read ({_first_line(error)}).") from error
     if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
         raise InputError(f"{name}: there is no such folder; pass a model's folder, a hub name, or 'embedded'.")
@@ -129,7 +129,7 @@ def _model_part(name: str, what: str, load: Callable[[], T]) -> T:
     try:
         with nullcontext() if reached else _only_caches():
             return load()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except _unreadable() as error:
         reason = _first_line(error) if reached else "there is no network and no copy in the cache"
         raise InputError(
             f"{name}: there is no such folder, and the {what} cannot be loaded from the hub ({reason}); "
@@ -152,6 +152,13 @@ def _only_caches() -> Iterator[None]:
     finally:
         for switch, value in zip(switches, before, strict=True):
             switch.HF_HUB_OFFLINE = value
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What the libraries raise for files they cannot read, and for names the hub does not know."""
+    from safetensors import SafetensorError
+
+    return OSError, ValueError, KeyError, RuntimeError, SafetensorError
 
 
 def _first_line(error: BaseException) -> str:

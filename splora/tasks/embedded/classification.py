@@ -59,7 +59,7 @@ def table(task: str, name: str, seed: int = SEED) -> str:
     """
     if task not in HEADERS:
         raise InputError(
-            f"embedded: there is no task {task!r}; there are {', '.join(HEADERS)}{nearest(task, HEADERS)}."
+            f"embedded: there is no task {task!r}; there are {', '.join(HEADERS)}{nearest(task, HEADERS) or '.'}"
         )
     rng = random.Random(f"{task} {name} {seed}")
     split: Split = "train" if name.startswith("train") else "dev"

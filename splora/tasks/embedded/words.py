@@ -1,7 +1,7 @@
 """The words of the embedded corpus: made-up names, trades and things, and how two of them make an entity.
 
 An entity is a pair of words. Train and dev share the words and share no pair, so that an answer has to be
-found by reading the paragraph and cannot be remembered, while every word's embedding has been trained.
+found by reading the paragraph and cannot be remembered, while the words themselves are known.
 """
 
 from __future__ import annotations
