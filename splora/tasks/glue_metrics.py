@@ -28,11 +28,12 @@ def score(
         positive: the label that F1 is about.
 
     Returns:
-        Percent; correlations lie between −100 and 100 and are 0 where predictions do not vary.
+        Percent, to four decimals (single precision has no more); correlations lie between −100 and 100 and are 0
+        where predictions do not vary.
     """
     predicted = torch.from_numpy(logits).float()
     wanted = torch.from_numpy(labels)
-    return {name: 100 * float(_metric(name, predicted, wanted, positive)) for name in metrics}
+    return {name: round(100 * float(_metric(name, predicted, wanted, positive)), 4) for name in metrics}
 
 
 def _metric(name: str, logits: Tensor, labels: Tensor, positive: int) -> Tensor:
