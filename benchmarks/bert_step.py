@@ -11,6 +11,9 @@ Memory is everything a step needs at its peak: weights, gradients, optimizer sta
 optimizer states are summed from the tensors themselves, and a step's own peak above them is the peak of the running sum
 of the allocator's events that PyTorch's profiler records; on CUDA it is `torch.cuda.max_memory_allocated`, measured for
 each model with the other one on the CPU.
+
+On a machine that is busy otherwise take ``--threads 1``: with more threads than free cores each operation waits for its
+last thread, and the number of operations is measured instead of their work.
 """
 
 from __future__ import annotations

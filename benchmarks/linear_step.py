@@ -10,6 +10,9 @@ an implementation that builds K Kronecker products and lets autograd do the rest
 Memory is what PyTorch's CPU allocator says: the profiler records every allocation and release (also those inside an
 operation), and the peak of their running sum over one step counts, output and gradients included. "Extra" is this
 peak less that of `nn.Linear`, in units of the weight's own size.
+
+On a machine that is busy otherwise take ``--threads 1``: with more threads than free cores each operation waits for its
+last thread, and the number of operations is measured instead of their work.
 """
 
 from __future__ import annotations
