@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,72 @@ DEMO: Sequence[tuple[int, str, Mapping[str, Any]]] = (
     (10, "Global movement, SPLoPA", {**_TOPK, "pruning_method": "topK_global", **_DEMO_SPLOPA, **_DISTILLED}),
 )
 
-#: The project's own rows at the end of the SQuAD sheet, from EXP ID 63: (EXP ID, what the row shows, settings).
-SQUAD: Sequence[tuple[int, str, Mapping[str, Any]]] = ()
+#: The project's own rows at the end of the SQuAD sheet. They start from the dense row's model, which also teaches.
+_DENSE: dict[str, Any] = {
+    "precision": "auto",
+    "dropout": 0.0,
+    "num_train_epochs": 2.0,
+    "learning_rate": 1.5e-4,
+    "warmup_steps": 100,
+    "schedule_total_steps": 1000,
+    "checkpoint_every_n_steps": 100,
+}
+_PRUNED: dict[str, Any] = {
+    **_DENSE,
+    "model_name_or_path": "run:63",
+    "teacher_type": "bert",
+    "teacher_name_or_path": "run:63",
+    "alpha_ce": 0.1,
+    "alpha_distil": 0.9,
+    "initial_warmup": 0.5,
+    "final_warmup": 3.0,
+}
+_PLAIN: dict[str, Any] = {"learning_rate": 2e-4}
+_SPLOPA: dict[str, Any] = {
+    "adapter": "splopa",
+    "num_splopa_prototypes": 64,
+    "splopa_prototype_rank": 2,
+    "splopa_init_range": 2e-2,
+    "learning_rate": 5e-4,
+    "adapter_learning_rate": 1e-3,
+    "position_weights_learning_rate": 2e-3,
+}
+_OWN_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "magnitude": ("Magnitude", {"pruning_method": "magnitude"}),
+    "topK": ("Movement", {"pruning_method": "topK", "mask_scores_learning_rate": 1e-2}),
+    "soft": (
+        "Soft movement",
+        {
+            "pruning_method": "sigmoied_threshold",
+            "mask_scores_learning_rate": 5e-2,
+            "initial_threshold": 0.0,
+            "final_threshold": 0.1,
+            "regularization": "l1",
+        },
+    ),
+    "l0": (
+        "L0",
+        {"pruning_method": "l0", "mask_scores_learning_rate": 5e-2, "mask_scale": 2.197, "regularization": "l0"},
+    ),
+}
+#: What makes about 50 % and about 30 %: final_threshold, or final_lambda for the methods that learn their density.
+_DENSITIES: dict[str, tuple[str, float, float]] = {
+    "magnitude": ("final_threshold", 0.5, 0.3),
+    "topK": ("final_threshold", 0.5, 0.3),
+    "soft": ("final_lambda", 20.0, 60.0),
+    "l0": ("final_lambda", 20.0, 60.0),
+}
+
+
+def _own_squad() -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+    yield 63, "Dense", _DENSE
+    exp_id = 64
+    for method, (name, settings) in _OWN_METHODS.items():
+        field, *values = _DENSITIES[method]
+        for density, value in zip((50, 30), values, strict=True):
+            for kind, adapter in (("SPLoPA", _SPLOPA), ("plain", _PLAIN)):
+                yield exp_id, f"{name}, {kind}, about {density} %", {**_PRUNED, **settings, **adapter, field: value}
+                exp_id += 1
 
 
 def catalogue() -> dict[str, list[tuple[RunSpecification, str]]]:
@@ -73,7 +137,7 @@ def catalogue() -> dict[str, list[tuple[RunSpecification, str]]]:
     sheets: dict[str, list[tuple[RunSpecification, str]]] = {"Demo": [_own("Demo", _DEMO, *row) for row in DEMO]}
     for task, sheet in _TASKS.items():
         sheets[sheet] = _published(task, sheet)
-    sheets["SQuAD"] += [_own("SQuAD", {}, *row) for row in SQUAD]
+    sheets["SQuAD"] += [_own("SQuAD", {}, *row) for row in _own_squad()]
     return sheets
 
 

@@ -65,7 +65,11 @@ def apply(row: Row, overrides: Overrides) -> Row:
 
     What is wrong is added to the problems of the row returned; a finding on an overridden field names the option.
     """
-    spec = replace(row.spec, **overrides.values)
+    values = dict(overrides.values)
+    if overrides.options.get("model_name_or_path") == "--model" and row.spec.model_name_or_path.startswith("run:"):
+        # The row builds on another one: the pretrained model is that row's to start from.
+        del values["model_name_or_path"]
+    spec = replace(row.spec, **values)
     problems = list(row.problems)
     known = {(found.field, found.message) for found in check(row.spec)}
     found_now = [(found.field, found.message) for found in preflight(spec)]

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from splora.training import precision
 from splora.training.specification import QA_TASKS, RunSpecification
 
 
@@ -28,7 +29,7 @@ def _trainer(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
         "default_root_dir": output_dir,
         "accelerator": "auto",
         "devices": 1,
-        "precision": spec.precision,
+        "precision": precision.resolve(spec.precision),
         "max_epochs": whole_epochs if spec.max_steps is None else -1,
         "max_steps": spec.max_steps if spec.max_steps is not None else -1,
         "accumulate_grad_batches": spec.gradient_accumulation_steps,

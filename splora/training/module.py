@@ -194,8 +194,21 @@ class PruningModule(LightningModule):
         options = self.optimizer_options
         warmup = scale_steps(options.warmup_steps, options.schedule_total_steps, total)
         assert self.network is not None
-        optimizer, schedule = make_optimizer(self.network, options, warmup, total)
+        optimizer, schedule = make_optimizer(self.network, options, warmup, total, fused=not self._scales_loss)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip by norm. Lightning refuses to with a fused optimizer, although only a scaled loss would be harmed."""
+        if self._scales_loss:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
+    @property
+    def _scales_loss(self) -> bool:
+        return str(self.trainer.precision).startswith("16")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave frozen parameters out: they are the pretrained model's own and are read from there again."""

@@ -57,9 +57,12 @@ def rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
 
 
 def make_optimizer(
-    model: nn.Module, options: OptimizerOptions, warmup_steps: int, total_steps: int
+    model: nn.Module, options: OptimizerOptions, warmup_steps: int, total_steps: int, fused: bool = True
 ) -> tuple[Optimizer, LambdaLR]:
-    """The optimizer, and its schedule to be stepped once per optimizer step."""
-    # Fused: one pass over each parameter instead of a dozen.
-    optimizer = AdamW(parameter_groups(model, options), lr=options.learning_rate, eps=1e-8, fused=True)
+    """The optimizer, and its schedule to be stepped once per optimizer step.
+
+    Args:
+        fused: one pass over each parameter instead of a dozen; not for fp16, whose loss scale it would hide.
+    """
+    optimizer = AdamW(parameter_groups(model, options), lr=options.learning_rate, eps=1e-8, fused=fused)
     return optimizer, LambdaLR(optimizer, lambda step: rate_factor(step, warmup_steps, total_steps))
