@@ -28,7 +28,7 @@ def load_base(
     """The task model with pretrained weights in fp32, whatever precision they are stored in.
 
     Args:
-        label2id: labels of a classification task; one label without a name makes a regression.
+        label2id: labels of a classification task; empty: a regression.
         dropout: replaces every dropout probability of the configuration.
         seed: for the parts that no checkpoint holds (a new task head).
 
@@ -47,7 +47,9 @@ def load_base(
                 setattr(config, name, dropout)
         if hasattr(config, "attention_dropout"):
             config.attention_dropout = dropout
-    if label2id is not None:
+    if label2id is not None and not label2id:
+        config.num_labels = 1
+    elif label2id is not None:
         config.label2id = dict(label2id)
         config.id2label = {index: label for label, index in label2id.items()}
     head = "AutoModelForQuestionAnswering" if task in QA_TASKS else "AutoModelForSequenceClassification"

@@ -15,6 +15,9 @@ def quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Raised inside Lightning by torch, and inside PEFT by transformers, whatever this program does.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.* is deprecated")
     # Batches are cut from arrays in memory: worker processes would only cost.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

@@ -1,0 +1,119 @@
+"""Killed with kill -9 and started again with the same command, a run ends as if it had never been killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from splora.training.run import run
+from splora.training.specification import RunSpecification
+
+Make = Callable[..., RunSpecification]
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from safetensors.torch import save_file
+from splora.training.module import PruningModule
+from splora.training.run import run
+from splora.training.specification import RunSpecification
+
+def save_masks(self):
+    masks = {str(number): mask.binary() for number, mask in enumerate(self.block_masks)}
+    save_file(masks, Path(sys.argv[2]).with_name(f"masks_of_rank_{self.global_rank}.safetensors"))
+
+PruningModule.on_fit_end = save_masks
+run(RunSpecification(**json.loads(sys.argv[1])), Path(sys.argv[2]), trainer=json.loads(sys.argv[3]))
+"""
+
+
+def start(spec: RunSpecification, folder: Path, root: Path, **trainer: Any) -> subprocess.Popen[bytes]:
+    """A run in a process of its own; a file, because ddp starts its other processes from it."""
+    program = folder.with_name("run_one.py")
+    program.write_text(PROGRAM, encoding="utf-8")
+    arguments = [json.dumps(asdict(spec)), str(folder), json.dumps(trainer)]
+    return subprocess.Popen(
+        [sys.executable, str(program), *arguments], cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """What the run measured."""
+    return dict(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+
+
+def assert_same_end(first: Path, second: Path, tolerance: float = 1e-6) -> None:
+    """Both runs end with the same scores (to 1e-6), the same masks and the same weights (to `tolerance`)."""
+    for name, value in result(first)["metrics"].items():
+        assert result(second)["metrics"][name] == pytest.approx(value, abs=1e-6), name
+    one, other = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (first, second))
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        # No output depends on a key's bias (softmax cancels it): its gradient is rounding, which Adam makes large.
+        if not name.endswith("key.splopa_bias"):
+            torch.testing.assert_close(other[name], tensor, rtol=0, atol=0 if "mask" in name else tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "checkpoints"), [("topK_global", 1), ("l0", 2)])
+def test_kill_9_and_start_again(tiny_spec: Make, tmp_path: Path, root: Path, method: str, checkpoints: int) -> None:
+    # 12 batches of an epoch: the run is killed in the middle of one. Dropout shows whether randomness is repeated.
+    spec = tiny_spec(
+        pruning_method=method,
+        adapter="splopa",
+        max_train_examples=12,
+        max_steps=40,
+        dropout=0.1,
+        checkpoint_every_n_steps=7,
+    )
+    quiet, killed = tmp_path / "quiet", tmp_path / "killed"
+    run(spec, quiet)
+    for _ in range(checkpoints):
+        process = start(spec, killed, root)
+        last = killed / "checkpoints" / "last.ckpt"
+        before = last.stat().st_mtime_ns if last.exists() else 0
+        while process.poll() is None and not (last.exists() and last.stat().st_mtime_ns > before):
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (killed / "result.json").exists(), "the run was over before it was killed"
+    assert start(spec, killed, root).wait() == 0
+    assert_same_end(quiet, killed)
+    steps = [line.split(",")[0] for line in (killed / "metrics.csv").read_text(encoding="utf-8").splitlines()[1:]]
+    wanted = [line.split(",")[0] for line in (quiet / "metrics.csv").read_text(encoding="utf-8").splitlines()[1:]]
+    assert steps == wanted
+
+
+def test_a_run_killed_after_its_last_step_is_still_scored(tiny_spec: Make, tmp_path: Path) -> None:
+    spec = tiny_spec(pruning_method="topK", adapter="splopa", checkpoint_every_n_steps=6)
+    run(spec, tmp_path)
+    wanted = result(tmp_path)["metrics"]
+    (tmp_path / "result.json").unlink()
+    run(spec, tmp_path)
+    assert result(tmp_path)["metrics"] == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(tiny_spec: Make, tmp_path: Path, root: Path) -> None:
+    settings = {"pruning_method": "l0", "adapter": "splopa", "max_steps": 8}
+    run(tiny_spec(**settings, per_gpu_train_batch_size=4), tmp_path / "one")
+    spec = tiny_spec(**settings, per_gpu_train_batch_size=2)
+    assert start(spec, tmp_path / "two", root, devices=2, strategy="ddp", accelerator="cpu").wait() == 0
+    one, two = result(tmp_path / "one"), result(tmp_path / "two")
+    assert two["settings"]["trainer"]["devices"] == 2
+    assert two["remaining_weights_percent"] == pytest.approx(one["remaining_weights_percent"], abs=1e-6)
+    assert_same_end(tmp_path / "one", tmp_path / "two", tolerance=1e-4)
+    first, second = (load_file(tmp_path / f"masks_of_rank_{rank}.safetensors") for rank in range(2))
+    assert len(first) == 12
+    assert all(torch.equal(mask, second[number]) for number, mask in first.items())
