@@ -21,39 +21,40 @@ class MaskPictures(Callback):
     rows of query, key and value, columns of the attention output.
 
     Args:
-        output_dir: folder of the run.
+        output_dir: folder of the run; None: the Trainer's `default_root_dir`.
     """
 
-    def __init__(self, output_dir: str) -> None:
-        self.folder = Path(output_dir) / "masks"
+    def __init__(self, output_dir: str | None = None) -> None:
+        self.output_dir = output_dir
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw all layers."""
         if trainer.is_global_zero and pl_module.block_masks:
-            self.draw(pl_module.network)  # type: ignore[arg-type]
+            self.draw(pl_module.network, Path(self.output_dir or trainer.default_root_dir) / "masks")  # type: ignore[arg-type]
 
-    def draw(self, network: torch.nn.Module) -> list[Path]:
-        """Draw every layer of a masked network; returns the files."""
+    def draw(self, network: torch.nn.Module, folder: Path) -> list[Path]:
+        """Draw every layer of a masked network into `folder`; returns the files."""
         layers = masked_layers(network)
         head_size = anatomy.head_size(network.config)
         panels: dict[int, dict[str, Any]] = {}
         for name, place in anatomy.encoder_linears(network).items():
             if name in layers:
                 panels.setdefault(place.layer, {})[place.role] = layers[name]
-        return [self._draw_layer(number, matrices, head_size) for number, matrices in sorted(panels.items())]
+        return [_draw_layer(number, matrices, head_size, folder) for number, matrices in sorted(panels.items())]
 
-    def _draw_layer(self, number: int, matrices: dict[str, Any], head_size: int) -> Path:
-        from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(15, 4.2), layout="constrained")
-        axes = figure.subplots(1, len(matrices))
-        for axis, (role, layer) in zip(list(getattr(axes, "flat", [axes])), matrices.items(), strict=True):
-            _draw_matrix(axis, role, layer, head_size)
-        figure.suptitle(f"Layer {number}: mean |W| of each block, pruned blocks white")
-        path = self.folder / f"layer_{number:02d}.png"
-        with replacing(path) as beside:
-            figure.savefig(beside, format="png", dpi=80)
-        return path
+def _draw_layer(number: int, matrices: dict[str, Any], head_size: int, folder: Path) -> Path:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15, 4.2), layout="constrained")
+    axes = figure.subplots(1, len(matrices), squeeze=False)[0]
+    for axis, (role, layer) in zip(axes, matrices.items(), strict=True):
+        _draw_matrix(axis, role, layer, head_size)
+    figure.suptitle(f"Layer {number}: mean |W| of each block, pruned blocks white")
+    path = folder / f"layer_{number:02d}.png"
+    with replacing(path) as beside:
+        figure.savefig(beside, format="png", dpi=80)
+    return path
 
 
 def _draw_matrix(axis: Any, role: str, layer: Any, head_size: int) -> None:

@@ -23,12 +23,12 @@ class RunResult(Callback):
     """Saves what a finished run leaves behind; its seconds add up over resumptions.
 
     Args:
-        output_dir: folder of the run.
+        output_dir: folder of the run; None: the Trainer's `default_root_dir`.
         run: what the result says of the run besides measurements (exp_id, sheet, method, adapter, reported scores).
     """
 
-    def __init__(self, output_dir: str, run: dict[str, Any] | None = None) -> None:
-        self.folder = Path(output_dir)
+    def __init__(self, output_dir: str | None = None, run: dict[str, Any] | None = None) -> None:
+        self.output_dir = output_dir
         self.run = dict(run or {})
         self._seconds_before = 0.0
         self._started = time.monotonic()
@@ -86,12 +86,14 @@ class RunResult(Callback):
             },
         }
         if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            result["adapter_bytes"] = save_trained(module.network, trainer.datamodule.tokenizer, self.folder)  # type: ignore[attr-defined]
+            folder = Path(self.output_dir or trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            tokenizer = trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+            result["adapter_bytes"] = save_trained(module.network, tokenizer, folder)
             result["artifacts"] = [f"{name}.json" for name in module.artifacts]
             for name, value in module.artifacts.items():
-                write_json(self.folder / f"{name}.json", value)
-            write_json(self.folder / RESULT, result)
+                write_json(folder / f"{name}.json", value)
+            write_json(folder / RESULT, result)
         trainer.strategy.barrier("result")
         return result
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from splora.errors import InputError
+from splora.errors import InputError, nearest
+from splora.files import write_json
 from splora.masks import BlockMask, masked_layers, penalties, update_global_cutoffs
 from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import OutputCollector
@@ -18,7 +20,7 @@ from splora.training.model import load_base, prepare
 from splora.training.optimizer import make_optimizer
 from splora.training.options import AdapterOptions, DistillationOptions, OptimizerOptions, PruningOptions
 from splora.training.saving import load_run
-from splora.training.specification import scale_steps
+from splora.training.specification import ADAPTERS, METHODS, TASKS, scale_steps
 from splora.training.teacher import load_teacher
 
 #: What a batch holds besides the model's inputs.
@@ -53,6 +55,7 @@ class PruningModule(LightningModule):
         trained_run: str | None = None,
     ) -> None:
         super().__init__()
+        _check_choices(task, adapter.kind, pruning.method)
         self.task = task
         self.model_name_or_path = model_name_or_path
         self.adapter = adapter
@@ -149,7 +152,16 @@ class PruningModule(LightningModule):
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Row numbers and logits of one batch."""
-        return {"index": batch["index"], **self(batch)}
+        logits = self(batch)
+        self._outputs.add(batch["index"], logits)
+        return {"index": batch["index"], **logits}
+
+    def on_predict_epoch_end(self) -> None:
+        """Write predictions (and n-best lists) into the run's folder."""
+        self._outputs.score(self.trainer.datamodule)  # type: ignore[attr-defined]
+        if self.trainer.is_global_zero:
+            for name, value in self.artifacts.items():
+                write_json(Path(self.trainer.default_root_dir) / f"{name}.json", value)
 
     def on_validation_epoch_end(self) -> None:
         """Gather all ranks' logits, score them, log ``val/<metric>`` and keep artifacts for the run's result."""
@@ -240,3 +252,14 @@ class PruningModule(LightningModule):
         primary = self.scores.get(data.primary_metric)
         if primary is not None:
             self.log(data.primary_metric, primary, prog_bar=True, logger=False, sync_dist=False)
+
+
+def _check_choices(task: str, adapter: str, method: str) -> None:
+    choices = {"task": (task, TASKS), "adapter.kind": (adapter, ADAPTERS), "pruning.method": (method, METHODS)}
+    problems = [
+        f"model.{name} is {found!r}; allowed are {', '.join(allowed)}{nearest(found, allowed) or '.'}"
+        for name, (found, allowed) in choices.items()
+        if found not in allowed
+    ]
+    if problems:
+        raise InputError(problems)

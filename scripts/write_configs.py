@@ -1,0 +1,60 @@
+"""Writes configs/*.yaml: rows of the workbook as files for ``lightning fit --config``.
+
+python scripts/write_configs.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from hparams.workbook import OWN, read_workbook
+from splora.files import write_text
+from splora.training.configuration import lightning_config
+from splora.training.specification import RunSpecification
+
+FOLDER = Path(__file__).resolve().parents[1] / "configs"
+#: File stem → EXP ID of the row it is.
+ROWS = {
+    "demo_dense": 1,
+    "demo_movement_splopa": 2,
+    "squad_dense": 63,
+    "squad_magnitude_splopa": 66,
+    "squad_movement_splopa": 70,
+    "squad_movement": 71,
+    "squad_soft_movement_splopa": 74,
+    "squad_l0_splopa": 78,
+    "squad_movement_published": 31,
+    "mnli_movement_published": 126,
+    "qqp_movement_published": 223,
+}
+
+
+def configurations() -> Iterator[tuple[str, str]]:
+    """File stem and text of every shipped configuration."""
+    rows = {row.spec.exp_id: row.spec for row in read_workbook(OWN).rows}
+    for stem, exp_id in ROWS.items():
+        spec = _standalone(rows[exp_id])
+        told = f"# Row {exp_id} of hparams/hyperparameters.xlsx ({spec.sheet}: {spec.model}).\n"
+        yield stem, told + yaml.safe_dump(lightning_config(spec, f"runs/{stem}"), sort_keys=False, allow_unicode=True)
+
+
+def _standalone(spec: RunSpecification) -> RunSpecification:
+    """A configuration has no other rows to build on: it starts from the pretrained model, without a teacher."""
+    pretrained = "embedded" if spec.sheet == "Demo" else "bert-base-uncased"
+    starts = pretrained if spec.model_name_or_path.startswith("run:") else spec.model_name_or_path
+    return dataclasses.replace(spec, model_name_or_path=starts, teacher_name_or_path=None, teacher_type=None)
+
+
+def main() -> None:
+    """Write all of them."""
+    for stem, text in configurations():
+        write_text(FOLDER / f"{stem}.yaml", text)
+        print(FOLDER / f"{stem}.yaml")
+
+
+if __name__ == "__main__":
+    main()

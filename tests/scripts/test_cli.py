@@ -1,0 +1,98 @@
+"""The console commands end to end: fit from YAML gives a row's numbers; validate, test, predict and count follow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts.write_configs import FOLDER, configurations
+
+SHORT = [
+    *("--data.init_args.max_train_examples", "24", "--data.init_args.train_batch_size", "4"),
+    *("--trainer.max_epochs", "1", "--trainer.max_steps", "3", "--trainer.accelerator", "cpu"),
+]
+
+
+def splora(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `splora` in a process of its own."""
+    program = [sys.executable, "-m", "scripts.cli", *arguments]
+    return subprocess.run(program, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """What a run measured."""
+    return dict(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(("stem", "text"), list(configurations()), ids=lambda value: str(value)[:30])
+def test_every_shipped_configuration_is_its_row(stem: str, text: str) -> None:
+    assert (FOLDER / f"{stem}.yaml").read_text(encoding="utf-8") == text
+
+
+def test_no_other_configuration_is_shipped() -> None:
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {stem for stem, _ in configurations()}
+
+
+@pytest.mark.slow
+def test_a_row_and_its_yaml_give_the_same_numbers(root: Path, tmp_path: Path) -> None:
+    short = ["--set", "max_train_examples=24", "--set", "per_gpu_train_batch_size=4", "--set", "max_steps=3"]
+    row = ["--exp-id", "1", *short, "--set", "pruning_method=topK", "--set", "final_threshold=0.5"]
+    row += ["--set", "mask_scores_learning_rate=0.1", "--set", "adapter=splopa", "--output-dir", str(tmp_path / "row")]
+    script = [sys.executable, "scripts/run_from_sheet.py", *row]
+    subprocess.run(script, cwd=root, check=True, capture_output=True)
+    config = yaml.safe_load((tmp_path / "row" / "config.yaml").read_text(encoding="utf-8"))
+    text = yaml.safe_dump(config).replace(str(tmp_path / "row"), str(tmp_path / "yaml"))
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    done = splora("fit", "--config", str(tmp_path / "config.yaml"), cwd=root)
+    assert done.returncode == 0, done.stderr
+    one, other = result(tmp_path / "row"), result(tmp_path / "yaml")
+    assert other["metrics"] == one["metrics"]
+    assert other["remaining_weights_percent"] == one["remaining_weights_percent"]
+
+    config["model"]["trained_run"] = str(tmp_path / "yaml")
+    config["trainer"] |= {"callbacks": None, "logger": False}
+    (tmp_path / "trained.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    for command in ("validate", "test"):
+        done = splora(command, "--config", str(tmp_path / "trained.yaml"), cwd=root)
+        assert done.returncode == 0, done.stderr
+        assert f"{one['metrics']['f1']:.4f}"[:5] in done.stdout
+    (tmp_path / "row" / "predictions.json").unlink()
+    done = splora("predict", "--config", str(tmp_path / "trained.yaml"), cwd=root)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "row" / "predictions.json").read_text(encoding="utf-8"))
+    assert written == json.loads((tmp_path / "yaml" / "predictions.json").read_text(encoding="utf-8"))
+
+    done = splora("count", str(tmp_path / "row"), str(tmp_path / "yaml"), cwd=root)
+    assert done.returncode == 0, done.stderr
+    assert f"{one['remaining_weights_percent']:.2f}" in done.stdout.splitlines()[1]
+    assert f"{one['learned_weights_percent']:.3f}" in done.stdout.splitlines()[2]
+
+
+@pytest.mark.slow
+def test_the_shipped_demo_configuration_fits(root: Path, tmp_path: Path) -> None:
+    config = (FOLDER / "demo_movement_splopa.yaml").read_text(encoding="utf-8")
+    (tmp_path / "demo.yaml").write_text(config.replace("runs/demo_movement_splopa", str(tmp_path)), encoding="utf-8")
+    done = splora("fit", "--config", str(tmp_path / "demo.yaml"), *SHORT, cwd=root)
+    assert done.returncode == 0, done.stderr
+    assert result(tmp_path)["remaining_weights_percent"] == 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["count", "no-such-run"], "no-such-run: no finished run is here"),
+        (["fit", "--config", "no.yaml"], "no.yaml"),
+        (["fit", "--model.task", "squat"], "squat"),
+    ],
+)
+def test_mistakes_end_with_2_and_no_traceback(root: Path, arguments: list[str], told: str) -> None:
+    done = splora(*arguments, cwd=root)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
