@@ -30,7 +30,7 @@ class MaskPictures(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw all layers."""
         if trainer.is_global_zero and pl_module.block_masks:
-            self.draw(pl_module.network, Path(self.output_dir or trainer.default_root_dir) / "masks")  # type: ignore[arg-type]
+            self.draw(pl_module.network, Path(self.output_dir or trainer.default_root_dir) / "masks")
 
     def draw(self, network: torch.nn.Module, folder: Path) -> list[Path]:
         """Draw every layer of a masked network into `folder`; returns the files."""

@@ -32,7 +32,7 @@ class RunProgressBar(RichProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """What the bar shows: all but the logger's version number."""
-        shown = super().get_metrics(trainer, pl_module)
+        shown: dict[str, Any] = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
         return shown
 

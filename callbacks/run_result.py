@@ -54,7 +54,7 @@ class RunResult(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember the scores and the step they belong to."""
-        self._metrics = dict(pl_module.scores)  # type: ignore[arg-type]
+        self._metrics = dict(pl_module.scores)
         self._scored_step = trainer.global_step
 
     def is_scored(self, trainer: Trainer) -> bool:
@@ -81,14 +81,14 @@ class RunResult(Callback):
             "versions": {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
             "settings": {
                 "model": module.settings(),
-                "data": trainer.datamodule.settings(),  # type: ignore[attr-defined]
+                "data": trainer.datamodule.settings(),
                 "trainer": _trainer_settings(trainer),
             },
         }
         if trainer.is_global_zero:
             folder = Path(self.output_dir or trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            tokenizer = trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+            tokenizer = trainer.datamodule.tokenizer
             result["adapter_bytes"] = save_trained(module.network, tokenizer, folder)
             result["artifacts"] = [f"{name}.json" for name in module.artifacts]
             for name, value in module.artifacts.items():

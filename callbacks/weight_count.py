@@ -15,10 +15,10 @@ class WeightCount(Callback):
     ) -> None:
         """Log the density as often as the loss: reading it costs a look at every mask."""
         if trainer.global_step % trainer.log_every_n_steps == 0 and getattr(pl_module, "block_masks", None):
-            pl_module.log("density", pl_module.mask_density(), prog_bar=True)  # type: ignore[operator]
+            pl_module.log("density", pl_module.mask_density(), prog_bar=True)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the percentages that DESIGN defines."""
-        counts = pl_module.weight_counts()  # type: ignore[operator]
+        counts = pl_module.weight_counts()
         pl_module.log("remaining_weights_percent", counts.remaining_percent, prog_bar=True, sync_dist=False)
         pl_module.log("learned_weights_percent", counts.learned_percent, sync_dist=False)

@@ -51,8 +51,8 @@ def count_weights(model: nn.Module) -> WeightCounts:
             learned += layer.learned_parameters(_adapter(layer))
             counted |= {id(parameter) for parameter in layer.parameters()}
         elif any(parameter.requires_grad for parameter in layer.parameters()):
-            bias = layer.bias
-            learned += kept + (0 if bias is None else bias.numel())  # type: ignore[union-attr,operator]
+            assert isinstance(layer, nn.Linear | MaskedLinear)
+            learned += kept + (0 if layer.bias is None else layer.bias.numel())
             counted |= {id(parameter) for parameter in layer.parameters()}
     learned += sum(
         parameter.numel()

@@ -68,7 +68,7 @@ def block_shapes(model: nn.Module, pruning: PruningOptions) -> dict[str, tuple[i
     shapes, problems = {}, []
     for name, place in anatomy.encoder_linears(model).items():
         rows, cols = pruning.attention_block if place.in_attention else pruning.ffn_block
-        out_features, in_features = model.get_submodule(name).weight.shape  # type: ignore[union-attr]
+        out_features, in_features = _linear(model, name).weight.shape
         part = "attention" if place.in_attention else "ffn"
         if out_features % rows or in_features % cols:
             problems.append(
@@ -125,3 +125,9 @@ def _adapter_config(base: nn.Module, task: str, adapter: AdapterOptions, shapes:
         shared_position_weights=adapter.shared_position_weights,
         **common,
     )
+
+
+def _linear(model: nn.Module, name: str) -> nn.Linear:
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    return layer

@@ -82,7 +82,7 @@ class PruningModule(LightningModule):
         """Build the network once, when the Trainer is ready for it."""
         if self.network is not None:
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.trainer.datamodule
         if data.task != self.task:
             raise InputError(f"The module's task is {self.task!r}, but the data module's is {data.task!r}.")
         self.label2id = getattr(data, "label2id", None)
@@ -158,7 +158,7 @@ class PruningModule(LightningModule):
 
     def on_predict_epoch_end(self) -> None:
         """Write predictions (and n-best lists) into the run's folder."""
-        self._outputs.score(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self._outputs.score(self.trainer.datamodule)
         if self.trainer.is_global_zero:
             for name, value in self.artifacts.items():
                 write_json(Path(self.trainer.default_root_dir) / f"{name}.json", value)
@@ -180,8 +180,9 @@ class PruningModule(LightningModule):
         """Fraction of all masked weights that is kept now."""
         assert self.network is not None
         kept = weights = 0
-        for layer in masked_layers(self.network).values():
-            mask, (rows, cols) = layer.binary_mask(), layer.block_mask.block  # type: ignore[operator,union-attr]
+        layers: list[Any] = list(masked_layers(self.network).values())
+        for layer in layers:
+            mask, (rows, cols) = layer.binary_mask(), layer.block_mask.block
             kept += int(mask.sum()) * rows * cols
             weights += mask.numel() * rows * cols
         return kept / weights
@@ -246,7 +247,7 @@ class PruningModule(LightningModule):
         return logits_of(self._teacher[0](**inputs))
 
     def _score(self, stage: str) -> None:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.trainer.datamodule
         self.scores = self._outputs.score(data)
         self.log_dict({f"{stage}/{name}": value for name, value in self.scores.items()}, sync_dist=False)
         primary = self.scores.get(data.primary_metric)

@@ -159,7 +159,7 @@ def refuse(spec: RunSpecification, world_size: int = 1) -> None:
 
 def with_resolved(spec: RunSpecification, folders: dict[str, str]) -> RunSpecification:
     """The specification with each `run:ID` replaced by the model folder of that run (ID → folder)."""
-    changes = {
+    changes: dict[str, Any] = {
         name: folders[value.removeprefix("run:")]
         for name in ("model_name_or_path", "teacher_name_or_path")
         if isinstance(value := getattr(spec, name), str) and value.startswith("run:")

@@ -48,7 +48,7 @@ def save_trained(network: nn.Module, tokenizer: Any, output_dir: Path) -> int:
         with replacing_folder(output_dir / ADAPTER) as folder:
             network.save_pretrained(str(folder))
         return (output_dir / ADAPTER / "adapter_model.safetensors").stat().st_size
-    folded = fold(copy.deepcopy(network))
+    folded: Any = fold(copy.deepcopy(network))
     with replacing_folder(output_dir / MODEL) as folder:
         folded.save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))
