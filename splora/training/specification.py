@@ -179,6 +179,9 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
         )
     if spec.regularization != "none" and spec.final_threshold == 0:
         problems.append(Problem("final_threshold", "is 0, but λ is scheduled as final_lambda · v / final_threshold"))
+    if spec.max_steps is None and spec.num_train_epochs > 1 and spec.num_train_epochs % 1:
+        told = f"is {spec.num_train_epochs}; whole epochs or a fraction below 1 are possible, or set max_steps"
+        problems.append(Problem("num_train_epochs", told))
     if spec.task in QA_TASKS and spec.doc_stride >= spec.max_seq_length:
         problems.append(
             Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}")
