@@ -1,11 +1,11 @@
-"""The console commands `lightning` and `splora`: fit, validate, test and predict from YAML, and count."""
+"""The console commands `lightning` and `splora`: fit, validate, test and predict from YAML; count and plot."""
 
 from __future__ import annotations
 
 import sys
 
 #: Commands of this project besides LightningCLI's own.
-COMMANDS = {"count": "scripts.count"}
+COMMANDS = {"count": "scripts.count", "plot": "scripts.plot"}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -44,8 +44,9 @@ def test_a_row_and_its_yaml_give_the_same_numbers(root: Path, tmp_path: Path) ->
     short = ["--set", "max_train_examples=24", "--set", "per_gpu_train_batch_size=4", "--set", "max_steps=3"]
     row = ["--exp-id", "1", *short, "--set", "pruning_method=topK", "--set", "final_threshold=0.5"]
     row += ["--set", "mask_scores_learning_rate=0.1", "--set", "adapter=splopa", "--output-dir", str(tmp_path / "row")]
-    script = [sys.executable, "scripts/run_from_sheet.py", *row]
-    subprocess.run(script, cwd=root, check=True, capture_output=True)
+    script = [sys.executable, str(root / "scripts" / "run_from_sheet.py"), *row]
+    subprocess.run(script, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "runs" / "results.csv").read_text(encoding="utf-8").count("\n") == 2
     config = yaml.safe_load((tmp_path / "row" / "config.yaml").read_text(encoding="utf-8"))
     text = yaml.safe_dump(config).replace(str(tmp_path / "row"), str(tmp_path / "yaml"))
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
