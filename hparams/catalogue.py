@@ -25,14 +25,20 @@ _DEMO: dict[str, Any] = {
     "predict_file": "embedded",
     "max_seq_length": 128,
     "doc_stride": 32,
-    "per_gpu_train_batch_size": 32,
+    "per_gpu_train_batch_size": 16,
     "num_train_epochs": 4.0,
-    "warmup_steps": 50,
+    "warmup_steps": 100,
     "schedule_total_steps": 1000,
     "learning_rate": 1e-3,
 }
 _SCORES: dict[str, Any] = {"mask_scores_learning_rate": 1e-2, "final_warmup": 2.0}
-_DEMO_SPLOPA: dict[str, Any] = {"adapter": "splopa", "num_splopa_prototypes": 16, "splopa_prototype_rank": 2}
+_DEMO_SPLOPA: dict[str, Any] = {
+    "adapter": "splopa",
+    "num_splopa_prototypes": 16,
+    "splopa_prototype_rank": 2,
+    "splopa_init_range": 2e-2,
+    "position_weights_learning_rate": 2e-3,
+}
 _DISTILLED: dict[str, Any] = {"teacher_type": "bert", "teacher_name_or_path": "run:1"}
 _TOPK: dict[str, Any] = {**_SCORES, "pruning_method": "topK", "final_threshold": 0.5}
 _MAGNITUDE: dict[str, Any] = {"pruning_method": "magnitude", "final_threshold": 0.5, "final_warmup": 2.0}
@@ -52,7 +58,7 @@ _L0: dict[str, Any] = {
     "final_lambda": 10.0,
 }
 DEMO: Sequence[tuple[int, str, Mapping[str, Any]]] = (
-    (1, "Dense, from scratch", {"model_name_or_path": "embedded", "num_train_epochs": 12.0}),
+    (1, "Dense, from scratch", {"model_name_or_path": "embedded"}),
     (2, "Movement, SPLoPA", {**_TOPK, **_DEMO_SPLOPA, **_DISTILLED}),
     (3, "Movement, plain", {**_TOPK, **_DISTILLED}),
     (4, "Magnitude, SPLoPA", {**_MAGNITUDE, **_DEMO_SPLOPA, **_DISTILLED}),

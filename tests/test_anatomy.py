@@ -1,0 +1,81 @@
+"""Every family's parts are found on a tiny model of it, bare and wrapped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import transformers
+from torch import nn
+
+from splora import anatomy
+from splora.errors import InputError
+from splora.training.model import prepare
+from splora.training.options import AdapterOptions, PruningOptions
+
+BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 60}
+TINY: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("Bert", BERT),
+    "roberta": ("Roberta", BERT),
+    "distilbert": ("DistilBert", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "vocab_size": 60}),
+    "opt": (
+        "OPT",
+        {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 32, "vocab_size": 60}
+        | {"word_embed_proj_dim": 16},
+    ),
+}
+
+
+def tiny(family: str, head: str) -> nn.Module:
+    """A random model of a family with a task head."""
+    name, settings = TINY[family]
+    config = getattr(transformers, f"{name}Config")(**settings)
+    model: nn.Module = getattr(transformers, f"{name}For{head}")(config)
+    return model
+
+
+def test_every_family_is_tested() -> None:
+    assert TINY.keys() == anatomy.FAMILIES.keys()
+
+
+@pytest.mark.parametrize("head", ["QuestionAnswering", "SequenceClassification"])
+@pytest.mark.parametrize("family", TINY)
+def test_parts_are_found(family: str, head: str) -> None:
+    model = tiny(family, head)
+    places = anatomy.encoder_linears(model)
+    assert sorted((place.layer, place.role) for place in places.values()) == sorted(
+        (layer, role) for layer in range(2) for role in anatomy.ROLES
+    )
+    for name, place in places.items():
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        wanted = {"ffn_in": (32, 16), "ffn_out": (16, 32)}.get(place.role, (16, 16))
+        assert tuple(layer.weight.shape) == wanted
+    assert anatomy.head_names(model)
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
+    assert all(name.rpartition(".")[2] in anatomy.norm_names(model) for name in norms)
+    assert anatomy.head_size(model.config) == 8
+
+
+@pytest.mark.parametrize("adapter", ["none", "splopa", "splora"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_adapters_and_masks_go_on_every_encoder(family: str, adapter: str) -> None:
+    pruning = PruningOptions(method="topK", attention_block=(8, 8), ffn_block=(8, 8))
+    options = AdapterOptions(kind=adapter, num_prototypes=2, rank=2)
+    network, masks = prepare(tiny(family, "SequenceClassification"), "sst2", options, pruning)
+    assert len(masks) == 12
+    assert len(anatomy.encoder_linears(network)) == 12
+    head = anatomy.head_names(network)[0]
+    assert any(head in name and parameter.requires_grad for name, parameter in network.named_parameters())
+    frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    assert bool(frozen) == (adapter != "none")
+    assert not any(name.endswith("scores") for name in frozen)
+
+
+def test_other_families_are_refused_by_name() -> None:
+    with pytest.raises(InputError, match="model type 'gpt2' is not supported; supported are bert, roberta"):
+        anatomy.family_of(transformers.GPT2Config())
+    with pytest.raises(InputError, match="did you mean 'roberta'"):
+        anatomy.family_of(transformers.CamembertConfig(model_type="robert"))
+    with pytest.raises(InputError, match="holds no transformers model"):
+        anatomy.encoder_linears(nn.Linear(2, 2))

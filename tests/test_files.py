@@ -1,0 +1,55 @@
+"""Files are old or new, never half; mistakes leave with 2 and one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from splora.errors import InputError, exit_on_input_error, nearest
+from splora.files import replacing, write_json, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def write_half() -> None:
+        with replacing(path) as beside:
+            beside.write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    write_json(path, {"ä": 1})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"ä": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/a\.txt: cannot be written"):
+        write_text(tmp_path / "file" / "a.txt", "x")
+
+
+def test_a_full_disk_is_one_sentence() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"), replacing("/tmp/x"):
+        full.write_text("x")
+
+
+def test_the_nearest_name_is_offered() -> None:
+    assert nearest("topk", ["magnitude", "topK"]) == "; did you mean 'topK'?"
+    assert nearest("xyz", ["magnitude", "topK"]) == ""
+
+
+def test_problems_are_printed_and_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left, exit_on_input_error():
+        raise InputError(["first.", "second."])
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "error: first.\nerror: second.\n"

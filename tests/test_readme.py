@@ -1,0 +1,66 @@
+"""Every command of the README runs: as it stands, or shortened to a few steps where it takes minutes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Added to a command that trains, so that it ends in seconds.
+SHORT_ROW = ["--set", "max_train_examples=16", "--set", "max_steps=2", "--set", "per_gpu_train_batch_size=4"]
+SHORT_FIT = ["--trainer.max_epochs", "1", "--trainer.max_steps", "2", "--data.init_args.max_train_examples", "16"]
+#: Commands that make the environment itself: the very run of this test shows that they work.
+OF_MAKE = {"make setup", "make test", "make demo", "source .venv/bin/activate"}
+
+
+def commands() -> list[str]:
+    """Lines of the README's shell blocks, continuation lines joined, comments dropped."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, flags=re.S)).replace("\\\n", " ")
+    lines = (re.sub(r"\s+#.*", "", line).strip() for line in blocks.splitlines())
+    return [line for line in dict.fromkeys(lines) if line and not line.startswith("#")]
+
+
+def test_the_readme_has_commands_of_every_kind() -> None:
+    found = commands()
+    assert {"make demo", "make test"} <= set(found)
+    assert any("run_from_sheet.py" in command for command in found)
+    assert any(command.startswith("lightning fit") for command in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [command for command in commands() if command not in OF_MAKE])
+def test_a_command_of_the_readme_runs(command: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if "../shared" in command:
+        request.getfixturevalue("shared")
+    words = shlex.split(command)
+    programs = {"python": [], "lightning": ["-m", "scripts.cli"], "splora": ["-m", "scripts.cli"]}
+    assert words[0] in programs, f"the README uses {words[0]!r}, which this test does not know"
+    rest = words[1:]
+    checks_only = {"--list", "--check", "--dry-run"} & set(rest)
+    if words[0] == "python" and rest[0] == "scripts/run_from_sheet.py" and not checks_only:
+        rest += SHORT_ROW
+    if rest[:1] == ["fit"]:
+        rest += SHORT_FIT
+    # The same tree under another folder, so that runs/ of the person who tests is left alone.
+    for name in ("scripts", "splora", "callbacks", "hparams", "configs", "bert-base-uncased"):
+        (tmp_path / "project" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "project" / name).symlink_to(ROOT / name)
+    if (ROOT.parent / "shared").is_dir():
+        (tmp_path / "shared").symlink_to(ROOT.parent / "shared")
+    if "runs/" in command and words[0] == "splora" and words[1] in ("count", "plot"):
+        first = [sys.executable, "scripts/run_from_sheet.py", "--exp-id", "2", *SHORT_ROW]
+        subprocess.run(first, cwd=tmp_path / "project", check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, *programs[words[0]], *rest],
+        cwd=tmp_path / "project",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
