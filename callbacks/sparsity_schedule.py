@@ -6,8 +6,9 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from splora.errors import InputError
 from splora.masks import lambda_at, threshold_at
-from splora.training.specification import scale_steps
+from splora.training.specification import RunSpecification, check, scale_steps
 
 
 class SparsitySchedule(Callback):
@@ -36,6 +37,29 @@ class SparsitySchedule(Callback):
         self.initial_warmup = initial_warmup
         self.final_warmup = final_warmup
         self.final_lambda = final_lambda
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Refuse a schedule that the method or the run's length does not allow; now all numbers are known.
+
+        Raises:
+            InputError: a threshold outside its range, or warm-ups longer than the run.
+        """
+        options = pl_module.optimizer_options
+        spec = RunSpecification(
+            pruning_method=pl_module.pruning.method,
+            regularization=pl_module.pruning.regularization,
+            mask_scores_learning_rate=options.mask_scores_learning_rate,
+            warmup_steps=options.warmup_steps,
+            schedule_total_steps=options.schedule_total_steps,
+            initial_threshold=self.initial_threshold,
+            final_threshold=self.final_threshold,
+            initial_warmup=self.initial_warmup,
+            final_warmup=self.final_warmup,
+            final_lambda=self.final_lambda,
+        )
+        problems = check(spec, int(trainer.estimated_stepping_batches))
+        if problems:
+            raise InputError(f"{problem.field} {problem.message}." for problem in problems)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set v and λ of this step."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
 from lightning import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -10,9 +14,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 import callbacks  # noqa: F401  (makes the callbacks known by name)
 import splora.tasks.glue
 import splora.tasks.squad  # noqa: F401  (makes the data modules known by name)
+from splora.errors import InputError
+from splora.files import write_json
 from splora.training.module import PruningModule
 from splora.training.quiet import quiet_libraries
-from splora.training.run import finish
+from splora.training.run import CHECKPOINT, RESULT, disk_full_is_told, finish
+
+#: Settings of a run that was started from YAML, in its folder.
+SETTINGS = "fit.json"
 
 #: A configuration that names callbacks replaces these; SparsitySchedule needs thresholds, so it must be named.
 DEFAULT_CALLBACKS = ("WeightCount", "MaskPictures", "RunResult", "RunProgressBar")
@@ -32,10 +41,55 @@ class SploraCLI(LightningCLI):
             }
         )
 
+    def before_instantiate_classes(self) -> None:
+        """`fit` goes on where a run of the same settings was interrupted, as a row of the workbook does.
+
+        Raises:
+            InputError: the folder belongs to a run with other settings.
+        """
+        config = self.config.get("fit")
+        if config is None or config.trainer.default_root_dir is None or config.ckpt_path is not None:
+            return
+        folder = Path(config.trainer.default_root_dir)
+        settings = {name: config.get(name) for name in ("seed_everything", "model", "data")}
+        known = json.loads(json.dumps({name: _plain(value) for name, value in settings.items()}, default=str))
+        if claim(folder, known):
+            print(f"{folder}: this run is finished; choose another trainer.default_root_dir to run it again.")
+            raise SystemExit(0)
+        if (folder / CHECKPOINT).is_file():
+            config.ckpt_path = str(folder / CHECKPOINT)
+
+    def fit(self, model: Any, **kwargs: Any) -> None:
+        """Train; a full disk ends in one sentence."""
+        with disk_full_is_told(Path(self.trainer.default_root_dir)):
+            self.trainer.fit(model, **kwargs)
+
     def after_fit(self) -> None:
         """Score and save as every run does."""
         if not self.trainer.interrupted:
             finish(self.trainer, self.model, self.datamodule)
+
+
+def claim(folder: Path, settings: dict[str, Any]) -> bool:
+    """Make `folder` that of a run with these settings; returns whether such a run is finished there.
+
+    Raises:
+        InputError: it belongs to a run with other settings, or to a row of the workbook.
+    """
+    begun = (folder / CHECKPOINT).is_file() or (folder / RESULT).is_file()
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        path = folder / SETTINGS
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if begun and found != settings:
+            raise InputError(
+                f"trainer.default_root_dir: {folder} belongs to a run with other settings; choose another folder."
+            )
+        write_json(path, settings)
+    return (folder / RESULT).is_file()
+
+
+def _plain(value: Any) -> Any:
+    return value.as_dict() if hasattr(value, "as_dict") else value
 
 
 def run_cli(arguments: list[str]) -> None:

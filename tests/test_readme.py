@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -24,6 +25,18 @@ def commands() -> list[str]:
     blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, flags=re.S)).replace("\\\n", " ")
     lines = (re.sub(r"\s+#.*", "", line).strip() for line in blocks.splitlines())
     return [line for line in dict.fromkeys(lines) if line and not line.startswith("#")]
+
+
+def _excerpt(real: Path, folder: Path) -> None:
+    """The real weights and sheets, and of the real questions those of one paragraph, so that scoring is quick."""
+    (folder / "data" / "squad").mkdir(parents=True)
+    for name in ("models", "sheets"):
+        (folder / name).symlink_to(real / name)
+    for name in ("train.json", "dev.json"):
+        content = json.loads((real / "data" / "squad" / name).read_text(encoding="utf-8"))
+        article = content["data"][0]
+        content["data"] = [{**article, "paragraphs": article["paragraphs"][:1]}]
+        (folder / "data" / "squad" / name).write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_the_readme_has_commands_of_every_kind() -> None:
@@ -51,8 +64,8 @@ def test_a_command_of_the_readme_runs(command: str, tmp_path: Path, request: pyt
     for name in ("scripts", "splora", "callbacks", "hparams", "configs", "bert-base-uncased"):
         (tmp_path / "project" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "project" / name).symlink_to(ROOT / name)
-    if (ROOT.parent / "shared").is_dir():
-        (tmp_path / "shared").symlink_to(ROOT.parent / "shared")
+    if "../shared" in command:
+        _excerpt(ROOT.parent / "shared", tmp_path / "shared")
     if "runs/" in command and words[0] == "splora" and words[1] in ("count", "plot"):
         first = [sys.executable, "scripts/run_from_sheet.py", "--exp-id", "2", *SHORT_ROW]
         subprocess.run(first, cwd=tmp_path / "project", check=True, capture_output=True)

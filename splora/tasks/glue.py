@@ -15,7 +15,7 @@ from splora.tasks.cache import Arrays, cached, digest
 from splora.tasks.data_module import Split, TaskDataModule
 from splora.tasks.features import FeatureSet, Ragged, TaskResult
 from splora.tasks.glue_metrics import score
-from splora.tasks.glue_tables import TASKS, GlueTask, Table, parse_table, read_table, table_of_hub
+from splora.tasks.glue_tables import TASKS, GlueTask, Table, parse_table, read_source, table_of_hub
 from splora.tasks.squad_features import tokenizer_digest
 
 #: GLUE on the hub; its configurations are named as the tasks here.
@@ -107,28 +107,16 @@ class GlueDataModule(TaskDataModule):
             InputError: a file is missing or is not this task's table, or the hub cannot be reached.
         """
         source = self.train_file if split == "train" else self.predict_file
-        files = {"": "train.tsv"} if split == "train" else self.description.eval_files
         if source == hub.EMBEDDED:
             from splora.tasks.embedded.classification import table
 
             return {
                 part: parse_table(table(self.task, name), f"embedded {name}", self.description)
-                for part, name in files.items()
+                for part, name in self.description.files(split).items()
             }
         if source is None or _is_hub_name(source):
             return self._tables_of_hub(source or HUB, split)
-        path = Path(source).expanduser()
-        if not path.exists():
-            raise InputError(f"{source}: there is no such file or folder.")
-        if not path.is_dir():
-            return {"": read_table(path, self.description)}
-        present = {part: path / name for part, name in files.items() if (path / name).is_file()}
-        if "" not in present:
-            raise InputError(
-                f"{path}: this folder has no {files['']}; it is needed "
-                f"{'to train' if split == 'train' else 'to evaluate'} {self.task}."
-            )
-        return {part: read_table(file, self.description) for part, file in present.items()}
+        return read_source(source, self.task, split)
 
     def prepare(self, split: Split) -> FeatureSet:
         """Token numbers and labels of a split."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,10 @@ class GlueTask:
     hub_sentences: tuple[str, ...] = ()
     skipped_labels: frozenset[str] = frozenset()
     cut_rows: bool = False
+
+    def files(self, split: Literal["train", "eval"]) -> dict[str, str]:
+        """File names of a split in GLUE's folder, by what is appended to the names of their metrics."""
+        return {"": "train.tsv"} if split == "train" else self.eval_files
 
 
 TASKS: dict[str, GlueTask] = {
@@ -103,6 +107,31 @@ class Table:
     def take(self, rows: npt.NDArray[np.int64]) -> Table:
         """Only the examples with these numbers."""
         return Table(tuple([column[row] for row in rows] for column in self.texts), self.labels[rows])
+
+
+def read_source(source: str, task: str, split: Literal["train", "eval"]) -> dict[str, Table]:
+    """The tables of a GLUE folder, or of a single file, by what the names of their metrics end in.
+
+    Raises:
+        InputError: a file is missing or is not this task's table.
+    """
+    description = TASKS[task]
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise InputError(f"{source}: there is no such file or folder.")
+    if not path.is_dir():
+        return {"": read_table(path, description)}
+    files = description.files(split)
+    present = {part: path / name for part, name in files.items() if (path / name).is_file()}
+    if "" not in present:
+        purpose = "to train" if split == "train" else "to evaluate"
+        raise InputError(f"{path}: this folder has no {files['']}; it is needed {purpose} {task}.")
+    return {part: read_table(file, description) for part, file in present.items()}
+
+
+def count_examples(source: str, task: str, split: Literal["train", "eval"]) -> int:
+    """Examples of a GLUE folder or file, read and checked as `read_source` does."""
+    return sum(len(table) for table in read_source(source, task, split).values())
 
 
 def read_table(path: str | Path, task: GlueTask) -> Table:

@@ -39,6 +39,7 @@ def _trainer(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
         "use_distributed_sampler": False,
         "enable_model_summary": False,
     }
+    trainer["plugins"] = [{"class_path": "splora.training.checkpoint_io.ReplacingCheckpointIO"}]
     if spec.num_train_epochs < 1:
         trainer["limit_train_batches"] = spec.num_train_epochs
     if spec.val_check_per_epoch > 1:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from splora import anatomy
-from splora.adapters import MaskedAdapterLayer
+from splora.adapters import MaskedAdapterLayer, MaskedAdapterModel
 from splora.masks import MaskedLinear
 
 
@@ -41,6 +41,7 @@ def count_weights(model: nn.Module) -> WeightCounts:
     """
     encoder = remaining = learned = 0
     counted: set[int] = set()
+    adapters: set[str] = set()
     for name in anatomy.encoder_linears(model):
         layer = model.get_submodule(name)
         weight = effective_weight(layer)
@@ -48,12 +49,15 @@ def count_weights(model: nn.Module) -> WeightCounts:
         encoder += weight.numel()
         remaining += kept
         if isinstance(layer, MaskedAdapterLayer):
-            learned += layer.learned_parameters(_adapter(layer))
-            counted |= {id(parameter) for parameter in layer.parameters()}
+            adapters.add(_adapter(layer))
         elif any(parameter.requires_grad for parameter in layer.parameters()):
             assert isinstance(layer, nn.Linear | MaskedLinear)
             learned += kept + (0 if layer.bias is None else layer.bias.numel())
             counted |= {id(parameter) for parameter in layer.parameters()}
+    for tuner in (module for module in model.modules() if isinstance(module, MaskedAdapterModel)):
+        learned += sum(tuner.learned_parameters(adapter) for adapter in adapters)
+        prefix = tuner.prefix
+        counted |= {id(p) for name, p in tuner.named_parameters() if any(x.startswith(prefix) for x in name.split("."))}
     learned += sum(
         parameter.numel()
         for parameter in model.parameters()

@@ -94,10 +94,20 @@ class PruningModule(LightningModule):
         )
         self.network, self.block_masks = prepare(base, self.task, self.adapter, self.pruning)
         if self.distillation is not None and self.trainer.training:
-            self._teacher = [load_teacher(self.distillation, self.task, data.tokenizer)]
+            self._teacher = [load_teacher(self.distillation, self.task, data.tokenizer, self.label2id)]
 
     def on_fit_start(self) -> None:
-        """Bring the teacher to the device; it is no submodule, so Lightning does not."""
+        """Bring the teacher to the device; it is no submodule, so Lightning does not.
+
+        Raises:
+            InputError: there are masks, but nothing that schedules them: nothing would be pruned.
+        """
+        scheduled = any(hasattr(callback, "final_threshold") for callback in self.trainer.callbacks)
+        if self.pruning.method != "none" and not scheduled:
+            raise InputError(
+                f"model.pruning.method is {self.pruning.method!r}, but trainer.callbacks has no "
+                "callbacks.SparsitySchedule; add one with final_threshold, else nothing is pruned."
+            )
         for teacher in self._teacher:
             teacher.to(self.device)
 
@@ -216,6 +226,8 @@ class PruningModule(LightningModule):
         """Clip by norm. Lightning refuses to with a fused optimizer, although only a scaled loss would be harmed."""
         if self._scales_loss:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val and gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
         elif gradient_clip_val:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from splora.errors import InputError
 from splora.training.specification import QA_TASKS, Problem, RunSpecification, check
@@ -51,25 +51,29 @@ def _check_data(spec: RunSpecification) -> tuple[int | None, list[Problem]]:
     examples, problems = None, []
     for name in ("train_file", "predict_file"):
         source = getattr(spec, name)
-        if source is None or source == "embedded" or not Path(source).exists():
+        if source is None or source == "embedded" or not _exists(source):
             if source is not None and _is_path(source):
                 problems.append(Problem(name, f"is {source!r}; there is no such file or folder"))
             continue
         try:
-            if spec.task in QA_TASKS:
-                count = _questions(source, Path(source).stat().st_mtime_ns)
-                examples = count if name == "train_file" else examples
+            split: Literal["train", "eval"] = "train" if name == "train_file" else "eval"
+            count = _examples(source, spec.task, split, Path(source).stat().st_mtime_ns)
+            examples = count if name == "train_file" else examples
         except InputError as error:
-            problems += [Problem(name, f"cannot be used: {problem}") for problem in error.problems]
+            problems += [Problem(name, f"cannot be used: {problem.rstrip('.')}") for problem in error.problems]
     return examples, problems
 
 
 @functools.lru_cache(maxsize=8)
-def _questions(source: str, changed: int) -> int:
-    """Questions of a file; sheets name the same file in many rows, `changed` (ns) tells a new version of it."""
-    from splora.tasks.squad_json import count_questions
+def _examples(source: str, task: str, split: Literal["train", "eval"], changed: int) -> int:
+    """Examples of a file or folder; sheets name the same in many rows, `changed` (ns) tells a new version of it."""
+    if task in QA_TASKS:
+        from splora.tasks.squad_json import count_questions
 
-    return count_questions(source)
+        return count_questions(source)
+    from splora.tasks.glue_tables import count_examples
+
+    return count_examples(source, task, split)
 
 
 def _check_model(spec: RunSpecification) -> list[Problem]:
@@ -79,9 +83,17 @@ def _check_model(spec: RunSpecification) -> list[Problem]:
     model_type = config.get("model_type")
     if model_type not in _SIZES:
         return [Problem("model_name_or_path", f"is a {model_type!r} model; supported are {', '.join(_SIZES)}")]
-    hidden, neurons = (int(config[name]) for name in _SIZES[model_type])
+    try:
+        hidden, neurons = (int(config[name]) for name in _SIZES[model_type])
+        positions = int(config.get("max_position_embeddings", spec.max_seq_length))
+    except (KeyError, TypeError, ValueError) as error:
+        told = f"is {spec.model_name_or_path!r}; its config.json lacks a size or holds no number there ({error!r})"
+        return [Problem("model_name_or_path", told)]
+    if spec.max_seq_length > positions:
+        told = f"is {spec.max_seq_length}; {spec.model_name_or_path} has {positions} positions"
+        problems.append(Problem("max_seq_length", told))
     attention, ffn = (hidden, hidden), (neurons, hidden)
-    return [
+    return problems + [
         Problem(
             name, f"is {getattr(spec, name)}; blocks of that size do not divide {size} of {spec.model_name_or_path}"
         )
@@ -113,7 +125,7 @@ def _check_teacher(spec: RunSpecification, teacher: str) -> list[Problem]:
 def _local_config(source: str, name: str) -> tuple[dict[str, Any] | None, list[Problem]]:
     """`config.json` of a folder; None where `source` is a hub name, `embedded` or `run:ID`."""
     folder = Path(source)
-    if not folder.is_dir():
+    if not _exists(source) or not folder.is_dir():
         if _is_path(source):
             return None, [Problem(name, f"is {source!r}; there is no such folder")]
         return None, []
@@ -122,7 +134,7 @@ def _local_config(source: str, name: str) -> tuple[dict[str, Any] | None, list[P
         return dict(json.loads(path.read_text(encoding="utf-8"))), []
     except FileNotFoundError:
         return None, [Problem(name, f"is {source!r}; this folder is no model, it has no config.json")]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         return None, [Problem(name, f"is {source!r}; its config.json cannot be read ({error})")]
 
 
@@ -142,19 +154,18 @@ def _is_path(source: str) -> bool:
     """Whether a source can only be meant as a path: hub names are one word or owner/name."""
     if source == "embedded" or source.startswith("run:"):
         return False
-    return source.startswith((".", "/", "~")) or source.count("/") > 1 or bool(Path(source).suffix in (".json", ".tsv"))
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).suffix in (".json", ".tsv"):
+        return True
+    owner, slash, _ = source.partition("/")
+    return bool(slash) and _exists(owner)
 
 
-def refuse(spec: RunSpecification, world_size: int = 1) -> None:
-    """Raise all of `preflight`'s problems at once.
-
-    Raises:
-        InputError: there is one.
-    """
-    problems = preflight(spec, world_size)
-    if problems:
-        told = f"EXP ID {spec.exp_id}" if spec.exp_id != "" else "the run"
-        raise InputError(dict.fromkeys(f"{told}: {problem.field} {problem.message}." for problem in problems))
+def _exists(source: str) -> bool:
+    """Whether there is such a file or folder; a name too long for one is none."""
+    try:
+        return Path(source).exists()
+    except OSError:
+        return False
 
 
 def with_resolved(spec: RunSpecification, folders: dict[str, str]) -> RunSpecification:

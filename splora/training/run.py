@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from typing import Any
 from splora.errors import InputError
 from splora.files import write_json, write_text
 from splora.training.configuration import lightning_config
-from splora.training.specification import RunSpecification
+from splora.training.specification import FIELDS, RunSpecification
 
 SPECIFICATION, CONFIGURATION, RESULT, CHECKPOINT = "spec.json", "config.yaml", "result.json", "checkpoints/last.ckpt"
 
@@ -21,37 +24,47 @@ SPECIFICATION, CONFIGURATION, RESULT, CHECKPOINT = "spec.json", "config.yaml", "
 def claim_folder(spec: RunSpecification, output_dir: Path, force: bool = False) -> bool:
     """Make `output_dir` the folder of this run; returns whether the run is finished already.
 
+    Only the first process of a run writes; the others see what it decided.
+
     Args:
-        force: throw away what an earlier run of the same name left there.
+        force: throw away what an earlier run left there.
 
     Raises:
-        InputError: the folder belongs to another specification (the settings that differ are named).
+        InputError: the folder belongs to another specification (the settings that differ are named), or is not
+            empty and no run's: neither is ever cleared without or with `force`, except a run's by `force`.
     """
     import yaml
 
-    known = asdict(spec)
     path = output_dir / SPECIFICATION
-    if force:
-        _clear(output_dir)
-    elif path.is_file():
-        found = _read_specification(path)
-        differing = sorted(name for name in known if found.get(name) != json.loads(json.dumps(known[name])))
-        if differing:
-            told = ", ".join(f"{name} {found.get(name)!r} there, {known[name]!r} here" for name in differing[:4])
-            more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
-            raise InputError(
-                f"{output_dir}: belongs to a run with other settings ({told}{more}); "
-                "choose another --output-dir, or --force to start it anew."
-            )
-        if (output_dir / RESULT).is_file():
-            return True
-    elif output_dir.is_dir() and any(output_dir.iterdir()):
+    if int(os.environ.get("LOCAL_RANK", "0")) != 0:
+        return (output_dir / RESULT).is_file()
+    if not path.is_file() and output_dir.is_dir() and any(output_dir.iterdir()):
         raise InputError(
             f"{output_dir}: is not empty and holds no run ({SPECIFICATION} is missing); choose another --output-dir."
         )
+    known = json.loads(json.dumps(asdict(spec)))
+    if force:
+        _clear(output_dir)
+    elif path.is_file() and ((output_dir / CHECKPOINT).is_file() or (output_dir / RESULT).is_file()):
+        _refuse_another(_read_specification(path), known, output_dir)
+        if (output_dir / RESULT).is_file():
+            return True
     write_json(path, known)
     write_text(output_dir / CONFIGURATION, yaml.safe_dump(lightning_config(spec, str(output_dir)), sort_keys=False))
     return False
+
+
+def _refuse_another(found: dict[str, Any], known: dict[str, Any], output_dir: Path) -> None:
+    """What a row is called and what others reported of it changes nothing of its run."""
+    relevant = [name for name in known if name != "model" and not name.startswith("reported_")]
+    differing = sorted(name for name in relevant if found.get(name, FIELDS[name].default) != known[name])
+    if differing:
+        told = ", ".join(f"{name} {found.get(name)!r} there, {known[name]!r} here" for name in differing[:4])
+        more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
+        raise InputError(
+            f"{output_dir}: belongs to a run with other settings ({told}{more}); "
+            "choose another --output-dir, or --force to start it anew."
+        )
 
 
 def run(
@@ -72,8 +85,19 @@ def run(
     config = lightning_config(spec, str(output_dir))
     config["trainer"].update(trainer or {})
     seed_everything(config["seed_everything"], verbose=False)
-    try:
+    with disk_full_is_told(output_dir):
         _fit(config, output_dir)
+
+
+@contextmanager
+def disk_full_is_told(output_dir: Path) -> Iterator[None]:
+    """Turn a full disk, wherever a library meets it, into one sentence.
+
+    Raises:
+        InputError: the disk is full.
+    """
+    try:
+        yield
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -85,6 +109,7 @@ def run(
 
 def _fit(config: dict[str, Any], output_dir: Path) -> None:
     from lightning import Trainer
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from splora.training.module import PruningModule
     from splora.training.options import AdapterOptions, DistillationOptions, OptimizerOptions, PruningOptions
@@ -100,9 +125,15 @@ def _fit(config: dict[str, Any], output_dir: Path) -> None:
     module = PruningModule(**options)
     data = instantiate(config["data"])
     settings = dict(config["trainer"])
-    for kind in ("logger", "callbacks"):
+    for kind in ("logger", "callbacks", "plugins"):
         settings[kind] = [instantiate(item) for item in settings[kind]]
-    trainer = Trainer(**settings)
+    try:
+        trainer = Trainer(**settings)
+    except (ValueError, MisconfigurationException) as error:
+        machine = ", ".join(f"{name} {settings[name]!r}" for name in ("accelerator", "devices", "precision"))
+        raise InputError(
+            f"The Trainer cannot be made with {machine}, strategy {settings.get('strategy', 'auto')!r}: {error}"
+        ) from error
     checkpoint = output_dir / CHECKPOINT
     trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint.is_file() else None)
     if trainer.interrupted:

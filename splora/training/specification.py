@@ -52,7 +52,9 @@ class RunSpecification:
         128, "Task", "Overlap of neighbouring windows of a long context.", minimum=0, unit="tokens"
     )
     max_train_examples: int | None = column(None, "Task", "Use only so many training examples.", minimum=1)
-    seed: int = column(92, "Task", "Seed of data order, initialization, dropout and gates.", minimum=0)
+    seed: int = column(
+        92, "Task", "Seed of data order, initialization, dropout and gates.", minimum=0, maximum=2**32 - 1
+    )
 
     per_gpu_train_batch_size: int = column(16, "Training", "Examples per process and step.", minimum=1)
     per_gpu_eval_batch_size: int = column(64, "Training", "Examples per process in evaluation.", minimum=1)
@@ -173,7 +175,10 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
     problems += _check_thresholds(spec)
     if spec.has_scores and spec.mask_scores_learning_rate is None:
         problems.append(Problem("mask_scores_learning_rate", f"is empty, but {spec.pruning_method} learns mask scores"))
-    if spec.regularization != "none" and not spec.has_scores:
+    if spec.adapter == "splora" and spec.splora_rank > 1 and spec.splora_rank % 1:
+        told = f"is {spec.splora_rank}; a whole number, or a fraction of out_features below 1"
+        problems.append(Problem("splora_rank", told))
+    if spec.regularization in ("l0", "l1") and not spec.has_scores and spec.pruning_method in METHODS:
         problems.append(
             Problem("regularization", f"is {spec.regularization}, but {spec.pruning_method} has no scores to penalize")
         )

@@ -84,6 +84,26 @@ def test_the_shipped_demo_configuration_fits(root: Path, tmp_path: Path) -> None
     assert result(tmp_path)["remaining_weights_percent"] == 50
 
 
+@pytest.mark.slow
+def test_fit_goes_on_and_knows_its_folder(root: Path, tmp_path: Path) -> None:
+    text = (FOLDER / "demo_movement_splopa.yaml").read_text(encoding="utf-8")
+    (tmp_path / "demo.yaml").write_text(
+        text.replace("runs/demo_movement_splopa", str(tmp_path / "run")), encoding="utf-8"
+    )
+    fit = ["fit", "--config", str(tmp_path / "demo.yaml"), *SHORT]
+    assert splora(*fit, cwd=root).returncode == 0
+    again = splora(*fit, cwd=root)
+    assert again.returncode == 0
+    assert "this run is finished" in again.stdout
+    other = splora(*fit, "--model.optimizer.learning_rate", "0.5", cwd=root)
+    assert other.returncode == 2
+    assert "belongs to a run with other settings" in other.stderr
+    unscheduled = ["--trainer.default_root_dir", str(tmp_path / "other"), "--trainer.callbacks", "null"]
+    nothing = splora(*fit, *unscheduled, cwd=root)
+    assert nothing.returncode == 2
+    assert "has no callbacks.SparsitySchedule" in nothing.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -61,7 +61,6 @@ def test_splopa_counts_kept_position_weights_and_prototypes_once(frozen: bool) -
 
 
 def test_splora_counts_rows_and_columns_with_a_kept_block() -> None:
-    pruning = PruningOptions(method="topK", attention_block=(8, 16), ffn_block=(8, 32))
     pruning = PruningOptions(method="topK", attention_block=(8, 16), ffn_block=(8, 16))
     network, masks = prepare(_base(), "squad", AdapterOptions(kind="splora", rank=2), pruning)
     for mask in masks:
@@ -72,3 +71,16 @@ def test_splora_counts_rows_and_columns_with_a_kept_block() -> None:
     counts = count_weights(network)
     assert counts.remaining == ENCODER // 2
     assert counts.learned == 2 * (rows + columns) + BIASES + NORMS + HEAD
+
+
+def test_shared_position_weights_count_where_some_layer_keeps_the_block() -> None:
+    pruning = PruningOptions(method="topK", attention_block=(8, 8), ffn_block=(8, 16))
+    adapter = AdapterOptions(kind="splopa", num_prototypes=3, prototype_rank=2, shared_position_weights=True)
+    network, masks = prepare(_base(), "squad", adapter, pruning)
+    for mask in masks:
+        mask.set_threshold(0.5)
+    # All scores are equal, so all layers of a shape keep the same half: 2 of 4 attention blocks, 4 of 8 of ffn_in
+    # (32 × 16 in 8 × 16: 4 blocks, 2 stay) and 2 of 4 of ffn_out (16 × 32).
+    kept = 2 + 2 + 2
+    shared = 3 * 2 * ((8 + 8) + (8 + 16))
+    assert count_weights(network).learned == kept * 3 + shared + BIASES + NORMS + HEAD

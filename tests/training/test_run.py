@@ -84,14 +84,54 @@ def test_half_precision_weights_train_in_single(tiny_spec: Make, tmp_path: Path)
 
 
 def test_a_teacher_is_learned_from(tiny_spec: Make, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
     teacher = tmp_path / "teacher"
     run(tiny_spec(), teacher)
-    spec = tiny_spec(pruning_method="topK", adapter="splopa", teacher_name_or_path=str(teacher / "model"))
-    run(spec, tmp_path / "student")
-    header = (tmp_path / "student" / "metrics.csv").read_text(encoding="utf-8").splitlines()[0]
-    # Six steps are fewer than the logging interval; what must be there is the student's own result.
-    assert "val/f1" in header
-    assert _result(tmp_path / "student")["settings"]["model"]["distillation"]["alpha_distil"] == 0.5  # type: ignore[index]
+    # Without the task's own loss, all that can move the student is its teacher.
+    learned = {}
+    for alpha in (0.0, 1.0):
+        folder = tmp_path / f"student_{alpha}"
+        taught = {"teacher_name_or_path": str(teacher / "model"), "alpha_ce": 0.0, "alpha_distil": alpha}
+        run(tiny_spec(pruning_method="magnitude", adapter="splopa", **taught), folder)
+        learned[alpha] = load_file(folder / "adapter" / "adapter_model.safetensors")
+    weights = [name for name in learned[1.0] if "position_weights" in name]
+    assert weights
+    assert not any(learned[0.0][name].any() for name in weights)
+    assert all(learned[1.0][name].any() for name in weights)
+
+
+def test_accumulated_batches_step_and_schedule_as_one(tiny_spec: Make, tmp_path: Path) -> None:
+    for folder, batch, accumulated in (("whole", 4, 1), ("halves", 2, 2)):
+        settings = {"per_gpu_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
+        run(tiny_spec(pruning_method="topK", adapter="splopa", **settings), tmp_path / folder)
+        assert _result(tmp_path / folder)["steps"] == 6
+        assert _result(tmp_path / folder)["remaining_weights_percent"] == 50
+
+
+def test_a_full_disk_while_saving_is_one_sentence(
+    tiny_spec: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from peft import PeftModel
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(PeftModel, "save_pretrained", full)
+    with pytest.raises(InputError, match=r"adapter: cannot be written \(No space left on device\)"):
+        run(tiny_spec(adapter="splopa", max_steps=2), tmp_path)
+    monkeypatch.undo()
+    assert not (tmp_path / "result.json").exists()
+    run(tiny_spec(adapter="splopa", max_steps=2), tmp_path)
+    assert (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize("machine", [{"strategy": "foo"}, {"accelerator": "foo"}, {"devices": 0}])
+def test_a_machine_that_cannot_be_is_one_sentence(tiny_spec: Make, tmp_path: Path, machine: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="The Trainer cannot be made with"):
+        run(tiny_spec(), tmp_path, trainer=machine)
 
 
 def test_a_finished_run_is_not_run_again(tiny_spec: Make, tmp_path: Path) -> None:
@@ -107,16 +147,22 @@ def test_a_finished_run_is_not_run_again(tiny_spec: Make, tmp_path: Path) -> Non
 
 def test_a_folder_of_another_run_is_refused(tiny_spec: Make, tmp_path: Path) -> None:
     claim_folder(tiny_spec(), tmp_path / "a")
+    claim_folder(tiny_spec(learning_rate=0.1), tmp_path / "a")  # nothing was trained there yet
+    claim_folder(tiny_spec(), tmp_path / "a")
+    (tmp_path / "a" / "checkpoints").mkdir()
+    (tmp_path / "a" / "checkpoints" / "last.ckpt").touch()
+    claim_folder(tiny_spec(model="a better name", reported_f1=88.0), tmp_path / "a")
     with pytest.raises(
         InputError, match=r"belongs to a run with other settings \(learning_rate 0.001 there, 0.5 here\)"
     ):
         claim_folder(tiny_spec(learning_rate=0.5), tmp_path / "a")
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="is not empty and holds no run"):
-        claim_folder(tiny_spec(), tmp_path / "b")
-    claim_folder(tiny_spec(), tmp_path / "b", force=True)
-    assert (tmp_path / "b" / "thesis.tex").read_text() == "years of work"
+    (tmp_path / "b" / "model").mkdir()
+    (tmp_path / "b" / "model" / "thesis.tex").write_text("years of work")
+    for force in (False, True):
+        with pytest.raises(InputError, match="is not empty and holds no run"):
+            claim_folder(tiny_spec(), tmp_path / "b", force=force)
+    assert (tmp_path / "b" / "model" / "thesis.tex").read_text() == "years of work"
 
 
 def test_a_diverging_run_says_so(tiny_spec: Make, tmp_path: Path) -> None:
