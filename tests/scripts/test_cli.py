@@ -13,6 +13,7 @@ import yaml
 
 from scripts.write_configs import FOLDER, configurations
 
+FIT = ["fit", "--data", "splora.tasks.squad.SquadDataModule", "--data.model_name_or_path", "embedded"]
 SHORT = [
     *("--data.init_args.max_train_examples", "24", "--data.init_args.train_batch_size", "4"),
     *("--trainer.max_epochs", "1", "--trainer.max_steps", "3", "--trainer.accelerator", "cpu"),
@@ -109,7 +110,8 @@ def test_fit_goes_on_and_knows_its_folder(root: Path, tmp_path: Path) -> None:
     [
         (["count", "no-such-run"], "no-such-run: no finished run is here"),
         (["fit", "--config", "no.yaml"], "no.yaml"),
-        (["fit", "--model.task", "squat"], "squat"),
+        ([*FIT, "--model.task", "squat"], "model.task is 'squat'; allowed are squad, squad_v2"),
+        (["fit", "--model.task", "squad"], "the following arguments are required: fit.data"),
     ],
 )
 def test_mistakes_end_with_2_and_no_traceback(root: Path, arguments: list[str], told: str) -> None:
