@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from splora.errors import InputError
 from splora.files import replacing
 
 
@@ -24,5 +26,13 @@ class ReplacingCheckpointIO(TorchCheckpointIO):
         Raises:
             InputError: the disk is full, or the folder cannot be written to.
         """
-        with replacing(Path(path)) as beside:
-            torch.save(checkpoint, beside)
+        try:
+            with replacing(Path(path)) as beside:
+                torch.save(checkpoint, beside)
+        except RuntimeError as error:
+            # torch's archive writer meets a full disk without saying so.
+            free = shutil.disk_usage(Path(path).parent).free
+            raise InputError(
+                f"{path}: the checkpoint cannot be written, {free:,} bytes are free on that disk; free some space and "
+                "give the same command again, it goes on from the last checkpoint."
+            ) from error

@@ -15,6 +15,8 @@ def quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Every process scores all gathered rows: what is logged is the same on all of them already.
+    warnings.filterwarnings("ignore", message=".*It is recommended to use .self.log.*sync_dist=True.*")
     # Raised inside Lightning by torch, and inside PEFT by transformers, whatever this program does.
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.* is deprecated")

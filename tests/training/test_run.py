@@ -128,6 +128,17 @@ def test_a_full_disk_while_saving_is_one_sentence(
     assert (tmp_path / "result.json").exists()
 
 
+def test_a_full_disk_at_a_checkpoint_is_one_sentence(
+    tiny_spec: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("unexpected pos 3051520 vs 3051412")  # what torch 2.13 says on a full disk
+
+    monkeypatch.setattr("splora.training.checkpoint_io.torch.save", full)
+    with pytest.raises(InputError, match=r"last\.ckpt: the checkpoint cannot be written, [\d,]+ bytes are free"):
+        run(tiny_spec(), tmp_path)
+
+
 @pytest.mark.parametrize("machine", [{"strategy": "foo"}, {"accelerator": "foo"}, {"devices": 0}])
 def test_a_machine_that_cannot_be_is_one_sentence(tiny_spec: Make, tmp_path: Path, machine: dict[str, object]) -> None:
     with pytest.raises(InputError, match="The Trainer cannot be made with"):
