@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,9 +25,9 @@ class MaskedAdapterModel(BaseTuner):
     tuner_layer_cls: type[MaskedAdapterLayer]
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 - PEFT's name and type; the user names the targets
 
+    @abstractmethod
     def new_layer(self, base_layer: nn.Linear, where: str) -> MaskedAdapterLayer:
         """The adapter layer to put in the place of `base_layer`."""
-        raise NotImplementedError
 
     # Injection
 
