@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +10,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from splora.files import write_json
+from splora.machine import peak_memory_bytes, versions
 from splora.training.saving import RESULT, save_trained
-
-#: Packages whose versions a result names.
-PACKAGES = ("splora", "torch", "lightning", "transformers", "peft", "datasets", "torchmetrics")
 
 
 class RunResult(Callback):
@@ -78,7 +73,7 @@ class RunResult(Callback):
             "seconds": round(self.seconds, 3),
             "peak_memory_bytes": peak_memory_bytes(),
             "seed": module.seed,
-            "versions": {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
+            "versions": versions(),
             "settings": {
                 "model": module.settings(),
                 "data": trainer.datamodule.settings(),
@@ -96,14 +91,6 @@ class RunResult(Callback):
             write_json(folder / RESULT, result)
         trainer.strategy.barrier("result")
         return result
-
-
-def peak_memory_bytes() -> int:
-    """Most memory this process has held: of the GPU where one is used, else resident memory."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return int(torch.cuda.max_memory_allocated())
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _trainer_settings(trainer: Trainer) -> dict[str, Any]:

@@ -122,8 +122,10 @@ _OWN_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 _DENSITIES: dict[str, tuple[str, float, float]] = {
     "magnitude": ("final_threshold", 0.5, 0.3),
     "topK": ("final_threshold", 0.5, 0.3),
-    "soft": ("final_lambda", 20.0, 60.0),
-    "l0": ("final_lambda", 20.0, 60.0),
+    # Measured with SPLoPA, 500 steps of 8 on a 6-layer encoder: λ 80 and 200 left 54.7 and 34.8 % (soft movement), 58.4
+    # and 26.6 % (L0). A longer run leaves less at the same λ.
+    "soft": ("final_lambda", 100.0, 260.0),
+    "l0": ("final_lambda", 100.0, 180.0),
 }
 
 

@@ -16,8 +16,8 @@ import splora.tasks.glue
 import splora.tasks.squad  # noqa: F401  (makes the data modules known by name)
 from splora.errors import InputError
 from splora.files import write_json
+from splora.quiet import quiet_libraries
 from splora.training.module import PruningModule
-from splora.training.quiet import quiet_libraries
 from splora.training.run import CHECKPOINT, RESULT, disk_full_is_told, finish
 
 #: Settings of a run that was started from YAML, in its folder.

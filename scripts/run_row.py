@@ -24,7 +24,7 @@ def run(
         InputError: see `splora.training.run.run`.
     """
     from hparams.results import record
-    from splora.training.quiet import quiet_libraries
+    from splora.quiet import quiet_libraries
     from splora.training.run import RESULT, claim_folder
     from splora.training.run import run as run_specification
 

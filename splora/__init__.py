@@ -1,3 +1,20 @@
 """splora: smaller and faster transformers, with an honest account of the cost."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from splora.export.folder import load_pruned
+
+__all__ = ["load_pruned"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # On demand: torch and transformers take seconds to import, and most imports of this package do not need them.
+    if name == "load_pruned":
+        from splora.export.folder import load_pruned
+
+        return load_pruned
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

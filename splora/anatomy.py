@@ -31,8 +31,23 @@ class Family:
     norms: tuple[str, ...]
     #: Names of modules that a task trains in full: its head, and a pooler on the way to it.
     heads: tuple[str, ...]
+    #: Path below a layer of the module that turns hidden states into the context of all heads.
+    attention: str
+    #: Paths below a layer of the norms that belong to its attention and to its feed-forward part.
+    layer_norms: tuple[str, str]
+    #: Path below a layer of the activation function.
+    activation: str
+    #: Names in the configuration of a layer's number of heads and of neurons.
+    sizes: tuple[str, str] = ("num_attention_heads", "intermediate_size")
+    #: Whether a token sees only tokens before it.
+    causal: bool = False
 
 
+_BERT_PARTS: dict[str, Any] = {
+    "attention": "attention.self",
+    "layer_norms": ("attention.output.LayerNorm", "output.LayerNorm"),
+    "activation": "intermediate.intermediate_act_fn",
+}
 _BERT_LINEARS = {
     "query": "attention.self.query",
     "key": "attention.self.key",
@@ -45,8 +60,22 @@ _BERT_LINEARS = {
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
-        Family("bert", "bert.encoder.layer", _BERT_LINEARS, ("LayerNorm",), ("pooler", "classifier", "qa_outputs")),
-        Family("roberta", "roberta.encoder.layer", _BERT_LINEARS, ("LayerNorm",), ("classifier", "qa_outputs")),
+        Family(
+            "bert",
+            "bert.encoder.layer",
+            _BERT_LINEARS,
+            ("LayerNorm",),
+            ("pooler", "classifier", "qa_outputs"),
+            **_BERT_PARTS,
+        ),
+        Family(
+            "roberta",
+            "roberta.encoder.layer",
+            _BERT_LINEARS,
+            ("LayerNorm",),
+            ("classifier", "qa_outputs"),
+            **_BERT_PARTS,
+        ),
         Family(
             "distilbert",
             "distilbert.transformer.layer",
@@ -60,6 +89,10 @@ FAMILIES: dict[str, Family] = {
             },
             ("LayerNorm", "sa_layer_norm", "output_layer_norm"),
             ("pre_classifier", "classifier", "qa_outputs"),
+            attention="attention",
+            layer_norms=("sa_layer_norm", "output_layer_norm"),
+            activation="ffn.activation",
+            sizes=("n_heads", "hidden_dim"),
         ),
         Family(
             "opt",
@@ -74,6 +107,11 @@ FAMILIES: dict[str, Family] = {
             },
             ("self_attn_layer_norm", "final_layer_norm"),
             ("score", "qa_outputs"),
+            attention="self_attn",
+            layer_norms=("self_attn_layer_norm", "final_layer_norm"),
+            activation="activation_fn",
+            sizes=("num_attention_heads", "ffn_dim"),
+            causal=True,
         ),
     )
 }
@@ -90,6 +128,38 @@ class Place:
     def in_attention(self) -> bool:
         """Whether the layer belongs to the attention (else to the feed-forward part)."""
         return self.role in ATTENTION_ROLES
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer layer and its parts, whatever its family calls them.
+
+    Attributes:
+        linears: the six prunable linear layers by role.
+        attention_norm: norm of the attention part: after its residual sum, or before it where `norm_first`.
+        ffn_norm: the same of the feed-forward part.
+        activation: what is applied to the output of `ffn_in`.
+        head_size: channels per head.
+    """
+
+    module: nn.Module
+    linears: dict[str, nn.Linear]
+    attention_norm: nn.Module
+    ffn_norm: nn.Module
+    activation: nn.Module
+    head_size: int
+    norm_first: bool
+    causal: bool
+
+    @property
+    def heads(self) -> int:
+        """Heads that the layer has now."""
+        return self.linears["query"].out_features // self.head_size
+
+    @property
+    def neurons(self) -> int:
+        """Neurons that the layer has now."""
+        return self.linears["ffn_in"].out_features
 
 
 def family_of(config: Any) -> Family:
@@ -127,6 +197,34 @@ def encoder_linears(model: nn.Module) -> dict[str, Place]:
     return found
 
 
+def layers(model: nn.Module) -> list[Layer]:
+    """The transformer layers of a bare task model, from the first to the last.
+
+    Raises:
+        InputError: the family is not supported, or the model has no layers where its family keeps them.
+    """
+    config = _config(model)
+    family = family_of(config)
+    try:
+        found: Any = model.get_submodule(family.layers)
+    except AttributeError:
+        raise InputError(f"{type(model).__name__} has no layers at {family.layers}; nothing could be pruned.") from None
+    size, norm_first = head_size(config), bool(getattr(config, "do_layer_norm_before", False))
+    return [
+        Layer(
+            module,
+            {role: _linear(module, path) for role, path in family.linears.items()},
+            module.get_submodule(family.layer_norms[0]),
+            module.get_submodule(family.layer_norms[1]),
+            module.get_submodule(family.activation),
+            size,
+            norm_first,
+            family.causal,
+        )
+        for module in found
+    ]
+
+
 def head_names(model: nn.Module) -> list[str]:
     """Names (last components) of the task-head modules that this model has."""
     return _present(model, family_of(_config(model)).heads)
@@ -138,9 +236,19 @@ def norm_names(model: nn.Module) -> list[str]:
 
 
 def head_size(config: Any) -> int:
-    """Channels of one attention head."""
-    heads = int(config.num_attention_heads)
+    """Channels of one attention head.
+
+    Where layers differ, the configuration's own number of heads is that of the dense model; only its dictionary gives
+    it out.
+    """
+    heads = int(vars(config)[family_of(config).sizes[0]])
     return int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+
+
+def _linear(module: nn.Module, path: str) -> nn.Linear:
+    found = module.get_submodule(path)
+    assert isinstance(found, nn.Linear), path
+    return found
 
 
 def _present(model: nn.Module, names: tuple[str, ...]) -> list[str]:

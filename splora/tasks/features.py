@@ -92,18 +92,19 @@ class Collator:
     """Makes a batch of tensors from row numbers.
 
     Ragged columns become int64 (batch, width), width being the longest row of the batch rounded up to a multiple
-    of 8 (never above `max_width`); `index` holds the row numbers, int64 (batch,).
+    of `width_multiple` (never above `max_width`); `index` holds the row numbers, int64 (batch,).
     """
 
     features: FeatureSet
     pad_token_id: int
     max_width: int
+    width_multiple: int = WIDTH_MULTIPLE
 
     def __call__(self, rows: Sequence[int]) -> dict[str, Tensor]:
         chosen = np.asarray(rows, np.int64)
         lengths = self.features.lengths[chosen]
         longest = int(lengths.max())
-        width = max(longest, min(-(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE, self.max_width))
+        width = max(longest, min(-(-longest // self.width_multiple) * self.width_multiple, self.max_width))
         batch = {name: self._column(name, column, chosen, width) for name, column in self.features.columns.items()}
         if "attention_mask" not in batch:
             batch["attention_mask"] = torch.from_numpy((np.arange(width) < lengths[:, None]).astype(np.int64))

@@ -14,6 +14,7 @@ from splora.tasks import hub
 from splora.tasks.cache import Arrays, cached, digest
 from splora.tasks.data_module import Split, TaskDataModule
 from splora.tasks.features import FeatureSet, Ragged, TaskResult
+from splora.tasks.glue_columns import check_overrides
 from splora.tasks.glue_metrics import score
 from splora.tasks.glue_tables import TASKS, GlueTask, Table, parse_table, read_source, table_of_hub
 from splora.tasks.squad_features import tokenizer_digest
@@ -30,11 +31,13 @@ class GlueDataModule(TaskDataModule):
     Args:
         model_name_or_path: whose tokenizer is used: hub name, folder, or `embedded`. Where its configuration
             names this task's labels in another order, labels are numbered by it (see `label2id`).
-        train_file: GLUE's folder, one of its TSV files, a hub name (`owner/name`), `embedded`, or None for GLUE
-            from the hub.
+        train_file: a folder with `train` and `dev` or `validation` files (TSV as GLUE's own, CSV, JSON lines or
+            Parquet), one such file, a hub name (`owner/name`), `embedded`, or None for GLUE from the hub.
         predict_file: the same for evaluation.
         max_seq_length: longer examples are cut, the longer sentence of a pair first.
         task: mnli, qqp, sst2, qnli, mrpc, rte, cola or stsb.
+        columns: names of columns in files of the user's own, by usual ones:
+            ``{"sentence1": "my_premise", "label": "gold"}``; GLUE's and the hub's names are recognized without.
 
     The other arguments are those of `TaskDataModule`.
     """
@@ -55,6 +58,7 @@ class GlueDataModule(TaskDataModule):
         num_workers: int = 0,
         cache_dir: str | None = None,
         task: str = "mnli",
+        columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__(
             model_name_or_path=model_name_or_path,
@@ -72,6 +76,8 @@ class GlueDataModule(TaskDataModule):
         if task not in TASKS:
             raise InputError(f"task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS) or '.'}")
         self.task = task
+        check_overrides(columns, self.description)
+        self.columns = columns
         self.primary_metric = self.description.metrics[0]
         self.num_labels = len(self.description.labels) or 1
         self._order: tuple[str, ...] | None = None
@@ -116,7 +122,7 @@ class GlueDataModule(TaskDataModule):
             }
         if source is None or _is_hub_name(source):
             return self._tables_of_hub(source or HUB, split)
-        return read_source(source, self.task, split)
+        return read_source(source, self.task, split, self.columns)
 
     def prepare(self, split: Split) -> FeatureSet:
         """Token numbers and labels of a split."""
@@ -170,7 +176,9 @@ class GlueDataModule(TaskDataModule):
             parts = {"": "validation_matched", "_mismatched": "validation_mismatched"}
         configuration = self.task if name == HUB else None
         return {
-            part: table_of_hub(hub.load_dataset(name, configuration, on_hub, self.cache_dir), name, self.description)
+            part: table_of_hub(
+                hub.load_dataset(name, configuration, on_hub, self.cache_dir), name, self.description, self.columns
+            )
             for part, on_hub in parts.items()
         }
 

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from splora.training import precision
+from splora import precision
 from splora.training.specification import QA_TASKS, RunSpecification
 
 

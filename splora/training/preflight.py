@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from splora.errors import InputError
+from splora.tasks.table_files import SUFFIXES
 from splora.training.specification import QA_TASKS, Problem, RunSpecification, check
 
 #: Names of a configuration's hidden size and number of neurons, by model type.
@@ -154,7 +155,7 @@ def _is_path(source: str) -> bool:
     """Whether a source can only be meant as a path: hub names are one word or owner/name."""
     if source == "embedded" or source.startswith("run:"):
         return False
-    if source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).suffix in (".json", ".tsv"):
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).suffix in SUFFIXES:
         return True
     owner, slash, _ = source.partition("/")
     return bool(slash) and _exists(owner)

@@ -4,37 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import nn
 
 from splora.errors import InputError
+from splora.files import replacing_folder
 
 ADAPTER, MODEL, RESULT = "adapter", "model", "result.json"
-
-
-@contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; it takes the place of `path` when the block ends well."""
-    name = uuid.uuid4().hex[:8]
-    beside, before = path.with_name(f".{path.name}.{name}.tmp"), path.with_name(f".{path.name}.{name}.old")
-    try:
-        beside.mkdir(parents=True)
-        yield beside
-        if path.exists():
-            path.rename(before)
-        beside.rename(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}).") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(before, ignore_errors=True)
 
 
 def save_trained(network: nn.Module, tokenizer: Any, output_dir: Path) -> int:

@@ -49,6 +49,7 @@ def test_a_good_run_has_no_problems(tiny_spec: Make) -> None:
         ({"doc_stride": 64}, "doc_stride is 64; it must be less than max_seq_length 64"),
         ({"model_name_or_path": "./no-such-model"}, "model_name_or_path is './no-such-model'; there is no such folder"),
         ({"train_file": "no-such.json"}, "train_file is 'no-such.json'; there is no such file"),
+        ({"train_file": "no-such.parquet"}, "train_file is 'no-such.parquet'; there is no such file"),
         ({"teacher_name_or_path": "/no/teacher"}, "teacher_name_or_path is '/no/teacher'; there is no such folder"),
         (
             {"pruning_method": "topK", "attention_block_rows": 5},

@@ -1,0 +1,106 @@
+"""Physically smaller models: heads and neurons cut out of the linears of every layer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from splora import anatomy
+from splora.errors import InputError
+from splora.posttraining.plan import Plan
+
+
+def cut(model: nn.Module, plan: Plan) -> nn.Module:
+    """A new model of the same task that has only the heads and neurons of `plan`; `model` stays as it is.
+
+    Weights and biases of `attention_output` and `ffn_out` are always copies, as rescaling changes them in place; other
+    parameters from which nothing is cut, and buffers, are shared with `model`. Data type, device, attention
+    implementation, training mode and `requires_grad` are those of `model`; hooks are not taken along.
+
+    Args:
+        model: a bare task model of transformers, dense or already cut; of one of the classes of `pruned_modeling`.
+        plan: numbers of heads and neurons that stay, counted in `model` as it is.
+
+    Returns:
+        A model of the class of the same name in `pruned_modeling`, whose configuration holds each layer's sizes.
+
+    Raises:
+        InputError: the model is none that can be cut, or the plan does not fit it.
+    """
+    from splora.export.pruned_modeling import CLASSES
+
+    name = type(model).__name__
+    if name not in CLASSES:
+        raise InputError(f"{name} cannot be cut; models that can are {', '.join(CLASSES)}.")
+    _check(plan, Plan.dense(model))
+    config = _smaller_config(model.config, plan)
+    with torch.device("meta"):
+        smaller: Any = CLASSES[name](config)
+
+    places, size = anatomy.encoder_linears(model), anatomy.head_size(config)
+    # Weights may be tied: each name is filled, and equal tensors stay one tensor.
+    for path, parameter in model.named_parameters(remove_duplicate=False):
+        module, _, leaf = path.rpartition(".")
+        place = places.get(module)
+        kept = parameter if place is None else _cut(parameter, leaf, place, plan, size)
+        setattr(smaller.get_submodule(module), leaf, kept)
+    for path, buffer in model.named_buffers(remove_duplicate=False):
+        module, _, leaf = path.rpartition(".")
+        setattr(smaller.get_submodule(module), leaf, buffer)
+    if getattr(model, "generation_config", None) is not None:
+        smaller.generation_config = copy.deepcopy(model.generation_config)
+    result: nn.Module = smaller.train(model.training)
+    return result
+
+
+def _cut(parameter: nn.Parameter, leaf: str, place: anatomy.Place, plan: Plan, head_size: int) -> nn.Parameter:
+    """What stays of a weight (out, in) or bias (out) of the linear layer at `place`."""
+    dim = 1 if place.role in ("attention_output", "ffn_out") else 0
+    if dim == 1 and leaf == "bias":
+        return _new(parameter.detach().clone(), parameter)
+    if place.in_attention:
+        heads = torch.tensor(plan.heads[place.layer], dtype=torch.long)
+        kept = (heads[:, None] * head_size + torch.arange(head_size)).flatten()
+    else:
+        kept = torch.tensor(plan.neurons[place.layer], dtype=torch.long)
+    if dim == 0 and len(kept) == len(parameter):
+        return parameter
+    return _new(parameter.detach().index_select(dim, kept.to(parameter.device)), parameter)
+
+
+def _new(data: Tensor, like: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(data, requires_grad=like.requires_grad)
+
+
+def _smaller_config(config: Any, plan: Plan) -> Any:
+    """A copy of the configuration with the plan's sizes by layer; the global sizes stay those of the dense model."""
+    heads, neurons = anatomy.family_of(config).sizes
+    config = copy.deepcopy(config)
+    config.per_layer_config = {
+        layer: {heads: kept_heads, neurons: kept_neurons}
+        for layer, (kept_heads, kept_neurons) in enumerate(zip(plan.head_counts, plan.neuron_counts, strict=True))
+    }
+    return config
+
+
+def _check(plan: Plan, dense: Plan) -> None:
+    problems = []
+    for part, kept, of in (("heads", plan.heads, dense.heads), ("neurons", plan.neurons, dense.neurons)):
+        if len(kept) != len(of):
+            problems.append(f"the plan has {part} of {len(kept)} layers; the model has {len(of)} layers.")
+            continue
+        problems += [
+            f"the plan's {part} of layer {layer} are not ascending numbers from 0 to {len(every) - 1}: {_shown(stays)}."
+            for layer, (stays, every) in enumerate(zip(kept, of, strict=True))
+            if list(stays) != sorted(set(stays) & set(every))
+        ]
+    if problems:
+        raise InputError(problems)
+
+
+def _shown(numbers: Sequence[int], most: int = 8) -> str:
+    return ", ".join(map(str, numbers[:most])) + (", …" if len(numbers) > most else "")

@@ -1,0 +1,75 @@
+"""A pruned model on disk: a folder that this program and, where it is not installed, stock transformers load.
+
+It holds `config.json` (the stock configuration with `per_layer_config`), `model.safetensors`, the tokenizer, and
+`pruned_modeling.py`, to which the configuration's `auto_map` points.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from splora.errors import InputError
+from splora.files import replacing_folder
+
+CONFIG = "config.json"
+
+
+def save_pruned(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
+    """Write a model that `cut` or `load_pruned` gave, and its tokenizer (or None), in place of `folder`.
+
+    A folder that is there is replaced as a whole, once all is written.
+
+    Raises:
+        InputError: the folder holds something else than a model, or cannot be written to.
+    """
+    target = Path(folder).expanduser().resolve()
+    if target.exists() and not (target / CONFIG).is_file() and not (target.is_dir() and not any(target.iterdir())):
+        raise InputError(f"{folder}: holds no model and is not empty, so it is not replaced; pass another folder.")
+    network: Any = model
+    with replacing_folder(target) as beside:
+        network.save_pretrained(str(beside))
+        if tokenizer is not None:
+            tokenizer.save_pretrained(str(beside))
+
+
+def load_pruned(path: str | Path, **options: Any) -> nn.Module:
+    """The model of a folder, in evaluation mode: a pruned one, or any plain one of transformers.
+
+    No code of the folder is run. Only weights of the smaller sizes are allocated.
+
+    Args:
+        path: a folder as `save_pruned` or `save_pretrained` leaves it.
+        options: passed to `from_pretrained`, e.g. `dtype`, `attn_implementation`, `device_map`.
+
+    Raises:
+        InputError: there is no such folder, no model in it, or one that cannot be read.
+    """
+    import transformers
+    from safetensors import SafetensorError
+
+    from splora.export.pruned_modeling import CLASSES
+
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"{path}: there is no such folder.")
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{path}: this folder holds no model; it has no {CONFIG}.")
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder)
+        name = (config.architectures or ["none"])[0]
+        found = CLASSES.get(name) if config.is_heterogeneous else getattr(transformers, name, None)
+        if found is not None:
+            model: nn.Module = found.from_pretrained(folder, **options)
+            return model.eval()
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{path}: the model cannot be read ({_first_line(error)}).") from error
+    known = f"pruned ones are {', '.join(CLASSES)}" if config.is_heterogeneous else f"see 'architectures' in {CONFIG}"
+    raise InputError(f"{path}: a model of the class {name!r} is not known; {known}.")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

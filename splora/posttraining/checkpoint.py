@@ -1,0 +1,186 @@
+"""Loads the fine-tuned model that a post-training method starts from, and refuses what is none."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from splora import anatomy
+from splora.errors import InputError
+from splora.posttraining.pickled_weights import check_pickle, not_only_weights, pickles
+from splora.tasks import hub
+from splora.tasks.glue_tasks import TASKS
+from splora.tasks.sources import QA_TASKS, canonical_task
+
+#: What a question-answering head gives for each token: that an answer starts there, and that it ends there.
+SPANS = ("start", "end")
+#: Bytes at whose multiples torch allocates tensors on the CPU.
+ALIGNMENT = 64
+_AUTO_MODELS = {True: "AutoModelForQuestionAnswering", False: "AutoModelForSequenceClassification"}
+
+
+def load_checkpoint(
+    name: str, task: str, num_labels: int | None = None, cache_dir: str | None = None, **options: Any
+) -> nn.Module:
+    """A model fine-tuned for a task: in fp32, whatever it is stored in, and in evaluation mode.
+
+    Args:
+        name: a folder with `config.json` and `model.safetensors` or `pytorch_model.bin` (of which only weights are
+            read), one of `splora.export` whose layers differ in size, or a hub name.
+        task: its name in any spelling.
+        num_labels: outputs of the task head; None: as many as the task has labels, 1 for a score, 2 for
+            question answering.
+        cache_dir: folder of downloads.
+        options: for `from_pretrained`, e.g. `attn_implementation`.
+
+    Raises:
+        InputError: there is no such model; its family is not supported; it has no head for the task, or one with
+            another number of labels; weights are missing, of other shapes than the configuration says, not finite, or
+            cannot be read without running code.
+    """
+    task = canonical_task(task)
+    if name == hub.EMBEDDED:
+        raise InputError(f"{name}: has no head for {task}; pass the folder of a model that is fine-tuned on it.")
+    _check_family(name)
+    with _silence():
+        config = hub.load_config(name, cache_dir)
+        family = _family(name, config)
+        _check_labels(name, config, task, num_labels)
+        for path in pickles(name):
+            check_pickle(path)
+        try:
+            model, report = hub.load_model(
+                _class(name, config, task),
+                name,
+                config=config,
+                dtype=torch.float32,
+                cache_dir=cache_dir,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, with the shapes
+                **options,
+            )
+        except pickle.UnpicklingError as error:
+            raise InputError(not_only_weights(name, error)) from None
+    _check_complete(name, report, family, task, config)
+    _check_finite(name, model)
+    _align(model)
+    network: nn.Module = model.eval()
+    return network
+
+
+def _check_family(name: str) -> None:
+    """Refuse a folder of another family before a configuration is made of it, which transformers may not know."""
+    path = Path(name).expanduser() / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # said by `hub.load_config`
+    if isinstance(content, dict):
+        _family(name, SimpleNamespace(model_type=content.get("model_type")))
+
+
+def _family(name: str, config: Any) -> anatomy.Family:
+    try:
+        return anatomy.family_of(config)
+    except InputError as error:
+        raise InputError(f"{name}: {problem}" for problem in error.problems) from None
+
+
+def _class(name: str, config: Any, task: str) -> Any:
+    """What has the `from_pretrained` of the checkpoint: an auto class, or that of a pruned model."""
+    import transformers
+
+    auto_model = _AUTO_MODELS[task in QA_TASKS]
+    if not getattr(config, "is_heterogeneous", False):
+        return getattr(transformers, auto_model)
+    from splora.export.pruned_modeling import CLASSES
+
+    architecture = (config.architectures or ["none"])[0]
+    if architecture not in CLASSES or not architecture.endswith(auto_model.removeprefix("AutoModel")):
+        raise InputError(f"{name}: has no head for {task}; this pruned model is a {architecture}.")
+    return CLASSES[architecture]
+
+
+def _check_labels(name: str, config: Any, task: str, num_labels: int | None) -> None:
+    names = SPANS if task in QA_TASKS else TASKS[task].labels
+    wanted, found = num_labels or len(names) or 1, int(config.num_labels)
+    if found != wanted:
+        shown = f" ({', '.join(names)})" if len(names) == wanted else ""
+        told = "a score, thus 1 output" if not names and num_labels is None else f"{wanted}{shown}"
+        raise InputError(f"{name}: this checkpoint has {_count(found, 'label')}; {task} needs {told}.")
+
+
+def _check_complete(name: str, report: Mapping[str, Any], family: anatomy.Family, task: str, config: Any) -> None:
+    """Refuse a model of which `from_pretrained` made a part anew, or left a layer out."""
+    missing, head = sorted(report["missing_keys"]), set(family.heads)
+    elsewhere = [key for key in missing if not head & set(key.split("."))]
+    kind = (config.architectures or [None])[0]
+    if elsewhere:
+        raise InputError(
+            f"{name}: {_count(len(elsewhere), 'weight')} of the encoder cannot be found, such as {elsewhere[0]}; "
+            f"the checkpoint is incomplete, or its weights have other names than those of a {config.model_type} model."
+        )
+    if missing:
+        own = f" (its architecture is {kind})" if kind else ""
+        raise InputError(
+            f"{name}: has no head for {task}: {' and '.join(missing[:2])} cannot be found{own}; "
+            f"pass a checkpoint that is fine-tuned on {task}."
+        )
+    if report["mismatched_keys"]:
+        key, stored, made = min(report["mismatched_keys"])
+        raise InputError(f"{name}: {key} is {_shape(stored)} in the checkpoint, but {_shape(made)} by config.json.")
+    extra = sorted(key for key in report["unexpected_keys"] if key.startswith(f"{family.layers}."))
+    if extra:
+        raise InputError(
+            f"{name}: {_count(len(extra), 'weight')} of its layers have no place by config.json, such as {extra[0]}."
+        )
+
+
+def _check_finite(name: str, model: nn.Module) -> None:
+    for key, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            damaged = int((~torch.isfinite(tensor)).sum())
+            raise InputError(f"{name}: {key} holds NaN or infinite values ({damaged:,} of {tensor.numel():,}).")
+
+
+def _align(model: nn.Module) -> None:
+    """Move weights from a file's memory map to where a new tensor would be.
+
+    At other addresses kernels add in another order: the same weights stored in fp32 and fp16, or saved once more, would
+    give results that differ in their last bits.
+    """
+    for parameter in model.parameters():
+        if parameter.data_ptr() % ALIGNMENT:
+            parameter.data = parameter.data.clone()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep transformers' load reports and progress bars from the user: what matters of them is said in a sentence."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _shape(size: Iterable[int]) -> str:
+    return "×".join(map(str, size))

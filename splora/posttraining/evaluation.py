@@ -1,0 +1,92 @@
+"""What a model scores on a task, and how far its predictions are from another model's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from splora.posttraining.calibration import by_length, to_device
+from splora.posttraining.precision import Precision
+from splora.tasks.data_module import TaskDataModule
+from splora.tasks.features import Collator
+
+#: Names under which the task heads return logits.
+LOGITS = ("logits", "start_logits", "end_logits")
+#: Fills up logits of shorter windows: no token there is ever an answer.
+FILL = -1e9
+FP32 = Precision("fp32")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits of a complete evaluation split by name, float32 (rows, …), and the task's scores in percent."""
+
+    logits: dict[str, npt.NDArray[np.float32]]
+    metrics: dict[str, float]
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    data: TaskDataModule,
+    precision: Precision = FP32,
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Evaluate a model on the data module's evaluation split.
+
+    Args:
+        model: a task model in evaluation mode.
+        precision: what forward passes compute in.
+        progress: called with batches done and batches in all.
+    """
+    features = data.features("eval")
+    device = next(model.parameters()).device
+    collator = Collator(features, int(data.tokenizer.pad_token_id or 0), data.width, width_multiple=1)
+    batches = by_length(np.arange(len(features), dtype=np.int64), features.lengths)
+    found: dict[str, npt.NDArray[np.float32]] = {}
+    for number, rows in enumerate(batches):
+        batch = to_device(collator(rows.tolist()), device)
+        for name in ("index", "labels", "start_positions", "end_positions"):
+            batch.pop(name, None)
+        with precision.forward(device):
+            outputs = model(**batch)
+        for name in LOGITS:
+            if name in outputs:
+                # Longest rows come first: the first batch is as wide as any.
+                _put(found, name, outputs[name], rows, len(features))
+        if progress is not None:
+            progress(number + 1, len(batches))
+    return Predictions(found, dict(data.evaluate(dict(found)).metrics))
+
+
+def divergence(dense: Predictions, pruned: Predictions) -> float:
+    """Mean Kullback–Leibler divergence KL(dense ‖ pruned) of predicted distributions, in nats per row.
+
+    Start and end positions count as two predictions, averaged. Of a regression, half the mean squared difference: the
+    divergence of normal distributions of unit variance.
+    """
+    values = [_divergence(dense.logits[name], pruned.logits[name]) for name in dense.logits]
+    return float(np.mean(values))
+
+
+def _divergence(dense: npt.NDArray[np.float32], pruned: npt.NDArray[np.float32]) -> float:
+    if dense.shape[1] == 1:
+        return float(0.5 * np.square(dense.astype(np.float64) - pruned).mean())
+    from_dense = torch.from_numpy(dense).double().log_softmax(1)
+    from_pruned = torch.from_numpy(pruned).double().log_softmax(1)
+    terms: Tensor = from_dense.exp() * (from_dense - from_pruned)
+    return float(terms.sum(1).mean())
+
+
+def _put(
+    found: dict[str, npt.NDArray[np.float32]], name: str, logits: Tensor, rows: npt.NDArray[np.int64], count: int
+) -> None:
+    values = logits.float().cpu().numpy()
+    if name not in found:
+        found[name] = np.full((count, values.shape[1]), FILL, np.float32)
+    found[name][rows, : values.shape[1]] = values

@@ -1,0 +1,143 @@
+"""Retraining-free pruning of a fine-tuned model: mask search, rearrangement, rescaling (Kwon et al. 2022)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from splora import anatomy
+from splora.errors import InputError
+from splora.export.cut import cut
+from splora.posttraining.calibration import Calibration
+from splora.posttraining.fisher_gradients import GradientRows, mask_gradients
+from splora.posttraining.plan import Plan
+from splora.posttraining.precision import Precision
+from splora.posttraining.rearrange import rearrange
+from splora.posttraining.rescale import rescale
+from splora.posttraining.stages import Report, Stage, silent
+from splora.posttraining.states import Storage
+
+#: From importances of heads and of neurons, by layer, and a fraction of the dense cost, to a plan within that budget.
+Search = Callable[[Sequence[Tensor], Sequence[Tensor], float], Plan]
+
+
+@dataclass(frozen=True)
+class FisherOptions:
+    """Choices of the method.
+
+    Attributes:
+        per_sample: gradients of every sample's own loss; else of mini-batches of calibration as they are drawn.
+        damping: of the least squares of rescaling.
+        storage: where rescaling keeps hidden states.
+    """
+
+    per_sample: bool = True
+    damping: float = 1.0
+    storage: Storage = "fp32"
+
+
+def prune_fisher(
+    model: nn.Module,
+    calibration: Calibration,
+    search: Search,
+    fraction: float,
+    options: FisherOptions,
+    *,
+    first_token_only: bool,
+    precision: Precision,
+    report: Report = silent,
+) -> Iterator[Stage]:
+    """Yield the model after `search`, `rearrange` and `rescale`; `model` itself stays as it is.
+
+    Args:
+        model: a fine-tuned task model in evaluation mode.
+        calibration: training examples with labels.
+        search: finds the plan of a budget.
+        fraction: of the dense model's cost that the pruned one may have; the teacher of rescaling has its square root.
+        options: see there.
+        first_token_only: whether the task head reads the first token alone.
+        precision: what forward passes and products compute in.
+        report: told of progress.
+
+    Raises:
+        InputError: the loss or an importance is not a finite number, or no plan is within the budget.
+    """
+    begin = time.perf_counter()
+    batches = _reported(calibration, report)
+    gradients = mask_gradients(model, batches, options.per_sample, precision)
+    heads = [rows.importance() for rows in gradients.heads]
+    neurons = [rows.importance() for rows in gradients.neurons]
+    _check(heads, neurons)
+    found = search(heads, neurons, fraction)
+    teacher_plan = search(heads, neurons, fraction**0.5)
+    yield _stage("search", model, found, begin, {"samples": calibration.samples})
+
+    begin = time.perf_counter()
+    dense = Plan.dense(model)
+    masks = found.masks(dense)
+    arranged: dict[str, list[Tensor]] = {}
+    for part, by_layer in (("heads", gradients.heads), ("neurons", gradients.neurons)):
+        arranged[part] = []
+        for number, rows in enumerate(by_layer):
+            report("rearrange", f"layer {number} {part}", number / len(by_layer))
+            arranged[part].append(_rearranged(rows, masks[f"layer.{number}.{part}"], precision))
+    del gradients
+    plan = Plan.from_masks(arranged["heads"], arranged["neurons"])
+    report("rearrange", "", 1.0)
+    yield _stage("rearrange", model, plan, begin, {})
+
+    begin = time.perf_counter()
+    smaller, teacher = cut(model, plan), cut(model, teacher_plan)
+    inputs = [{name: batch[name] for name in batch if not _is_label(name)} for batch in calibration]
+    sublayers = 2 * len(anatomy.layers(model))
+    done = rescale(
+        smaller,
+        teacher,
+        inputs,
+        first_token_only=first_token_only,
+        damping=options.damping,
+        storage=options.storage,
+        precision=precision,
+        progress=lambda name, number: report("rescale", name, number / sublayers),
+    )
+    report("rescale", "", 1.0)
+    seconds = time.perf_counter() - begin
+    notes = {"skipped": done.skipped, "hidden_state_bytes": done.state_bytes}
+    yield Stage("rescale", smaller, plan, seconds, notes)
+
+
+def _stage(name: str, model: nn.Module, plan: Plan, begin: float, notes: dict[str, int]) -> Stage:
+    seconds = time.perf_counter() - begin
+    return Stage(name, cut(model, plan), plan, seconds, dict(notes))
+
+
+def _rearranged(rows: GradientRows, kept: Tensor, precision: Precision) -> Tensor:
+    if bool(kept.all()) or not bool(kept.any()):
+        return kept
+    with precision.products():
+        return rearrange(rows.gram(), kept)
+
+
+def _check(heads: Sequence[Tensor], neurons: Sequence[Tensor]) -> None:
+    problems = [
+        f"The gradients of layer {number}'s {part} are not finite numbers; the model's weights or its data are broken."
+        for part, layers in (("heads", heads), ("neurons", neurons))
+        for number, importance in enumerate(layers)
+        if not bool(importance.isfinite().all())
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def _reported(calibration: Calibration, report: Report) -> Iterator[dict[str, Tensor]]:
+    for number, batch in enumerate(calibration):
+        report("search", f"gradients, batch {number + 1} of {len(calibration)}", number / len(calibration))
+        yield batch
+    report("search", "", 1.0)
+
+
+def _is_label(name: str) -> bool:
+    return name in ("labels", "start_positions", "end_positions")

@@ -1,0 +1,168 @@
+"""Gradients of the loss by head and neuron masks, and the Fisher information they make (Kwon et al. 2022, section 3.2).
+
+A mask that scales what meets an output projection has the gradient ⟨x, ∂L/∂x⟩, summed over the tokens and channels that
+it scales: no mask has to be multiplied in, and frozen weights get no gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from splora import anatomy
+from splora.errors import InputError
+from splora.posttraining.calibration import to_device
+from splora.posttraining.precision import Precision
+
+FP32 = Precision("fp32")
+
+
+class GradientRows:
+    """Gradients of one layer's masks, one row per sample, and their Gram matrix.
+
+    At most as many rows are kept as there are masks: then they are folded into the Gram matrix, (masks, masks), so
+    that memory does not grow with the number of samples.
+    """
+
+    def __init__(self, masks: int) -> None:
+        self.masks = masks
+        self.samples = 0
+        self._rows: list[Tensor] = []
+        self._held = 0
+        self._gram: Tensor | None = None
+
+    def add(self, rows: Tensor) -> None:
+        """Add rows, float (samples, masks)."""
+        self.samples += len(rows)
+        self._rows.append(rows)
+        self._held += len(rows)
+        if self._held > max(self.masks, 1):
+            self._gram = self.gram()
+            self._rows, self._held = [], 0
+
+    def gram(self) -> Tensor:
+        """Σ g gᵀ over all rows: the unnormalized Fisher information, float32 (masks, masks)."""
+        if not self._rows:
+            return torch.zeros(self.masks, self.masks) if self._gram is None else self._gram
+        rows = torch.cat(self._rows)
+        return rows.T @ rows if self._gram is None else self._gram.addmm_(rows.T, rows)
+
+    def importance(self) -> Tensor:
+        """The diagonal of `gram`, float64 (masks,)."""
+        total = torch.zeros(self.masks, dtype=torch.float64)
+        if self._gram is not None:
+            total += self._gram.diagonal().double().cpu()
+        for rows in self._rows:
+            total += rows.double().square().sum(0).cpu()
+        return total
+
+
+@dataclass(frozen=True)
+class MaskGradients:
+    """Gradient rows of heads and of neurons, by layer."""
+
+    heads: tuple[GradientRows, ...]
+    neurons: tuple[GradientRows, ...]
+
+
+def mask_gradients(
+    model: nn.Module,
+    batches: Iterable[dict[str, Tensor]],
+    per_sample: bool = True,
+    precision: Precision = FP32,
+) -> MaskGradients:
+    """One backward pass over the batches.
+
+    Args:
+        model: a task model that returns its mean loss over a batch; in evaluation mode, so that nothing is random.
+        batches: model arguments with labels; every row is one sample.
+        per_sample: a row of gradients per sample, of that sample's own loss; else one per mini-batch, of its mean loss.
+        precision: what forward passes compute in.
+
+    Raises:
+        InputError: the loss is not a finite number.
+    """
+    layers = anatomy.layers(model)
+    found = MaskGradients(
+        tuple(GradientRows(layer.heads) for layer in layers), tuple(GradientRows(layer.neurons) for layer in layers)
+    )
+    device = next(model.parameters()).device
+    with _frozen(model), _explicit_attention(model, device), _watched(layers, found, per_sample):
+        for number, batch in enumerate(batches):
+            batch = to_device(batch, device)
+            with precision.forward(device):
+                loss = model(**batch).loss
+            if not bool(torch.isfinite(loss)):
+                raise InputError(
+                    f"The loss of calibration batch {number + 1} is {float(loss)}; the model or its data are broken."
+                )
+            # The library averages over the batch: times its size, each sample contributes its own gradient.
+            (loss * len(batch["input_ids"]) if per_sample else loss).backward()
+    return found
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Let no weight ask for a gradient."""
+    before = [(weight, weight.requires_grad) for weight in model.parameters()]
+    try:
+        model.requires_grad_(False)
+        yield
+    finally:
+        for weight, wanted in before:
+            weight.requires_grad_(wanted)
+
+
+@contextmanager
+def _explicit_attention(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """On a CPU, let attention be plain matrix products: the fused kernel's backward pass is slower."""
+    changeable: Any = model if device.type == "cpu" and hasattr(model, "set_attn_implementation") else None
+    before = changeable.config._attn_implementation if changeable is not None else None
+    try:
+        if changeable is not None:
+            changeable.set_attn_implementation("eager")
+        yield
+    finally:
+        if changeable is not None:
+            changeable.set_attn_implementation(before)
+
+
+@contextmanager
+def _watched(layers: list[anatomy.Layer], found: MaskGradients, per_sample: bool) -> Iterator[None]:
+    """Collect ⟨x, ∂L/∂x⟩ at both output projections of every layer."""
+    handles = []
+    try:
+        for number, layer in enumerate(layers):
+            for role, rows, size in (
+                ("attention_output", found.heads[number], layer.head_size),
+                ("ffn_out", found.neurons[number], 1),
+            ):
+                if rows.masks:
+                    watch = partial(_watch, rows, size, per_sample)
+                    handles.append(layer.linears[role].register_forward_pre_hook(watch))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _watch(
+    rows: GradientRows, size: int, per_sample: bool, _: nn.Module, arguments: tuple[Tensor, ...]
+) -> tuple[Tensor]:
+    (x,) = arguments
+    # The first projection of all is where gradients end: below it nothing asks for any.
+    x = x if x.requires_grad else x.detach().requires_grad_()
+
+    def collect(gradient: Tensor) -> None:
+        products = (x.detach() * gradient).float().sum(1)
+        by_mask = products.unflatten(-1, (rows.masks, size)).sum(-1)
+        rows.add(by_mask if per_sample else by_mask.sum(0, keepdim=True))
+
+    x.register_hook(collect)
+    return (x,)

@@ -1,0 +1,152 @@
+"""What a person asks of `splora prune`, whatever the method, and what can be found wrong with it beforehand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from splora.errors import InputError
+from splora.posttraining.budget import Budget
+
+#: The file that marks a finished pruning.
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class PruneRequest:
+    """One pruning.
+
+    Attributes:
+        method: `fisher` or `stat`.
+        model: folder or hub name of the fine-tuned checkpoint.
+        task: by the program's own name.
+        data: folder with the task's data, or None for the hub.
+        budget: what the result may cost.
+        output: folder of the result.
+        samples: training examples to calibrate with.
+        seed: of the draw of samples.
+        tokens: sequence length that MACs are counted at; None: the samples' average.
+        max_seq_length: tokens per example at most; None: 384 for questions, 128 else.
+        doc_stride: tokens that neighbouring windows of a long context share.
+        precision: auto, fp32 or bf16.
+        device: `cpu`, `cuda`, `cuda:1`, or `auto`.
+        threads: processor threads; None: torch's choice.
+        tables: files of the attention's and the feed-forward part's latencies, for a latency budget.
+        latency_batch_size: sequences per batch when latency is measured.
+        latency_tokens: tokens per sequence then; None: `max_seq_length`.
+        columns: names of the data's columns, where they are not recognized.
+        force: replace the result of another request.
+        summary: text file that gets one line; None: none.
+        choices: of the method, by name.
+    """
+
+    method: str
+    model: str
+    task: str
+    data: str | None
+    budget: Budget
+    output: Path
+    samples: int = 2048
+    seed: int = 0
+    tokens: int | None = None
+    max_seq_length: int | None = None
+    doc_stride: int = 128
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    tables: tuple[str, str] | None = None
+    latency_batch_size: int | None = None
+    latency_tokens: int | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    force: bool = False
+    summary: Path | None = None
+    choices: dict[str, Any] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the result, as JSON values."""
+        return {
+            "method": self.method,
+            "model": self.model,
+            "task": self.task,
+            "data": self.data,
+            "budget": f"{self.budget.metric}={self.budget.fraction:g}",
+            "samples": self.samples,
+            "seed": self.seed,
+            "tokens": self.tokens,
+            "max_seq_length": self.max_seq_length,
+            "doc_stride": self.doc_stride,
+            "precision": self.precision,
+            "device": self.device,
+            "tables": list(self.tables) if self.tables else None,
+            "columns": self.columns,
+            **self.choices,
+        }
+
+    def check(self) -> None:
+        """Find what is wrong with the request itself; loads no model and no data.
+
+        Raises:
+            InputError: one sentence for each finding.
+        """
+        problems = [
+            f"{option} is {value}; it must be {least} or larger."
+            for option, value, least in (
+                ("--num_samples", self.samples, 1),
+                ("--seed", self.seed, 0),
+                ("--seq_len", self.tokens, 1),
+                ("--max_seq_length", self.max_seq_length, 8),
+                ("--threads", self.threads, 1),
+                ("--latency_batch_size", self.latency_batch_size, 1),
+                ("--latency_seq_len", self.latency_tokens, 1),
+            )
+            if value is not None and value < least
+        ]
+        if self.budget.metric == "latency" and self.tables is None:
+            problems.append(
+                "A latency budget needs measured tables: give --mha_lut and --ffn_lut; "
+                "scripts/generate_lut.py measures them."
+            )
+        for check in (self._check_output, self._check_device, self._check_precision):
+            try:
+                check()
+            except InputError as error:
+                problems += error.problems
+        if problems:
+            raise InputError(problems)
+
+    def _check_output(self) -> None:
+        """Never replace what another request, or something else, has left."""
+        if not self.output.exists():
+            return
+        if not self.output.is_dir():
+            raise InputError(f"--output_dir: {self.output} is a file; give a folder.")
+        if not any(self.output.iterdir()):
+            return
+        try:
+            before = json.loads((self.output / RESULT).read_text(encoding="utf-8"))["settings"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"--output_dir: {self.output} holds other files; give a new or empty folder.") from None
+        differing = [name for name, value in self.settings().items() if before.get(name) != value]
+        if differing and not self.force:
+            name = differing[0]
+            raise InputError(
+                f"--output_dir: {self.output} holds another result ({name} {before.get(name)!r}, here "
+                f"{self.settings()[name]!r}); give another folder, or --force to replace it."
+            )
+
+    def _check_device(self) -> None:
+        import torch
+
+        try:
+            device = torch.device("cpu" if self.device == "auto" else self.device)
+        except RuntimeError:
+            raise InputError(f"--device is {self.device!r}; it reads auto, cpu, cuda or cuda:1.") from None
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise InputError(f"--device is {self.device!r}; torch sees {torch.cuda.device_count()} such devices here.")
+
+    def _check_precision(self) -> None:
+        from splora.posttraining.precision import Precision
+
+        Precision.parse(self.precision)

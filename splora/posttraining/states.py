@@ -1,0 +1,71 @@
+"""Hidden states of all calibration batches at one depth of a model: all that is held between two layers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from splora.errors import InputError
+from splora.posttraining.calibration import to_device
+from splora.posttraining.sublayers import embedded
+
+#: Where hidden states are kept: in memory as fp32 or as bf16, or in files of a temporary folder.
+Storage = Literal["fp32", "bf16", "disk"]
+STORAGES: tuple[Storage, ...] = ("fp32", "bf16", "disk")
+
+
+class States:
+    """One (batch, tokens, hidden) tensor per batch, read and replaced in turn.
+
+    Args:
+        model: whose embeddings fill the states at first.
+        batches: model arguments.
+        storage: see `Storage`; files are mapped into memory, so that the system decides how much of them it holds.
+
+    Raises:
+        InputError: the temporary folder cannot hold the files.
+    """
+
+    def __init__(self, model: nn.Module, batches: Sequence[dict[str, Tensor]], storage: Storage = "fp32") -> None:
+        self._dtype = torch.bfloat16 if storage == "bf16" else torch.float32
+        self._device = next(model.parameters()).device
+        # Removed with this object.
+        self._folder = tempfile.TemporaryDirectory(prefix="splora-states-") if storage == "disk" else None
+        self._held: list[Tensor] = []
+        for number, batch in enumerate(batches):
+            hidden = embedded(model, to_device(batch, self._device)).to(self._dtype)
+            self._held.append(hidden if self._folder is None else self._mapped(number, hidden))
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return self._held[number].to(self._device, torch.float32)
+
+    def __setitem__(self, number: int, hidden: Tensor) -> None:
+        if self._folder is None:
+            self._held[number] = hidden.to(self._dtype)
+        else:
+            self._held[number].copy_(hidden)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held, in memory or on disk."""
+        return sum(hidden.nbytes for hidden in self._held)
+
+    def _mapped(self, number: int, hidden: Tensor) -> Tensor:
+        assert self._folder is not None
+        path = Path(self._folder.name) / str(number)
+        try:
+            mapped = torch.from_file(str(path), shared=True, size=hidden.numel(), dtype=self._dtype).view(hidden.shape)
+            mapped.copy_(hidden)
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"{path.parent}: hidden states cannot be kept here ({error}); set TMPDIR, or keep them in memory."
+            ) from error
+        return mapped

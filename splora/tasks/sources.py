@@ -1,0 +1,139 @@
+"""From a task's name and a data folder to the files of its splits, and to its data module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from splora.errors import InputError, nearest
+from splora.tasks.folders import content_of, find_files, listed
+from splora.tasks.glue_tables import find_source
+from splora.tasks.glue_tasks import TASKS as GLUE_TASKS
+
+if TYPE_CHECKING:
+    from splora.tasks.data_module import TaskDataModule
+
+QA_TASKS = ("squad", "squad_v2")
+#: Every task by the name that the program uses.
+TASKS = (*QA_TASKS, *GLUE_TASKS)
+
+#: The source that is made by the program itself, as in `hub.EMBEDDED`, whose module is slow to import.
+_EMBEDDED = "embedded"
+_QUESTION_SUFFIXES = (".json", ".jsonl", ".ndjson")
+#: Version in the name of SQuAD's files, and other spellings of the tasks.
+_VERSIONS = {"squad": "1.1", "squad_v2": "2.0"}
+_SPELLINGS = {"squad1": "squad", "squadv1": "squad", "squad11": "squad", "squadv11": "squad"} | {
+    "squad2": "squad_v2",
+    "squad20": "squad_v2",
+    "squadv20": "squad_v2",
+}
+
+
+def canonical_task(name: str) -> str:
+    """The program's name of a task in any published spelling (`SST-2`, `sts-b`, `squad2`, `SQuAD 1.1`).
+
+    Raises:
+        InputError: there is no such task.
+    """
+    spellings = {_plain(task): task for task in TASKS} | _SPELLINGS
+    try:
+        return spellings[_plain(name)]
+    except KeyError:
+        raise InputError(f"task is {name!r}; allowed are {', '.join(TASKS)}{nearest(name, TASKS) or '.'}") from None
+
+
+def data_sources(data_dir: str | None, task: str, need_train: bool = True) -> tuple[str | None, str | None]:
+    """Training and evaluation data of a task in a folder, as a data module takes them.
+
+    Args:
+        data_dir: a folder of GLUE's tables (see `glue_tables.find_source`) or of SQuAD's JSON (`train.json`,
+            `dev-v1.1.json`, `validation.jsonl` and the like); None: the hub; `embedded`.
+        task: its name in any spelling.
+        need_train: whether missing training data are an error. If not, the first source is one that says so when
+            it is read.
+
+    Returns:
+        (train_file, predict_file); both None for the hub.
+
+    Raises:
+        InputError: there is no such folder, a split is missing in it, or more than one file could be meant.
+    """
+    task = canonical_task(task)
+    if data_dir is None or data_dir == _EMBEDDED:
+        return data_dir, data_dir
+    folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        finding = "is a file" if folder.exists() else "there is no such folder"
+        raise InputError(f"{data_dir}: {finding}; a folder with the data of {task} is needed.")
+    problems: list[str] = []
+    sources: dict[str, str] = {}
+    splits: tuple[Literal["train", "eval"], ...] = ("train", "eval") if need_train else ("eval",)
+    for split in splits:
+        try:
+            sources[split] = _questions(folder, task, split) if task in QA_TASKS else _tables(folder, task, split)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    if "train" not in sources and task in QA_TASKS:
+        found = find_files(folder, _stems(task, "train"), _QUESTION_SUFFIXES)
+        sources["train"] = str(found[0] if found else folder / "train.json")
+    return sources.get("train", str(folder)), sources["eval"]
+
+
+def make_data_module(
+    task: str, model: str, train_file: str | None = None, predict_file: str | None = None, **options: Any
+) -> TaskDataModule:
+    """The data module of a task.
+
+    Args:
+        task: its name in any spelling.
+        model: whose tokenizer is used: hub name, folder, or `embedded`.
+        train_file: as the data module takes it, e.g. from `data_sources`.
+        predict_file: the same for evaluation.
+        options: further arguments of the task's data module; `columns` is for GLUE's tasks only.
+
+    Raises:
+        InputError: there is no such task, or an option does not fit it.
+    """
+    task = canonical_task(task)
+    if task not in QA_TASKS:
+        from splora.tasks.glue import GlueDataModule
+
+        return GlueDataModule(model, train_file, predict_file, task=task, **options)
+    from splora.tasks.squad import SquadDataModule
+
+    if options.pop("columns", None):
+        raise InputError(f"columns are given, but {task} has none; they are for {', '.join(GLUE_TASKS)}.")
+    return SquadDataModule(
+        model, train_file, predict_file, task="squad_v2" if task == "squad_v2" else "squad", **options
+    )
+
+
+def _tables(folder: Path, task: str, split: Literal["train", "eval"]) -> str:
+    find_source(str(folder), task, split)
+    return str(folder)
+
+
+def _questions(folder: Path, task: str, split: Literal["train", "eval"]) -> str:
+    found = find_files(folder, _stems(task, split), _QUESTION_SUFFIXES)
+    if len(found) > 1:
+        names = listed(path.name for path in found)
+        raise InputError(f"{folder}: the questions of {task} are in several files ({names}); join them into one.")
+    if not found:
+        name, purpose = ("train", "to train") if split == "train" else ("dev", "to evaluate")
+        raise InputError(
+            f"{folder}: this folder has no {name}.json, {name}-v{_VERSIONS[task]}.json or {name}.jsonl; one is needed "
+            f"{purpose} {task}, and {content_of(folder)}."
+        )
+    return str(found[0])
+
+
+def _stems(task: str, split: Literal["train", "eval"]) -> str:
+    """Regular expression of a split's file names; those of the other version of SQuAD are not among them."""
+    names = "train" if split == "train" else "dev|validation|val"
+    return rf"({names})([-_]?v?{_VERSIONS[task].replace('.', '[.]?')})?"
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.lower() if character not in "-_. ")
