@@ -1,11 +1,11 @@
-"""The console commands `lightning` and `splora`: fit, validate, test and predict from YAML; count and plot."""
+"""The console commands `lightning` and `splora`: fit, validate, test and predict from YAML; count, plot and prune."""
 
 from __future__ import annotations
 
 import sys
 
 #: Commands of this project besides LightningCLI's own.
-COMMANDS = {"count": "scripts.count", "plot": "scripts.plot"}
+COMMANDS = {"count": "scripts.count", "plot": "scripts.plot", "prune": "scripts.prune"}
 
 
 def main(arguments: list[str] | None = None) -> None:

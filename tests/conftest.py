@@ -1,10 +1,18 @@
-"""Fixtures that every room's tests share."""
+"""Fixtures that every room's tests share: folders, and tiny random models of every family and task head."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+from splora import anatomy
+from splora.posttraining.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,3 +30,90 @@ def shared() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip("no real data: ../shared is not there")
     return folder
+
+
+LAYERS, HEADS, HEAD_SIZE, NEURONS = 3, 4, 6, 20
+_SIZES = {"vocab_size": 60, "max_position_embeddings": 40}
+_BERT = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 20, **_SIZES}
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "Bert": _BERT,
+    "Roberta": _BERT | {"type_vocab_size": 1},
+    "DistilBert": {"dim": 24, "n_layers": 3, "n_heads": 4, "hidden_dim": 20, **_SIZES},
+    "OPT": {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 20, **_SIZES},
+}
+Tiny = Callable[..., Any]
+Outputs = Callable[..., Tensor]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Tiny:
+    """A random model by the name of its class, e.g. `BertForQuestionAnswering`; biases and norms are random too."""
+
+    def build(name: str, **settings: Any) -> Any:
+        family, _, _ = name.partition("For")
+        config = getattr(transformers, f"{family}Config")(**_SETTINGS[family], num_labels=2, **settings)
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            model = getattr(transformers, name)(config)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(0.2 * torch.randn_like(parameter))
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def outputs() -> Outputs:
+    """Logits (start and end logits side by side) of a batch of three lengths, padded."""
+
+    def run(model: Any, **options: Any) -> Tensor:
+        pad = model.config.pad_token_id
+        ids = torch.randint(5, 60, (3, 9), generator=torch.Generator().manual_seed(3))
+        mask = torch.ones_like(ids)
+        for row, length in enumerate((9, 6, 2)):
+            ids[row, length:], mask[row, length:] = pad, 0
+        with torch.no_grad():
+            found = model(input_ids=ids, attention_mask=mask, **options)
+        return found.logits if "logits" in found else torch.stack([found.start_logits, found.end_logits], dim=-1)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def masked() -> Callable[[nn.Module, Plan], list[Any]]:
+    """Hooks on a dense model that zero what a plan leaves out, before the two output projections of each layer."""
+
+    def hook(model: nn.Module, plan: Plan) -> list[Any]:
+        masks, handles = plan.masks(Plan.dense(model)), []
+        for number, layer in enumerate(anatomy.layers(model)):
+            channels = masks[f"layer.{number}.heads"].repeat_interleave(layer.head_size).float()
+            neurons = masks[f"layer.{number}.neurons"].float()
+            for role, mask in (("attention_output", channels), ("ffn_out", neurons)):
+                multiply = lambda _, arguments, mask=mask: (arguments[0] * mask,)  # noqa: E731
+                handles.append(layer.linears[role].register_forward_pre_hook(multiply))
+        return handles
+
+    return hook
+
+
+_ALL_HEADS, _ALL_NEURONS = tuple(range(HEADS)), tuple(range(NEURONS))
+_PLANS = {
+    "mixed": Plan(((0, 2), (), (1,)), ((0, 3, 4, 19), (5,), ())),
+    "first layer without heads": Plan(((), _ALL_HEADS, (0, 3)), ((), _ALL_NEURONS, (1, 7, 18))),
+    "last layer without anything": Plan((_ALL_HEADS, (3,), ()), (_ALL_NEURONS, (0, 1, 2), ())),
+    "nothing": Plan(((),) * LAYERS, ((),) * LAYERS),
+    "everything": Plan((_ALL_HEADS,) * LAYERS, (_ALL_NEURONS,) * LAYERS),
+}
+
+
+@pytest.fixture(params=_PLANS)
+def plan(request: pytest.FixtureRequest) -> Plan:
+    """Plans with gaps, and with layers that keep none or all of their heads or neurons."""
+    return _PLANS[request.param]
+
+
+@pytest.fixture(scope="session")
+def mixed() -> Plan:
+    """A plan with gaps, with a layer without heads and one without neurons."""
+    return _PLANS["mixed"]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 #: Tokens per batch, padding included: enough for full matrix products, few enough for the activations of one batch.
 BATCH_TOKENS = 4096
+#: Model arguments that say what the answer is.
+LABELS = ("labels", "start_positions", "end_positions")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,12 @@ class Calibration:
 
     def __len__(self) -> int:
         return len(self.batches)
+
+    def grouped(self) -> Calibration:
+        """The same rows in batches of similar length."""
+        rows = np.concatenate(self.batches)
+        batches = by_length(rows, self.collator.features.lengths[rows])
+        return Calibration(self.collator, tuple(batches), self.samples, self.mean_tokens)
 
 
 def draw(data: TaskDataModule, samples: int, batch_size: int | None = None) -> Calibration:
@@ -81,11 +88,11 @@ def by_length(rows: Rows, lengths: Rows, tokens: int = BATCH_TOKENS) -> list[Row
     return batches
 
 
+def is_label(name: str) -> bool:
+    """Whether a model argument says what the answer is."""
+    return name in LABELS
+
+
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """The batch on another device."""
     return {name: values.to(device, non_blocking=True) for name, values in batch.items()}
-
-
-def kept_tokens(batches: Sequence[dict[str, Any]]) -> int:
-    """Tokens that are no padding."""
-    return sum(int(batch["attention_mask"].sum()) for batch in batches)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from splora.posttraining.calibration import by_length, to_device
+from splora.posttraining.calibration import LABELS, by_length, to_device
 from splora.posttraining.precision import Precision
 from splora.tasks.data_module import TaskDataModule
 from splora.tasks.features import Collator
@@ -51,7 +51,7 @@ def predict(
     found: dict[str, npt.NDArray[np.float32]] = {}
     for number, rows in enumerate(batches):
         batch = to_device(collator(rows.tolist()), device)
-        for name in ("index", "labels", "start_positions", "end_positions"):
+        for name in ("index", *LABELS):
             batch.pop(name, None)
         with precision.forward(device):
             outputs = model(**batch)

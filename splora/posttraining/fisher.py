@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
 from splora import anatomy
 from splora.errors import InputError
 from splora.export.cut import cut
-from splora.posttraining.calibration import Calibration
-from splora.posttraining.fisher_gradients import GradientRows, mask_gradients
+from splora.posttraining.calibration import Calibration, is_label
+from splora.posttraining.fisher_gradients import GradientRows, Labels, mask_gradients
 from splora.posttraining.plan import Plan
 from splora.posttraining.precision import Precision
 from splora.posttraining.rearrange import rearrange
@@ -29,14 +30,20 @@ class FisherOptions:
     """Choices of the method.
 
     Attributes:
-        per_sample: gradients of every sample's own loss; else of mini-batches of calibration as they are drawn.
+        gradient_batch_size: samples per gradient row, drawn at random; 0: every sample has its own row.
+        labels: gradients of the loss by the data's labels, or by labels drawn from the model's own predictions.
+        teacher: of rescaling: the model pruned to the square root of the budget, or the dense one.
         damping: of the least squares of rescaling.
         storage: where rescaling keeps hidden states.
+        seed: of drawn labels.
     """
 
-    per_sample: bool = True
+    gradient_batch_size: int = 0
+    labels: Labels = "model"
+    teacher: Literal["sqrt", "dense"] = "sqrt"
     damping: float = 1.0
     storage: Storage = "fp32"
+    seed: int = 0
 
 
 def prune_fisher(
@@ -54,7 +61,7 @@ def prune_fisher(
 
     Args:
         model: a fine-tuned task model in evaluation mode.
-        calibration: training examples with labels.
+        calibration: training examples with labels, in mini-batches if the options say so.
         search: finds the plan of a budget.
         fraction: of the dense model's cost that the pruned one may have; the teacher of rescaling has its square root.
         options: see there.
@@ -67,12 +74,14 @@ def prune_fisher(
     """
     begin = time.perf_counter()
     batches = _reported(calibration, report)
-    gradients = mask_gradients(model, batches, options.per_sample, precision)
+    gradients = mask_gradients(
+        model, batches, options.gradient_batch_size == 0, precision, options.labels, options.seed
+    )
     heads = [rows.importance() for rows in gradients.heads]
     neurons = [rows.importance() for rows in gradients.neurons]
     _check(heads, neurons)
     found = search(heads, neurons, fraction)
-    teacher_plan = search(heads, neurons, fraction**0.5)
+    teacher_plan = search(heads, neurons, fraction**0.5) if options.teacher == "sqrt" else None
     yield _stage("search", model, found, begin, {"samples": calibration.samples})
 
     begin = time.perf_counter()
@@ -90,8 +99,8 @@ def prune_fisher(
     yield _stage("rearrange", model, plan, begin, {})
 
     begin = time.perf_counter()
-    smaller, teacher = cut(model, plan), cut(model, teacher_plan)
-    inputs = [{name: batch[name] for name in batch if not _is_label(name)} for batch in calibration]
+    smaller, teacher = cut(model, plan), cut(model, teacher_plan) if teacher_plan is not None else model
+    inputs = [{name: batch[name] for name in batch if not is_label(name)} for batch in calibration.grouped()]
     sublayers = 2 * len(anatomy.layers(model))
     done = rescale(
         smaller,
@@ -137,7 +146,3 @@ def _reported(calibration: Calibration, report: Report) -> Iterator[dict[str, Te
         report("search", f"gradients, batch {number + 1} of {len(calibration)}", number / len(calibration))
         yield batch
     report("search", "", 1.0)
-
-
-def _is_label(name: str) -> bool:
-    return name in ("labels", "start_positions", "end_positions")

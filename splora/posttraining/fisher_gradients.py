@@ -10,17 +10,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splora import anatomy
 from splora.errors import InputError
-from splora.posttraining.calibration import to_device
+from splora.posttraining.calibration import LABELS, to_device
 from splora.posttraining.precision import Precision
 
 FP32 = Precision("fp32")
+Labels = Literal["data", "model"]
 
 
 class GradientRows:
@@ -76,6 +78,8 @@ def mask_gradients(
     batches: Iterable[dict[str, Tensor]],
     per_sample: bool = True,
     precision: Precision = FP32,
+    labels: Labels = "data",
+    seed: int = 0,
 ) -> MaskGradients:
     """One backward pass over the batches.
 
@@ -84,6 +88,9 @@ def mask_gradients(
         batches: model arguments with labels; every row is one sample.
         per_sample: a row of gradients per sample, of that sample's own loss; else one per mini-batch, of its mean loss.
         precision: what forward passes compute in.
+        labels: the data's own; or drawn from the model's predictions, which makes Σ g gᵀ an unbiased estimate of the
+            Fisher information itself, the curvature of the divergence from the model's predictions.
+        seed: of these draws.
 
     Raises:
         InputError: the loss is not a finite number.
@@ -93,18 +100,48 @@ def mask_gradients(
         tuple(GradientRows(layer.heads) for layer in layers), tuple(GradientRows(layer.neurons) for layer in layers)
     )
     device = next(model.parameters()).device
-    with _frozen(model), _explicit_attention(model, device), _watched(layers, found, per_sample):
+    shape, generator = _Shape(), torch.Generator().manual_seed(seed)
+    with _frozen(model), _explicit_attention(model, device), _watched(layers, found, per_sample, shape):
         for number, batch in enumerate(batches):
             batch = to_device(batch, device)
+            shape.samples = len(batch["input_ids"])
             with precision.forward(device):
-                loss = model(**batch).loss
+                loss = model(**batch).loss if labels == "data" else loss_by_own_labels(model, batch, generator)
             if not bool(torch.isfinite(loss)):
                 raise InputError(
-                    f"The loss of calibration batch {number + 1} is {float(loss)}; the model or its data are broken."
+                    f"The loss of calibration batch {number + 1} is {float(loss.detach())}; the model or its data are broken."
                 )
             # The library averages over the batch: times its size, each sample contributes its own gradient.
-            (loss * len(batch["input_ids"]) if per_sample else loss).backward()
+            (loss * shape.samples if per_sample else loss).backward()
     return found
+
+
+def loss_by_own_labels(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    """Mean loss over a batch by labels drawn from the model's own predictions (a regression: its score plus noise).
+
+    Args:
+        batch: model arguments; labels among them are not looked at.
+        generator: of the draws, on the CPU.
+    """
+    outputs = model(**{name: values for name, values in batch.items() if name not in LABELS})
+    if "logits" in outputs:
+        logits = outputs.logits.float()
+        if logits.shape[-1] > 1:
+            return F.cross_entropy(logits, _drawn(logits, generator))
+        noise = torch.randn(logits.shape, generator=generator).to(logits)
+        return F.mse_loss(logits, logits.detach() + noise) / 2
+    padding = ~batch["attention_mask"].bool()
+    positions = [outputs[name].float().masked_fill(padding, -1e9) for name in ("start_logits", "end_logits")]
+    # The mean of both, as the library's loss is.
+    return torch.stack([F.cross_entropy(logits, _drawn(logits, generator)) for logits in positions]).mean()
+
+
+def _drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """One label per row of logits (rows, labels) by their probabilities, int64 (rows,)."""
+    probabilities = logits.detach().softmax(-1).cpu()
+    if not bool(probabilities.isfinite().all()):
+        return torch.zeros(len(logits), dtype=torch.long, device=logits.device)  # the loss will not be finite, and told
+    return torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(logits.device)
 
 
 @contextmanager
@@ -133,8 +170,15 @@ def _explicit_attention(model: nn.Module, device: torch.device) -> Iterator[None
             changeable.set_attn_implementation(before)
 
 
+@dataclass
+class _Shape:
+    """Samples in the batch at hand: some models flatten samples and tokens on the way."""
+
+    samples: int = 0
+
+
 @contextmanager
-def _watched(layers: list[anatomy.Layer], found: MaskGradients, per_sample: bool) -> Iterator[None]:
+def _watched(layers: list[anatomy.Layer], found: MaskGradients, per_sample: bool, shape: _Shape) -> Iterator[None]:
     """Collect ⟨x, ∂L/∂x⟩ at both output projections of every layer."""
     handles = []
     try:
@@ -144,7 +188,7 @@ def _watched(layers: list[anatomy.Layer], found: MaskGradients, per_sample: bool
                 ("ffn_out", found.neurons[number], 1),
             ):
                 if rows.masks:
-                    watch = partial(_watch, rows, size, per_sample)
+                    watch = partial(_watch, rows, size, per_sample, shape)
                     handles.append(layer.linears[role].register_forward_pre_hook(watch))
         yield
     finally:
@@ -153,15 +197,15 @@ def _watched(layers: list[anatomy.Layer], found: MaskGradients, per_sample: bool
 
 
 def _watch(
-    rows: GradientRows, size: int, per_sample: bool, _: nn.Module, arguments: tuple[Tensor, ...]
+    rows: GradientRows, size: int, per_sample: bool, shape: _Shape, _: nn.Module, arguments: tuple[Tensor, ...]
 ) -> tuple[Tensor]:
     (x,) = arguments
     # The first projection of all is where gradients end: below it nothing asks for any.
     x = x if x.requires_grad else x.detach().requires_grad_()
 
     def collect(gradient: Tensor) -> None:
-        products = (x.detach() * gradient).float().sum(1)
-        by_mask = products.unflatten(-1, (rows.masks, size)).sum(-1)
+        products = x.detach().float() * gradient
+        by_mask = products.view(shape.samples, -1, rows.masks, size).sum((1, 3))
         rows.add(by_mask if per_sample else by_mask.sum(0, keepdim=True))
 
     x.register_hook(collect)

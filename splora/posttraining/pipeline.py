@@ -95,10 +95,9 @@ def prepare(request: PruneRequest, report: Report) -> Subject:
     device = request.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_checkpoint(request.model, request.task, data).to(device).eval()
+    model = load_checkpoint(request.model, request.task).to(device)
     report("load", "training data", 0.3)
-    per_sample = bool(request.choices.get("per_sample", True))
-    calibration = draw(data, request.samples, None if per_sample else int(request.choices.get("batch_size", 32)))
+    calibration = draw(data, request.samples, request.choices.get("gradient_batch_size") or None)
     report("load", "evaluation data", 0.7)
     data.features("eval")
     report("load", "", 1.0)
@@ -116,7 +115,7 @@ def run_method(
         subject.calibration,
         _search(subject, request, latency),
         request.budget.fraction,
-        FisherOptions(**{name: value for name, value in request.choices.items() if name != "batch_size"}),
+        FisherOptions(**request.choices, seed=request.seed),
         first_token_only=request.task not in QA_TASKS,
         precision=subject.precision,
         report=report,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -34,8 +36,10 @@ class States:
     def __init__(self, model: nn.Module, batches: Sequence[dict[str, Tensor]], storage: Storage = "fp32") -> None:
         self._dtype = torch.bfloat16 if storage == "bf16" else torch.float32
         self._device = next(model.parameters()).device
-        # Removed with this object.
-        self._folder = tempfile.TemporaryDirectory(prefix="splora-states-") if storage == "disk" else None
+        self._folder: Path | None = None
+        if storage == "disk":
+            self._folder = Path(tempfile.mkdtemp(prefix="splora-states-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._held: list[Tensor] = []
         for number, batch in enumerate(batches):
             hidden = embedded(model, to_device(batch, self._device)).to(self._dtype)
@@ -45,7 +49,8 @@ class States:
         return len(self._held)
 
     def __getitem__(self, number: int) -> Tensor:
-        return self._held[number].to(self._device, torch.float32)
+        # What is read from a file must not change when the file is written to.
+        return self._held[number].to(self._device, torch.float32, copy=self._folder is not None)
 
     def __setitem__(self, number: int, hidden: Tensor) -> None:
         if self._folder is None:
@@ -60,7 +65,7 @@ class States:
 
     def _mapped(self, number: int, hidden: Tensor) -> Tensor:
         assert self._folder is not None
-        path = Path(self._folder.name) / str(number)
+        path = self._folder / str(number)
         try:
             mapped = torch.from_file(str(path), shared=True, size=hidden.numel(), dtype=self._dtype).view(hidden.shape)
             mapped.copy_(hidden)

@@ -1,0 +1,52 @@
+"""`splora prune METHOD`: make a fine-tuned checkpoint smaller without training it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from scripts.prune_options import SAMPLES, add_fisher, add_shared, carry_out, fisher_choices, request_of
+
+
+def main(arguments: list[str]) -> None:
+    """Prune one checkpoint by the named method."""
+    parser = argparse.ArgumentParser(
+        prog="splora prune", description="Make a fine-tuned checkpoint smaller without training it."
+    )
+    methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
+    fisher = methods.add_parser("fisher", help="by Fisher information of heads and neurons (Kwon et al. 2022)")
+    _add_common(fisher, "fisher")
+    add_fisher(fisher)
+    options = parser.parse_args(arguments)
+    request = request_of(
+        options,
+        method=options.method,
+        model=options.model,
+        task=options.task,
+        data=options.data,
+        budget=options.budget,
+        output=options.output,
+        model_label=Path(options.model).name,
+        choices=fisher_choices(options),
+    )
+    carry_out(request)
+
+
+def _add_common(parser: argparse.ArgumentParser, method: str) -> None:
+    parser.add_argument(
+        "--model", required=True, metavar="PATH", help="folder or hub name of the fine-tuned checkpoint"
+    )
+    parser.add_argument("--task", required=True, help="mnli, qqp, qnli, sst2, stsb, mrpc, squad, squad_v2, …")
+    parser.add_argument("--data", metavar="DIR", help="folder of the task's data (default: the hub)")
+    parser.add_argument("--budget", required=True, metavar="mac=0.5", help="mac=F or latency=F, F between 0 and 1")
+    parser.add_argument("--output", metavar="DIR", help="default: output/MODEL/TASK/…")
+    add_shared(parser, SAMPLES[method])
+
+
+if __name__ == "__main__":
+    import sys
+
+    from splora.errors import exit_on_input_error
+
+    with exit_on_input_error():
+        main(sys.argv[1:])

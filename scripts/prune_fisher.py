@@ -1,0 +1,54 @@
+"""Retraining-free pruning by Fisher information, with the flag names of the published program (Kwon et al. 2022).
+
+python scripts/prune_fisher.py --model_name bert-base-uncased --task_name qqp --ckpt_dir PATH --constraint 0.5
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from scripts.prune_options import SAMPLES, add_fisher, add_shared, carry_out, fisher_choices, request_of
+from splora.errors import exit_on_input_error
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prune one checkpoint."""
+    parser = argparse.ArgumentParser(prog="prune_fisher.py", description="Prune a fine-tuned encoder without training.")
+    parser.add_argument(
+        "--model_name",
+        required=True,
+        metavar="NAME",
+        help="published name, e.g. bert-base-uncased; the checkpoint itself where --ckpt_dir is missing",
+    )
+    parser.add_argument(
+        "--task_name", required=True, metavar="TASK", help="mnli, qqp, qnli, sst2, stsb, mrpc, squad, squad_v2, …"
+    )
+    parser.add_argument("--ckpt_dir", metavar="DIR", help="folder of the fine-tuned checkpoint")
+    parser.add_argument("--data_dir", metavar="DIR", help="folder of the task's data (default: the hub)")
+    parser.add_argument("--constraint", type=float, required=True, help="fraction of the dense cost, between 0 and 1")
+    parser.add_argument("--metric", default="mac", help="what the constraint counts: mac (default) or latency")
+    parser.add_argument("--output_dir", metavar="DIR", help="default: output/MODEL/TASK/…")
+    parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU; the same as --device cuda:N")
+    add_shared(parser, SAMPLES["fisher"])
+    add_fisher(parser)
+    options = parser.parse_args(arguments)
+    if options.gpu is not None:
+        options.device = f"cuda:{options.gpu}"
+    with exit_on_input_error():
+        request = request_of(
+            options,
+            method="fisher",
+            model=options.ckpt_dir or options.model_name,
+            task=options.task_name,
+            data=options.data_dir,
+            budget=(options.metric, options.constraint, "--metric", "--constraint"),
+            output=options.output_dir,
+            model_label=Path(options.model_name).name,
+            choices=fisher_choices(options),
+        )
+        carry_out(request)
+
+
+if __name__ == "__main__":
+    main()

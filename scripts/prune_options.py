@@ -1,0 +1,248 @@
+"""Options that all commands that prune after training share, and the request they make. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from splora.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from splora.posttraining.request import PruneRequest
+
+#: Training examples that each method calibrates with by default, as published.
+SAMPLES = {"fisher": 2048, "stat": 512}
+
+
+def add_shared(parser: argparse.ArgumentParser, samples: int) -> None:
+    """Options of any method."""
+    parser.add_argument(
+        "--num_samples",
+        "--num-samples",
+        type=int,
+        default=samples,
+        metavar="N",
+        help=f"training examples to calibrate with (default: {samples})",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draw of these examples (default: 0)")
+    parser.add_argument(
+        "--seq_len",
+        "--seq-len",
+        type=int,
+        metavar="N",
+        help="sequence length that MACs are counted at (default: the examples' average)",
+    )
+    parser.add_argument(
+        "--max_seq_length",
+        "--max-seq-length",
+        type=int,
+        metavar="N",
+        help="tokens per example at most (default: 384 for questions, 128 else)",
+    )
+    parser.add_argument(
+        "--doc_stride",
+        "--doc-stride",
+        type=int,
+        default=128,
+        metavar="N",
+        help="tokens that windows of a long context share (default: 128)",
+    )
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="NAME=COLUMN",
+        help="where the data's columns are not recognized, e.g. label=gold; repeatable",
+    )
+    parser.add_argument("--precision", default="auto", help="auto (default: bf16 where it is fast), fp32 or bf16")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:1")
+    parser.add_argument("--threads", type=int, metavar="N", help="processor threads (default: torch's choice)")
+    parser.add_argument(
+        "--latency_batch_size",
+        "--latency-batch-size",
+        type=int,
+        metavar="N",
+        help="sequences per batch when latency is measured (default: 32, or that of the tables)",
+    )
+    parser.add_argument(
+        "--latency_seq_len",
+        "--latency-seq-len",
+        type=int,
+        metavar="N",
+        help="tokens per sequence then (default: max_seq_length, or that of the tables)",
+    )
+    parser.add_argument("--mha_lut", "--mha-lut", metavar="FILE", help="measured latencies of attention blocks")
+    parser.add_argument("--ffn_lut", "--ffn-lut", metavar="FILE", help="measured latencies of feed-forward blocks")
+    parser.add_argument("--force", action="store_true", help="replace another result in the output folder")
+
+
+def add_fisher(parser: argparse.ArgumentParser) -> None:
+    """Options of Fisher pruning."""
+    parser.add_argument(
+        "--gradients",
+        default="sample",
+        metavar="sample|N",
+        help="Fisher information from every sample's gradient (default) or from mini-batches of N",
+    )
+    parser.add_argument(
+        "--fisher_labels",
+        "--fisher-labels",
+        default="data",
+        metavar="data|model",
+        help="gradients of the loss by the data's labels (default), or by labels that the model draws",
+    )
+    parser.add_argument(
+        "--teacher",
+        default="sqrt",
+        metavar="sqrt|dense",
+        help="rescale towards the model pruned to the square root of the budget (default), or the dense one",
+    )
+    parser.add_argument("--damping", type=float, default=1.0, help="of the least squares of rescaling (default: 1)")
+    parser.add_argument(
+        "--states",
+        default="fp32",
+        metavar="fp32|bf16|disk",
+        help="where hidden states of the samples are kept between layers (default: fp32, in memory)",
+    )
+
+
+def fisher_choices(options: argparse.Namespace) -> dict[str, Any]:
+    """The method's own choices.
+
+    Raises:
+        InputError: values that are not allowed, all of them.
+    """
+    problems: list[str] = []
+    for name, allowed in (
+        ("fisher_labels", ("data", "model")),
+        ("teacher", ("sqrt", "dense")),
+        ("states", ("fp32", "bf16", "disk")),
+    ):
+        value = getattr(options, name)
+        if value not in allowed:
+            problems.append(f"--{name} is {value!r}; allowed are {', '.join(allowed)}{nearest(value, allowed) or '.'}")
+    if not 0 <= options.damping < float("inf"):
+        problems.append(f"--damping is {options.damping}; it must be 0 or larger.")
+    batch_size = 0
+    if options.gradients != "sample":
+        if not options.gradients.isdigit() or int(options.gradients) < 1:
+            problems.append(
+                f"--gradients is {options.gradients!r}; it is 'sample' or a number of samples per mini-batch."
+            )
+        else:
+            batch_size = int(options.gradients)
+    if problems:
+        raise InputError(problems)
+    return {
+        "gradient_batch_size": batch_size,
+        "labels": options.fisher_labels,
+        "teacher": options.teacher,
+        "damping": options.damping,
+        "storage": options.states,
+    }
+
+
+def request_of(
+    options: argparse.Namespace,
+    *,
+    method: str,
+    model: str,
+    task: str,
+    data: str | None,
+    budget: tuple[str, str | float, str, str] | str,
+    output: str | None,
+    model_label: str,
+    choices: dict[str, Any],
+) -> PruneRequest:
+    """The request that options make.
+
+    Args:
+        budget: `mac=0.5`, or (metric, fraction, option of the metric, option of the fraction).
+        output: folder of the result; None: one below `output/<model>/<task>/`.
+        model_label: `<model>` in `output/<model>/<task>.txt`.
+        choices: of the method.
+
+    Raises:
+        InputError: all that can be found wrong without loading anything.
+    """
+    from splora.posttraining.budget import Budget
+    from splora.posttraining.request import PruneRequest
+    from splora.tasks.sources import canonical_task
+
+    problems: list[str] = []
+    found: dict[str, Any] = {}
+    checks = {
+        "task": lambda: canonical_task(task),
+        "budget": lambda: Budget.parse(budget) if isinstance(budget, str) else Budget.checked(*budget),
+        "columns": lambda: _columns(options.column),
+        "tables": lambda: _tables(options.mha_lut, options.ffn_lut),
+    }
+    for name, check in checks.items():
+        try:
+            found[name] = check()
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    folder = Path("output") / model_label
+    name = f"{method}-{found['budget'].metric}-{found['budget'].fraction:g}-seed-{options.seed}"
+    return PruneRequest(
+        method=method,
+        model=model,
+        task=found["task"],
+        data=data,
+        budget=found["budget"],
+        output=Path(output) if output else folder / found["task"] / name,
+        samples=options.num_samples,
+        seed=options.seed,
+        tokens=options.seq_len,
+        max_seq_length=options.max_seq_length,
+        doc_stride=options.doc_stride,
+        precision=options.precision,
+        device=options.device,
+        threads=options.threads,
+        tables=found["tables"],
+        latency_batch_size=options.latency_batch_size,
+        latency_tokens=options.latency_seq_len,
+        columns=found["columns"],
+        force=options.force,
+        summary=folder / f"{found['task']}.txt",
+        choices=choices,
+    )
+
+
+def carry_out(request: PruneRequest) -> None:
+    """Prune with progress on the terminal, and print what came of it."""
+    from scripts.console import StageProgress
+    from splora.quiet import quiet_libraries
+
+    request.check()
+    quiet_libraries()
+    from splora.posttraining.pipeline import prune, summary_line
+
+    with StageProgress() as progress:
+        result = prune(request, progress.report)
+    print(summary_line(result, request.output))
+    for stage, notes in result["notes"].items():
+        for sublayer, largest in notes.get("skipped", {}).items():
+            print(f"{stage}: {sublayer} keeps its weights; its largest factor would be {largest:.3g}.")
+    held = max((notes.get("hidden_state_bytes", 0) for notes in result["notes"].values()), default=0)
+    print(
+        f"memory: {result['peak_memory_bytes'] / 2**20:,.0f} MiB at most, {held / 2**20:,.0f} MiB of it hidden states"
+    )
+
+
+def _columns(given: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    wrong = [text for text, (name, sign, column) in zip(given, pairs, strict=True) if not (name and sign and column)]
+    if wrong:
+        raise InputError(f"--column is {text!r}; it reads NAME=COLUMN, e.g. label=gold." for text in wrong)
+    return {name: column for name, _, column in pairs}
+
+
+def _tables(mha: str | None, ffn: str | None) -> tuple[str, str] | None:
+    if (mha is None) != (ffn is None):
+        missing, given = ("--ffn_lut", "--mha_lut") if ffn is None else ("--mha_lut", "--ffn_lut")
+        raise InputError(f"{given} is given without {missing}; scripts/generate_lut.py writes both.")
+    return (mha, ffn) if mha is not None and ffn is not None else None

@@ -1,0 +1,74 @@
+"""Sums over calibration tokens that least squares and pivoted factorizations need, whatever the number of tokens.
+
+With activations Z (rows: tokens) and what they should be turned into, Y: ZᵀZ, YᵀZ, the sums of both over rows, and |Y|².
+Memory is O(channels²); rows are never kept.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Blocks of columns that a Gram matrix is summed up in.
+BLOCKS = 4
+
+
+class Gram:
+    """Float64 sums of products of rows, added up over batches.
+
+    Products of one batch are computed in the rows' own type (fp32 where they have fewer bits) and added up in float64,
+    so that rounding does not grow with the number of batches.
+
+    Args:
+        channels: columns of the activations.
+        targets: columns of the targets; 0: there are none.
+
+    Attributes:
+        rows: rows that were added.
+        precision: relative error of an entry, as a part of the norms of its two columns.
+    """
+
+    def __init__(self, channels: int, targets: int = 0, device: torch.device | None = None) -> None:
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.float64, device=device)
+
+        self.channels = channels
+        self._products, self.sum = zeros(channels, channels), zeros(channels)
+        self.cross, self.target_sum, self.target_square = zeros(targets, channels), zeros(targets), zeros(1)
+        self.rows, self.precision = 0, torch.finfo(torch.float64).eps
+        width = -(-max(channels, 1) // BLOCKS)
+        self._blocks = [slice(start, min(start + width, channels)) for start in range(0, channels, width)]
+
+    def add(self, activations: Tensor, targets: Tensor | None = None) -> None:
+        """Add rows: activations (tokens, channels), targets (tokens, targets)."""
+        if activations.dtype not in (torch.float32, torch.float64):
+            activations = activations.float()
+        self.precision = max(self.precision, torch.finfo(activations.dtype).eps)
+        # Symmetric: blocks above the diagonal only, 5/8 of the products.
+        for block in self._blocks:
+            self._products[block, block.start :] += activations[:, block].T @ activations[:, block.start :]
+        self.sum += activations.sum(0, dtype=torch.float64)
+        self.rows += len(activations)
+        if targets is not None:
+            targets = targets.to(activations.dtype)
+            self.cross += targets.T @ activations
+            self.target_sum += targets.sum(0, dtype=torch.float64)
+            self.target_square += targets.square().sum(dtype=torch.float64)
+
+    @property
+    def matrix(self) -> Tensor:
+        """ZᵀZ, float64 (channels, channels); a new tensor."""
+        upper = self._products.triu()
+        return upper + upper.triu(1).T
+
+    @property
+    def tolerance(self) -> float:
+        """Part of a column's square norm below which what is left of it after a projection is rounding."""
+        if self.precision > 1e-10:
+            return 32 * self.precision
+        return max(self.channels, 1) * self.precision
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held."""
+        return self._products.nbytes + self.cross.nbytes

@@ -1,0 +1,200 @@
+"""Running text for language models: WikiText-2, Penn Treebank and C4 from files, the hub, or made by the program.
+
+Perplexities can only be compared where text is joined alike. The conventions here are those of the GPTQ and OPT
+literature (Frantar et al., arXiv 2210.17323, and the code around it):
+
+- WikiText-2 (raw): records are lines with their line break, blank lines are empty records; joined by two line breaks.
+- Penn Treebank: sentences without spaces at their ends, joined by a space.
+- C4: documents joined by a space; to evaluate, the first 1,100 documents and the first 256 windows of them.
+
+In a text file a line is a record. Of JSON lines (also of Parquet, and compressed as `.gz`), `text` is a record as it
+is.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from splora.errors import InputError
+from splora.tasks.folders import content_of, find_files
+from splora.tasks.table_files import RawTable, parse_json, read_raw
+
+Split = Literal["train", "eval"]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """How the literature reads one corpus.
+
+    Attributes:
+        separator: stands between records.
+        hub: name and configuration on the hub; and its files, where the whole would be too much.
+        splits: what the hub calls the two splits.
+        keeps_breaks: records of a text file keep their line break, and blank lines are records.
+        documents: records that are read to evaluate; None: all.
+        windows: windows that are evaluated; None: all.
+    """
+
+    separator: str
+    hub: tuple[str, str | None]
+    splits: dict[Split, str]
+    hub_files: dict[Split, str] = field(default_factory=dict)
+    keeps_breaks: bool = False
+    documents: int | None = None
+    windows: int | None = None
+
+
+TEXT_TASKS: dict[str, TextTask] = {
+    "wikitext2": TextTask(
+        "\n\n", ("Salesforce/wikitext", "wikitext-2-raw-v1"), {"train": "train", "eval": "test"}, keeps_breaks=True
+    ),
+    "ptb": TextTask(" ", ("ptb-text-only/ptb_text_only", "penn_treebank"), {"train": "train", "eval": "test"}),
+    "c4": TextTask(
+        " ",
+        ("allenai/c4", None),
+        {"train": "train", "eval": "validation"},
+        {"train": "en/c4-train.00000-of-01024.json.gz", "eval": "en/c4-validation.00000-of-00008.json.gz"},
+        documents=1100,
+        windows=256,
+    ),
+}
+
+#: Names of the column or key that holds the text.
+COLUMNS = ("text", "sentence")
+_TEXTS = (".txt", ".tokens", ".raw")
+_TABLES = (".jsonl", ".ndjson", ".json", ".parquet", ".jsonl.gz", ".json.gz")
+#: Regular expressions of file names: of the corpora as they are published, and plain ones.
+_PREFIX, _SHARD = r"(?:(?:wiki|ptb)[.]|c4-)?", r"(?:[.]\d{5}-of-\d{5})?"
+_STEMS = {name: rf"{_PREFIX}(?:{names}){_SHARD}" for name, names in (
+    ("train", "train|training"), ("valid", "valid|validation|val|dev"), ("test", "test"),
+)}  # fmt: skip
+
+
+def find_text(folder: Path, split: Split) -> Path | None:
+    """The file of a split in a folder: `train.txt`, `wiki.train.tokens`, `ptb.test.txt`, `valid.jsonl` and the like.
+
+    The evaluation text is `test`, else `valid`. The calibration text is `train`; where there is none, `valid` unless
+    that is evaluated on.
+
+    Returns:
+        None: there is no such file.
+
+    Raises:
+        InputError: more than one file could be meant.
+    """
+    found = {name: find_files(folder, stems, (*_TEXTS, *_TABLES)) for name, stems in _STEMS.items()}
+    evaluated = "test" if found["test"] else "valid"
+    if split == "eval":
+        return _first(found[evaluated])
+    if found["train"] or evaluated == "valid":
+        return _first(found["train"])
+    return _first(found["valid"])
+
+
+def text_source(folder: Path, task: str, split: Split) -> str:
+    """The file of a split, as `read_text` takes it.
+
+    Raises:
+        InputError: the folder has none.
+    """
+    path = find_text(folder, split)
+    if path is None:
+        names = "train.txt, wiki.train.tokens or train.jsonl" if split == "train" else "test.txt, valid.txt or such"
+        purpose = "to calibrate on" if split == "train" else "to evaluate"
+        raise InputError(f"{folder}: this folder has no {names}; one is needed {purpose} {task}; {content_of(folder)}.")
+    return str(path)
+
+
+def read_text(source: str | None, task: str, split: Split, cache_dir: str | None = None) -> str:
+    """The text of a split as one string.
+
+    Args:
+        source: a file; a folder of them; `embedded`; None: the hub.
+        task: of `TEXT_TASKS`.
+
+    Raises:
+        InputError: there is no such file, it is not UTF-8, empty, or has no texts; or the hub cannot be reached.
+    """
+    description = TEXT_TASKS[task]
+    records = _records(source, task, split, cache_dir)
+    if split == "eval":
+        records = islice(records, description.documents)
+    return description.separator.join(records)
+
+
+def _records(source: str | None, task: str, split: Split, cache_dir: str | None) -> Iterable[str]:
+    description = TEXT_TASKS[task]
+    if source is None:
+        return _hub_records(description, split, cache_dir)
+    if source == "embedded":
+        from splora.tasks.embedded.text import paragraphs
+
+        return paragraphs("train" if split == "train" else "dev")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        path = Path(text_source(path, task, split))
+    if split == "train" and find_text(path.parent, "eval") != path and "valid" in path.name.lower():
+        logger.warning("%s: there is no training text beside it, so this is what calibration uses.", path)
+    if path.name.lower().endswith(_TABLES):
+        return _cells(_table(path), path)
+    lines = _lines(path)
+    if description.keeps_breaks:
+        return [line + "\n" if line.strip() else "" for line in lines]
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _hub_records(description: TextTask, split: Split, cache_dir: str | None) -> Iterable[str]:
+    from splora.tasks.hub import load_dataset
+
+    name, configuration = description.hub
+    on_hub, files = description.splits[split], description.hub_files.get(split)
+    options: dict[str, Any] = {"data_files": {on_hub: files}} if files else {}
+    table = load_dataset(name, configuration, on_hub, cache_dir, **options)
+    column = next((column for column in COLUMNS if column in table.column_names), None)
+    if column is None:
+        raise InputError(f"{name}: has no column {' or '.join(COLUMNS)}; it has {', '.join(table.column_names)}.")
+    return list(table[column])
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        content = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 (byte {error.start:,}); save the file as UTF-8.") from None
+    if not content.strip():
+        raise InputError(f"{path}: is empty.")
+    # Not `splitlines`, which would also break at signs that are part of a text; the last line break ends a line.
+    return content.replace("\r\n", "\n").removesuffix("\n").split("\n")
+
+
+def _table(path: Path) -> RawTable:
+    if path.suffix.lower() != ".gz":
+        return read_raw(path)
+    try:
+        content = gzip.decompress(path.read_bytes()).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as compressed UTF-8 ({error}).") from error
+    return parse_json(content, str(path))
+
+
+def _cells(table: RawTable, path: Path) -> list[str]:
+    column = next((number for number, name in enumerate(table.header) if name in COLUMNS), None)
+    if column is None:
+        raise InputError(f"{path}: has no {' or '.join(COLUMNS)}; it has {', '.join(map(str, table.header))}.")
+    for number, cells in table.rows:
+        if not isinstance(cells[column], str):
+            raise InputError(f"{table.at(number)}: {table.header[column]} is {cells[column]!r} where a text is needed.")
+    return [cells[column] for _, cells in table.rows]
+
+
+def _first(paths: list[Path]) -> Path | None:
+    return paths[0] if paths else None
