@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from scripts.prune_options import SAMPLES, add_fisher, add_shared, carry_out, fisher_choices, request_of
+from splora.posttraining.budget import Budget
 
 
 def main(arguments: list[str]) -> None:
@@ -24,10 +25,10 @@ def main(arguments: list[str]) -> None:
         model=options.model,
         task=options.task,
         data=options.data,
-        budget=options.budget,
+        budget=lambda: Budget.parse(options.budget),
         output=options.output,
         model_label=Path(options.model).name,
-        choices=fisher_choices(options),
+        choices=lambda: fisher_choices(options),
     )
     carry_out(request)
 

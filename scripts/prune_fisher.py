@@ -10,6 +10,7 @@ from pathlib import Path
 
 from scripts.prune_options import SAMPLES, add_fisher, add_shared, carry_out, fisher_choices, request_of
 from splora.errors import exit_on_input_error
+from splora.posttraining.budget import Budget
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -19,7 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--model_name",
         required=True,
         metavar="NAME",
-        help="published name, e.g. bert-base-uncased; the checkpoint itself where --ckpt_dir is missing",
+        help="published name; the checkpoint itself where --ckpt_dir is missing",
     )
     parser.add_argument(
         "--task_name", required=True, metavar="TASK", help="mnli, qqp, qnli, sst2, stsb, mrpc, squad, squad_v2, …"
@@ -42,10 +43,10 @@ def main(arguments: list[str] | None = None) -> None:
             model=options.ckpt_dir or options.model_name,
             task=options.task_name,
             data=options.data_dir,
-            budget=(options.metric, options.constraint, "--metric", "--constraint"),
+            budget=lambda: Budget.checked(options.metric, options.constraint, "--metric", "--constraint"),
             output=options.output_dir,
             model_label=Path(options.model_name).name,
-            choices=fisher_choices(options),
+            choices=lambda: fisher_choices(options),
         )
         carry_out(request)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from splora.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    from splora.posttraining.budget import Budget
     from splora.posttraining.request import PruneRequest
+
+T = TypeVar("T")
 
 #: Training examples that each method calibrates with by default, as published.
 SAMPLES = {"fisher": 2048, "stat": 512}
@@ -88,15 +92,15 @@ def add_fisher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fisher_labels",
         "--fisher-labels",
-        default="data",
-        metavar="data|model",
-        help="gradients of the loss by the data's labels (default), or by labels that the model draws",
+        default="model",
+        metavar="model|data",
+        help="gradients of the loss by labels that the model itself draws (default), or by the data's",
     )
     parser.add_argument(
         "--teacher",
         default="sqrt",
         metavar="sqrt|dense",
-        help="rescale towards the model pruned to the square root of the budget (default), or the dense one",
+        help="rescale towards the model pruned to the square root of the budget (default), or dense",
     )
     parser.add_argument("--damping", type=float, default=1.0, help="of the least squares of rescaling (default: 1)")
     parser.add_argument(
@@ -128,7 +132,7 @@ def fisher_choices(options: argparse.Namespace) -> dict[str, Any]:
     if options.gradients != "sample":
         if not options.gradients.isdigit() or int(options.gradients) < 1:
             problems.append(
-                f"--gradients is {options.gradients!r}; it is 'sample' or a number of samples per mini-batch."
+                f"--gradients is {options.gradients!r}; it is 'sample' or a mini-batch's number of samples."
             )
         else:
             batch_size = int(options.gradients)
@@ -150,18 +154,18 @@ def request_of(
     model: str,
     task: str,
     data: str | None,
-    budget: tuple[str, str | float, str, str] | str,
+    budget: Callable[[], Budget],
     output: str | None,
     model_label: str,
-    choices: dict[str, Any],
+    choices: Callable[[], dict[str, Any]],
 ) -> PruneRequest:
     """The request that options make.
 
     Args:
-        budget: `mac=0.5`, or (metric, fraction, option of the metric, option of the fraction).
+        budget: reads the budget from the options.
         output: folder of the result; None: one below `output/<model>/<task>/`.
         model_label: `<model>` in `output/<model>/<task>.txt`.
-        choices: of the method.
+        choices: reads the method's own choices.
 
     Raises:
         InputError: all that can be found wrong without loading anything.
@@ -171,29 +175,25 @@ def request_of(
     from splora.tasks.sources import canonical_task
 
     problems: list[str] = []
-    found: dict[str, Any] = {}
-    checks = {
-        "task": lambda: canonical_task(task),
-        "budget": lambda: Budget.parse(budget) if isinstance(budget, str) else Budget.checked(*budget),
-        "columns": lambda: _columns(options.column),
-        "tables": lambda: _tables(options.mha_lut, options.ffn_lut),
-    }
-    for name, check in checks.items():
+
+    def read(reader: Callable[[], T], otherwise: T) -> T:
         try:
-            found[name] = check()
+            return reader()
         except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
+            problems.extend(error.problems)
+            return otherwise
+
+    found_task = read(lambda: canonical_task(task), "task")
+    found_budget = read(budget, Budget("mac", 0.5))
     folder = Path("output") / model_label
-    name = f"{method}-{found['budget'].metric}-{found['budget'].fraction:g}-seed-{options.seed}"
-    return PruneRequest(
+    name = f"{method}-{found_budget.metric}-{found_budget.fraction:g}-seed-{options.seed}"
+    request = PruneRequest(
         method=method,
         model=model,
-        task=found["task"],
+        task=found_task,
         data=data,
-        budget=found["budget"],
-        output=Path(output) if output else folder / found["task"] / name,
+        budget=found_budget,
+        output=Path(output) if output else folder / found_task / name,
         samples=options.num_samples,
         seed=options.seed,
         tokens=options.seq_len,
@@ -202,14 +202,18 @@ def request_of(
         precision=options.precision,
         device=options.device,
         threads=options.threads,
-        tables=found["tables"],
+        tables=read(lambda: _tables(options.mha_lut, options.ffn_lut), None),
         latency_batch_size=options.latency_batch_size,
         latency_tokens=options.latency_seq_len,
-        columns=found["columns"],
+        columns=read(lambda: _columns(options.column), {}),
         force=options.force,
-        summary=folder / f"{found['task']}.txt",
-        choices=choices,
+        summary=folder / f"{found_task}.txt",
+        choices=read(choices, {}),
     )
+    read(request.check, None)
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    return request
 
 
 def carry_out(request: PruneRequest) -> None:
@@ -217,7 +221,6 @@ def carry_out(request: PruneRequest) -> None:
     from scripts.console import StageProgress
     from splora.quiet import quiet_libraries
 
-    request.check()
     quiet_libraries()
     from splora.posttraining.pipeline import prune, summary_line
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import nn
-
-from splora import anatomy
 from splora.errors import InputError, nearest
-from splora.posttraining.plan import Plan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from splora.posttraining.plan import Plan
 
 METRICS = ("mac", "latency")
 
@@ -34,6 +35,8 @@ class Costs:
 
         Four projections (query, key, value, output) and two attention products; two linears.
         """
+        from splora import anatomy
+
         layer = anatomy.layers(model)[0]
         hidden, size = layer.linears["query"].in_features, layer.head_size
         return cls(4 * tokens * hidden * size + 2 * tokens**2 * size, 2 * tokens * hidden)

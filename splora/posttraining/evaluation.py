@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from splora.posttraining.calibration import LABELS, by_length, to_device
 from splora.posttraining.precision import Precision
+from splora.posttraining.text_evaluation import text_divergence, text_losses
 from splora.tasks.data_module import TaskDataModule
 from splora.tasks.features import Collator
+from splora.tasks.language_modelling import TextDataModule
 
 #: Names under which the task heads return logits.
 LOGITS = ("logits", "start_logits", "end_logits")
@@ -24,10 +26,15 @@ FP32 = Precision("fp32")
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits of a complete evaluation split by name, float32 (rows, …), and the task's scores in percent."""
+    """Logits of a complete evaluation split by name, float32 (rows, …), and the task's scores in percent.
+
+    Of a language model there are no logits, as they fill any memory; its score is perplexity, and `from_dense` the
+    divergence of its predictions from those of the dense model that `predict` was given.
+    """
 
     logits: dict[str, npt.NDArray[np.float32]]
     metrics: dict[str, float]
+    from_dense: float | None = None
 
 
 @torch.inference_mode()
@@ -36,6 +43,7 @@ def predict(
     data: TaskDataModule,
     precision: Precision = FP32,
     progress: Callable[[int, int], None] | None = None,
+    dense: nn.Module | None = None,
 ) -> Predictions:
     """Evaluate a model on the data module's evaluation split.
 
@@ -43,7 +51,11 @@ def predict(
         model: a task model in evaluation mode.
         precision: what forward passes compute in.
         progress: called with batches done and batches in all.
+        dense: the model that a language model is compared with.
     """
+    if isinstance(data, TextDataModule):
+        metrics = data.evaluate({"losses": text_losses(model, data, precision, progress)}).metrics
+        return Predictions({}, metrics, None if dense is None else text_divergence(dense, model, data, precision))
     features = data.features("eval")
     device = next(model.parameters()).device
     collator = Collator(features, int(data.tokenizer.pad_token_id or 0), data.width, width_multiple=1)
@@ -68,8 +80,10 @@ def divergence(dense: Predictions, pruned: Predictions) -> float:
     """Mean Kullback–Leibler divergence KL(dense ‖ pruned) of predicted distributions, in nats per row.
 
     Start and end positions count as two predictions, averaged. Of a regression, half the mean squared difference: the
-    divergence of normal distributions of unit variance.
+    divergence of normal distributions of unit variance. Of language models: what `predict` found, per token.
     """
+    if pruned.from_dense is not None:
+        return pruned.from_dense
     values = [_divergence(dense.logits[name], pruned.logits[name]) for name in dense.logits]
     return float(np.mean(values))
 

@@ -76,8 +76,10 @@ def load_model(auto_model: Any, name: str, **options: Any) -> Any:
     return with_task_head(auto_model, options.pop("config", None) or load_config(name), **options)
 
 
-def load_dataset(name: str, configuration: str | None, split: str, cache_dir: str | None = None) -> Any:
-    """A split of a `datasets` data set by hub name.
+def load_dataset(
+    name: str, configuration: str | None, split: str, cache_dir: str | None = None, **options: Any
+) -> Any:
+    """A split of a `datasets` data set by hub name; `options` are for `datasets.load_dataset`.
 
     Raises:
         InputError: no such name, configuration or split, or no network.
@@ -88,7 +90,7 @@ def load_dataset(name: str, configuration: str | None, split: str, cache_dir: st
     reached = reachable()
     try:
         with nullcontext() if reached else _only_caches():
-            return datasets.load_dataset(name, configuration, split=split, cache_dir=cache_dir)
+            return datasets.load_dataset(name, configuration, split=split, cache_dir=cache_dir, **options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = _first_line(error) if reached else "there is no network and no copy in the cache"
         raise InputError(

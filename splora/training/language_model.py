@@ -7,6 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from splora.training.optimizer import make_optimizer
 from splora.training.options import OptimizerOptions
@@ -34,6 +35,16 @@ class LanguageModule(LightningModule):
         loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
         self.log("loss", loss, prog_bar=True)
         return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By the norm of all gradients; Lightning's own refuses fused optimizers, for fp16's loss scale, not in use."""
+        if gradient_clip_val is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """One rate for all parameters; no weight decay on biases and norms."""

@@ -129,8 +129,9 @@ def test_drawn_labels_estimate_the_curvature_of_the_divergence(tiny: Any, name: 
     """The mean score function is zero, and its second moment the Fisher information: seen by many draws."""
     model, batch = tiny(name), batch_for(name, rows=1)
     bias = model.classifier.bias if "Sequence" in name else model.qa_outputs.bias
-    torch.manual_seed(0)
-    scores = torch.stack([torch.autograd.grad(loss_by_own_labels(model, batch), bias)[0] for _ in range(400)])
+    generator = torch.Generator().manual_seed(0)
+    losses = (loss_by_own_labels(model, batch, generator) for _ in range(400))
+    scores = torch.stack([torch.autograd.grad(loss, bias)[0] for loss in losses])
     if "Sequence" in name:
         probabilities = model(**{key: batch[key] for key in ("input_ids", "attention_mask")}).logits.softmax(-1)[0]
         fisher = torch.diag(probabilities) - torch.outer(probabilities, probabilities)
@@ -139,7 +140,18 @@ def test_drawn_labels_estimate_the_curvature_of_the_divergence(tiny: Any, name: 
 
 
 def test_drawn_labels_of_a_regression_are_its_score_plus_noise(tiny: Any) -> None:
-    model = tiny("BertForSequenceClassification")
+    model, batch = tiny("BertForSequenceClassification"), batch_for("BertForSequenceClassification")
     model.classifier = torch.nn.Linear(24, 1)
-    torch.manual_seed(0)
-    assert float(loss_by_own_labels(model, batch_for("BertForSequenceClassification"))) > 0
+    noise = torch.randn(5, 1, generator=torch.Generator().manual_seed(0))
+    loss = loss_by_own_labels(model, batch, torch.Generator().manual_seed(0)).detach()
+    torch.testing.assert_close(loss, noise.square().mean() / 2)
+
+
+def test_the_same_seed_draws_the_same_labels(tiny: Any) -> None:
+    name = "BertForQuestionAnswering"
+    model, batch = tiny(name), batch_for(name)
+    first, same, other = (
+        mask_gradients(model, [batch], labels="model", seed=seed).neurons[0].importance() for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
