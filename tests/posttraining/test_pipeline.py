@@ -37,8 +37,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def checkpoint(folder: Path, family: str, task: str) -> Path:
     """A random model of a task with the embedded tokenizer."""
     tokenizer = build_tokenizer()
-    if family != "Bert":
-        tokenizer.model_input_names = ["input_ids", "attention_mask"]
     labels = {} if task.startswith("squad") else {"num_labels": len(GLUE[task].labels) or 1}
     config = getattr(transformers, f"{family}Config")(
         vocab_size=len(tokenizer),
@@ -55,6 +53,10 @@ def checkpoint(folder: Path, family: str, task: str) -> Path:
             parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if family != "Bert":  # these have one kind of token
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        settings["model_input_names"] = ["input_ids", "attention_mask"]
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
 
 
