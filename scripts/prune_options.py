@@ -98,9 +98,9 @@ def add_fisher(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--teacher",
-        default="sqrt",
-        metavar="sqrt|dense",
-        help="rescale towards the model pruned to the square root of the budget (default), or dense",
+        default="dense",
+        metavar="dense|sqrt",
+        help="rescale towards the dense model (default), or the one pruned to the square root of the budget",
     )
     parser.add_argument("--damping", type=float, default=1.0, help="of the least squares of rescaling (default: 1)")
     parser.add_argument(

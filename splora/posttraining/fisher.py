@@ -32,7 +32,8 @@ class FisherOptions:
     Attributes:
         gradient_batch_size: samples per gradient row, drawn at random; 0: every sample has its own row.
         labels: gradients of the loss by the data's labels, or by labels drawn from the model's own predictions.
-        teacher: of rescaling: the model pruned to the square root of the budget, or the dense one.
+        teacher: of rescaling: the dense model, or, as the published program has it, the model pruned to the square
+            root of the budget. By divergence from the dense model the first is the better one (docs/posttraining.md).
         damping: of the least squares of rescaling.
         storage: where rescaling keeps hidden states.
         seed: of drawn labels.
@@ -40,7 +41,7 @@ class FisherOptions:
 
     gradient_batch_size: int = 0
     labels: Labels = "model"
-    teacher: Literal["sqrt", "dense"] = "sqrt"
+    teacher: Literal["sqrt", "dense"] = "dense"
     damping: float = 1.0
     storage: Storage = "fp32"
     seed: int = 0
@@ -63,7 +64,7 @@ def prune_fisher(
         model: a fine-tuned task model in evaluation mode.
         calibration: training examples with labels, in mini-batches if the options say so.
         search: finds the plan of a budget.
-        fraction: of the dense model's cost that the pruned one may have; the teacher of rescaling has its square root.
+        fraction: of the dense model's cost that the pruned one may have.
         options: see there.
         first_token_only: whether the task head reads the first token alone.
         precision: what forward passes and products compute in.
