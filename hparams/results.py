@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,10 @@ COLUMNS = (
 )
 
 
+#: A finished run: its specification, what its ``result.json`` holds, and its folder.
+Run = tuple[RunSpecification, Mapping[str, Any], str | os.PathLike[str]]
+
+
 def line(spec: RunSpecification, result: Mapping[str, Any], run: str | os.PathLike[str]) -> dict[str, Any]:
     """A run's line: its settings, its published figures and what its ``result.json`` holds.
 
@@ -58,7 +62,15 @@ def record(
     run: str | os.PathLike[str],
     folder: str | os.PathLike[str] = "runs",
 ) -> list[str]:
-    """Add or replace a run's line in ``folder/results.csv`` and ``folder/results.xlsx``.
+    """Add or replace a run's line in ``folder/results.csv`` and ``folder/results.xlsx``; see `record_all`."""
+    return record_all([(spec, result, run)], folder)
+
+
+def record_all(runs: Iterable[Run], folder: str | os.PathLike[str] = "runs") -> list[str]:
+    """Add or replace the lines of several runs, in one writing.
+
+    Args:
+        runs: specification, result and folder of each.
 
     Returns:
         Sentences on what could not be written; empty when both files are up to date.
@@ -69,7 +81,9 @@ def record(
     base = Path(folder)
     base.mkdir(parents=True, exist_ok=True)
     with _alone(base / f".{NAME}.lock"):
-        lines = _merge(_read_csv(base / f"{NAME}.csv"), line(spec, result, run))
+        lines = _read_csv(base / f"{NAME}.csv")
+        for run in runs:
+            lines = _merge(lines, line(*run))
         _write_csv(base / f"{NAME}.csv", lines)
         try:
             _write_workbook(base / f"{NAME}.xlsx", lines)

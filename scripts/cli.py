@@ -1,11 +1,16 @@
-"""The console commands `lightning` and `splora`: fit, validate, test and predict from YAML; count, plot and prune."""
+"""The console commands `lightning` and `splora`: fit, validate, test and predict from YAML; count, plot, prune and report."""
 
 from __future__ import annotations
 
 import sys
 
 #: Commands of this project besides LightningCLI's own.
-COMMANDS = {"count": "scripts.count", "plot": "scripts.plot", "prune": "scripts.prune"}
+COMMANDS = {
+    "count": "scripts.count",
+    "plot": "scripts.plot",
+    "prune": "scripts.prune",
+    "report": "scripts.report",
+}
 
 
 def main(arguments: list[str] | None = None) -> None:

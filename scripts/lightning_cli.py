@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import splora.tasks.glue
 import splora.tasks.squad  # noqa: F401  (makes the data modules known by name)
 from splora.errors import InputError
 from splora.files import write_json
+from splora.machine import is_first_process
 from splora.quiet import quiet_libraries
 from splora.training.module import PruningModule
 from splora.training.run import CHECKPOINT, RESULT, disk_full_is_told, finish
@@ -77,7 +77,7 @@ def claim(folder: Path, settings: dict[str, Any]) -> bool:
         InputError: it belongs to a run with other settings, or to a row of the workbook.
     """
     begun = (folder / CHECKPOINT).is_file() or (folder / RESULT).is_file()
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    if is_first_process():
         path = folder / SETTINGS
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         if begun and found != settings:

@@ -94,13 +94,19 @@ def add_fisher(parser: argparse.ArgumentParser) -> None:
         "--fisher-labels",
         default="model",
         metavar="model|data",
-        help="gradients of the loss by labels that the model itself draws (default), or by the data's",
+        help="Fisher information of the model's own predictions (default), or of the data's labels",
     )
     parser.add_argument(
         "--teacher",
         default="dense",
         metavar="dense|sqrt",
         help="rescale towards the dense model (default), or the one pruned to the square root of the budget",
+    )
+    parser.add_argument(
+        "--no_bias_correction",
+        "--no-bias-correction",
+        action="store_true",
+        help="rescale weights alone, as published; by default biases take up what is lost on average",
     )
     parser.add_argument("--damping", type=float, default=1.0, help="of the least squares of rescaling (default: 1)")
     parser.add_argument(
@@ -143,6 +149,7 @@ def fisher_choices(options: argparse.Namespace) -> dict[str, Any]:
         "labels": options.fisher_labels,
         "teacher": options.teacher,
         "damping": options.damping,
+        "correct_bias": not options.no_bias_correction,
         "storage": options.states,
     }
 
@@ -222,7 +229,8 @@ def carry_out(request: PruneRequest) -> None:
     from splora.quiet import quiet_libraries
 
     quiet_libraries()
-    from splora.posttraining.pipeline import prune, summary_line
+    from splora.posttraining.outcome import summary_line
+    from splora.posttraining.pipeline import prune
 
     with StageProgress() as progress:
         result = prune(request, progress.report)

@@ -1,4 +1,4 @@
-"""Rows of a workbook: list, check, print as YAML, or run them."""
+"""Rows of a workbook: list, check, print as YAML, run them here or on many devices, or tell where they stand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import yaml
 
@@ -15,7 +16,8 @@ from hparams.rows import Row, Sheet
 from hparams.select import select
 from hparams.workbook import OWN, Workbook, read_workbook
 from scripts.plan import Job, plan
-from splora.errors import InputError, exit_on_input_error, nearest
+from splora.errors import InputError, Interrupted, exit_on_input_error, nearest
+from splora.machine import is_first_process
 from splora.training.specification import METHODS
 
 
@@ -23,14 +25,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command; mistakes of the user end it with exit code 2."""
     try:
         with exit_on_input_error():
-            _main(_parser().parse_args(arguments))
+            status = _main(_parser().parse_args(arguments))
         sys.stdout.flush()
+        if status:
+            sys.exit(status)
+    except (Interrupted, KeyboardInterrupt):
+        if is_first_process():
+            print("stopped; the same command goes on from the last checkpoints.", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:
         # The reader of the output has seen enough; what is left must not be flushed into its closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _main(options: argparse.Namespace) -> None:
+def _main(options: argparse.Namespace) -> int:
+    if options.status:
+        return _status(options)
     if options.method is not None and options.method not in METHODS:
         raise InputError(f"--method: is {options.method!r}; allowed are {', '.join(METHODS)}{_end(options.method)}")
     shorthands = {
@@ -53,7 +63,10 @@ def _main(options: argparse.Namespace) -> None:
         if options.dry_run:
             _print_configurations(jobs)
         else:
-            _run(jobs, options)
+            from scripts.launch.start import start
+
+            return start(jobs, options)
+    return 0
 
 
 def _chosen(book: Workbook, options: argparse.Namespace) -> list[Row]:
@@ -116,14 +129,12 @@ def _print_configurations(jobs: Sequence[Job]) -> None:
         yaml.safe_dump(configuration, sys.stdout, sort_keys=False, allow_unicode=True)
 
 
-def _run(jobs: Sequence[Job], options: argparse.Namespace) -> None:
-    from scripts.run_row import run
+def _status(options: argparse.Namespace) -> int:
+    from scripts.launch.start import DEFAULT_ROOT
+    from scripts.launch.status import print_status
 
-    given = {"devices": options.devices, "strategy": options.strategy, "accelerator": options.accelerator}
-    trainer = {name: value for name, value in given.items() if value is not None}
-    for job in jobs:
-        # A row that is only needed is not run again: --force speaks of the rows asked for.
-        run(job.spec, job.folder, options.force and not job.needed_by, trainer)
+    print_status(Path(options.output_dir or DEFAULT_ROOT), options.sheet, options.method)
+    return 0
 
 
 def _end(method: str) -> str:
@@ -145,6 +156,11 @@ def _parser() -> argparse.ArgumentParser:
         help="rows to run: 12, 14-18, a text ID with its density, or row:5",
     )
     what.add_argument("--all", action="store_true", help="run every row of the sheet")
+    what.add_argument(
+        "--status",
+        action="store_true",
+        help="where every run below runs/ (or --output-dir) stands: step, loss, density, time left, why it failed",
+    )
     parser.add_argument("--method", metavar="NAME", help="only rows that prune so")
     parser.add_argument("--dry-run", action="store_true", help="check, then print what would run as YAML")
     parser.add_argument("-v", "--verbose", action="store_true", help="with --check: say how unusual cells were read")
@@ -158,7 +174,16 @@ def _parser() -> argparse.ArgumentParser:
     machine.add_argument("--devices", type=int, metavar="N", help="processes or GPUs of this machine; default 1")
     machine.add_argument("--strategy", metavar="NAME", help="Lightning's strategy, such as ddp")
     machine.add_argument("--accelerator", metavar="NAME", help="cpu, gpu, …; default: what is there")
-    row.add_argument("--force", action="store_true", help="run again what is finished")
+    row.add_argument("--force", action="store_true", help="run again what is finished or failed, from its start")
+    many = parser.add_argument_group("many rows at once (docs/launching.md)")
+    many.add_argument("--jobs", metavar="N", help="rows at once, each in a process of its own; auto: one per device")
+    many.add_argument("--retry-failed", action="store_true", help="also run rows that failed in an earlier command")
+    many.add_argument("--launcher", default="local", metavar="NAME", help="local (default) or ray")
+    many.add_argument("--address", metavar="ADDRESS", help="Ray: host:port of a cluster, or auto; default: start one")
+    many.add_argument(
+        "--gpus-per-run", type=float, metavar="N", help="Ray: GPUs of a row; default 1 where there are any"
+    )
+    many.add_argument("--cpus-per-run", type=int, metavar="N", help="Ray: cores of a row; default 1")
     return parser
 
 

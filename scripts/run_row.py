@@ -3,42 +3,118 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from splora.errors import DiskFull, InputError, Interrupted
+from splora.locks import RUN_LOCK, holding
+from splora.machine import is_first_process
+from splora.training.run import RESULT, claim_folder, is_finished
 from splora.training.specification import RunSpecification
+from splora.training.state import FAILED, FINISHED, INTERRUPTED, RUNNING, StateKeeper, initial
+
+#: Seconds that a run waits for the process that had its folder before: a killed one is gone in less.
+_WAIT = 10.0
 
 
 def run(
-    spec: RunSpecification, output_dir: Path, force: bool = False, trainer: dict[str, Any] | None = None
+    spec: RunSpecification,
+    output_dir: Path,
+    force: bool = False,
+    trainer: dict[str, Any] | None = None,
+    command: str = "",
 ) -> dict[str, Any]:
-    """Run a row into `output_dir`; returns its result.
+    """Run a row into `output_dir`, in this process, and record it; returns its result.
 
     Args:
         force: run it again although it is finished.
         trainer: settings of the machine: devices, strategy, accelerator.
+        command: what repeats the run.
 
     Raises:
-        InputError: see `splora.training.run.run`.
+        InputError: see `splora.training.run.run`; or another process runs this row.
+        Interrupted: somebody stopped it.
     """
     from hparams.results import record
-    from splora.quiet import quiet_libraries
-    from splora.training.run import RESULT, claim_folder
-    from splora.training.run import run as run_specification
 
-    finished = claim_folder(spec, output_dir, force)
-    if not finished:
-        _tell(f"EXP ID {spec.exp_id}: {spec.model or spec.pruning_method} into {output_dir}")
-        quiet_libraries()
-        run_specification(spec, output_dir, trainer=trainer)
-    result = dict(json.loads((output_dir / RESULT).read_text(encoding="utf-8")))
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    is_finished(spec, output_dir, force)  # refuses a folder before anything is written there
+    with alone(output_dir):
+        finished = claim_folder(spec, output_dir, force)
+        if not finished:
+            _tell(f"EXP ID {spec.exp_id}: {spec.model or spec.pruning_method} into {output_dir}")
+            train(spec, output_dir, trainer, command)
+    result = read_result(output_dir)
+    if is_first_process():
         for problem in record(spec, result, output_dir):
             print(f"warning: {problem}", file=sys.stderr)
         _tell(f"EXP ID {spec.exp_id}: {'finished before, ' if finished else ''}{summary(result)}")
     return result
+
+
+@contextmanager
+def alone(output_dir: Path) -> Iterator[None]:
+    """No two processes (of different runs) train in one folder.
+
+    Raises:
+        InputError: another one does, or the folder cannot be written to.
+    """
+    if not is_first_process():
+        yield
+        return
+    with holding(output_dir / RUN_LOCK, f"{output_dir}: another process runs this row", wait=_WAIT):
+        yield
+
+
+def train(
+    spec: RunSpecification,
+    output_dir: Path,
+    trainer: dict[str, Any] | None = None,
+    command: str = "",
+    log: str | None = None,
+) -> None:
+    """Train a claimed run and keep its state on disk.
+
+    Raises:
+        InputError, Interrupted: the state says so, too.
+    """
+    keeper = StateKeeper(output_dir, initial(RUNNING, spec, command, log)) if is_first_process() else None
+    state, reason = FAILED, None
+    try:
+        from callbacks import GracefulStop, Heartbeat
+        from splora.quiet import quiet_libraries
+        from splora.training.run import run as run_specification
+
+        quiet_libraries()
+        stop = GracefulStop()
+        callbacks = [stop] if keeper is None else [Heartbeat(keeper), stop]
+        with stop.listening():
+            run_specification(spec, output_dir, trainer=trainer, callbacks=callbacks)
+        state = FINISHED
+    except (Interrupted, KeyboardInterrupt):
+        state, reason = INTERRUPTED, "stopped by the user"
+        raise Interrupted from None
+    except BaseException as error:
+        state, reason = INTERRUPTED if isinstance(error, DiskFull) else FAILED, told(error)
+        raise
+    finally:
+        if keeper is not None:
+            keeper.end(state, reason)
+
+
+def told(error: BaseException) -> str:
+    """Why a run failed, in one line."""
+    if isinstance(error, InputError):
+        return " ".join(error.problems)
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def read_result(output_dir: Path) -> dict[str, Any]:
+    """What the run measured."""
+    return dict(json.loads((output_dir / RESULT).read_text(encoding="utf-8")))
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -57,5 +133,5 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def _tell(line: str) -> None:
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    if is_first_process():
         print(line, flush=True)

@@ -22,6 +22,14 @@ class InputError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
+class DiskFull(InputError):
+    """Nothing is wrong with what the user asked for: with free space the same command goes on."""
+
+
+class Interrupted(BaseException):
+    """Somebody asked a run to stop; it goes on from its last checkpoint. Not swallowed by ``except Exception``."""
+
+
 def nearest(found: object, allowed: Iterable[object]) -> str:
     """The closest allowed value as a clause (``; did you mean 'topK'?``), or an empty string."""
     names = [str(name) for name in allowed]

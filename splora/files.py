@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from splora.errors import InputError
+from splora.errors import DiskFull, InputError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -19,7 +22,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it is flushed and renamed into place when the block ends well.
 
     Raises:
-        InputError: the disk is full or the folder cannot be written to.
+        InputError: the folder cannot be written to; `DiskFull` where that is the reason.
     """
     target = Path(path)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -30,7 +33,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(written.fileno())
         beside.replace(target)
     except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror or error}).") from error
+        kind = DiskFull if error.errno in _FULL else InputError
+        raise kind(f"{target}: cannot be written ({error.strerror or error}).") from error
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -41,7 +45,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; it takes the place of `path` when the block ends well.
 
     Raises:
-        InputError: the disk is full or the folder cannot be written to.
+        InputError: the folder cannot be written to; `DiskFull` where that is the reason.
     """
     from safetensors import SafetensorError
 
@@ -54,10 +58,22 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             path.rename(before)
         beside.rename(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}).") from error
+        told = getattr(error, "strerror", None) or str(error)
+        kind = DiskFull if getattr(error, "errno", None) in _FULL or os.strerror(errno.ENOSPC) in told else InputError
+        raise kind(f"{path}: cannot be written ({told}).") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(before, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half-written in `folder`; nobody may be writing there now."""
+    for ending in ("tmp", "old"):
+        for left in folder.glob(f".*.{'[0-9a-f]' * 8}.{ending}"):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

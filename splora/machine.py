@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from collections.abc import Iterable
@@ -9,6 +10,15 @@ from importlib.metadata import version
 
 #: Packages whose versions can change a result.
 PACKAGES = ("splora", "torch", "lightning", "transformers", "peft", "datasets", "torchmetrics")
+
+
+#: Where ``torchrun``, SLURM and Lightning's own starter of processes tell each of them its number.
+_RANKS = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes and speaks for all processes of a run, on all nodes."""
+    return all(os.environ.get(name, "0") in ("", "0") for name in _RANKS)
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:

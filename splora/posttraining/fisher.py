@@ -31,18 +31,20 @@ class FisherOptions:
 
     Attributes:
         gradient_batch_size: samples per gradient row, drawn at random; 0: every sample has its own row.
-        labels: gradients of the loss by the data's labels, or by labels drawn from the model's own predictions.
+        labels: Fisher information of the model's own predictions, or of the data's labels.
         teacher: of rescaling: the dense model, or, as the published program has it, the model pruned to the square
             root of the budget. By divergence from the dense model the first is the better one (docs/posttraining.md).
         damping: of the least squares of rescaling.
+        correct_bias: let biases take up what pruned heads and neurons put out on average, which no factor can.
         storage: where rescaling keeps hidden states.
-        seed: of drawn labels.
+        seed: of random signs.
     """
 
     gradient_batch_size: int = 0
     labels: Labels = "model"
     teacher: Literal["sqrt", "dense"] = "dense"
     damping: float = 1.0
+    correct_bias: bool = True
     storage: Storage = "fp32"
     seed: int = 0
 
@@ -109,6 +111,7 @@ def prune_fisher(
         inputs,
         first_token_only=first_token_only,
         damping=options.damping,
+        correct_bias=options.correct_bias,
         storage=options.storage,
         precision=precision,
         progress=lambda name, number: report("rescale", name, number / sublayers),

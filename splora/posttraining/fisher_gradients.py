@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splora import anatomy
@@ -88,9 +87,9 @@ def mask_gradients(
         batches: model arguments with labels; every row is one sample.
         per_sample: a row of gradients per sample, of that sample's own loss; else one per mini-batch, of its mean loss.
         precision: what forward passes compute in.
-        labels: the data's own; or drawn from the model's predictions, which makes Σ g gᵀ an unbiased estimate of the
-            Fisher information itself, the curvature of the divergence from the model's predictions.
-        seed: of these draws.
+        labels: `data`: gradients of the loss by the data's labels, as published; `model`: of
+            `own_predictions_loss`, the curvature of the divergence from the model's own predictions.
+        seed: of random signs.
 
     Raises:
         InputError: the loss is not a finite number.
@@ -106,42 +105,48 @@ def mask_gradients(
             batch = to_device(batch, device)
             shape.samples = len(batch["input_ids"])
             with precision.forward(device):
-                loss = model(**batch).loss if labels == "data" else loss_by_own_labels(model, batch, generator)
+                loss = model(**batch).loss if labels == "data" else own_predictions_loss(model, batch, generator)
             if not bool(torch.isfinite(loss)):
                 raise InputError(
-                    f"The loss of calibration batch {number + 1} is {float(loss.detach())}; the model or its data are broken."
+                    f"The loss of calibration batch {number + 1} is {float(loss.detach())}; "
+                    f"the model or its data are broken."
                 )
             # The library averages over the batch: times its size, each sample contributes its own gradient.
             (loss * shape.samples if per_sample else loss).backward()
     return found
 
 
-def loss_by_own_labels(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """Mean loss over a batch by labels drawn from the model's own predictions (a regression: its score plus noise).
+def own_predictions_loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    """A loss whose gradients' outer products are, on average, the Fisher information of the model's own predictions.
+
+    Of logits z with probabilities p it is diag(p) − ppᵀ = LLᵀ, L = diag(√p) − p√pᵀ. The loss is (Lu)ᵀz, averaged over
+    the batch, with random signs u: no label is drawn, whose rare surprises would carry most of the sum. Of two labels one
+    vector is all of it, √(p₀p₁)·(1, −1), and nothing is random; of a score of unit variance the information is one.
 
     Args:
         batch: model arguments; labels among them are not looked at.
-        generator: of the draws, on the CPU.
+        generator: of the signs, on the CPU.
     """
     outputs = model(**{name: values for name, values in batch.items() if name not in LABELS})
     if "logits" in outputs:
-        logits = outputs.logits.float()
-        if logits.shape[-1] > 1:
-            return F.cross_entropy(logits, _drawn(logits, generator))
-        noise = torch.randn(logits.shape, generator=generator).to(logits)
-        return F.mse_loss(logits, logits.detach() + noise) / 2
+        return _weighted(outputs.logits.float(), generator)
     padding = ~batch["attention_mask"].bool()
+    # Start and end are predicted apart: independent signs leave no products of the two.
     positions = [outputs[name].float().masked_fill(padding, -1e9) for name in ("start_logits", "end_logits")]
-    # The mean of both, as the library's loss is.
-    return torch.stack([F.cross_entropy(logits, _drawn(logits, generator)) for logits in positions]).mean()
+    return torch.stack([_weighted(logits, generator) for logits in positions]).sum()
 
 
-def _drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One label per row of logits (rows, labels) by their probabilities, int64 (rows,)."""
-    probabilities = logits.detach().softmax(-1).cpu()
-    if not bool(probabilities.isfinite().all()):
-        return torch.zeros(len(logits), dtype=torch.long, device=logits.device)  # the loss will not be finite, and told
-    return torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(logits.device)
+def _weighted(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """(Lu)ᵀz, averaged over rows of logits (rows, labels)."""
+    if logits.shape[1] == 1:
+        return logits.mean()
+    p = logits.detach().softmax(-1)
+    if logits.shape[1] == 2:
+        weights = p.prod(1, keepdim=True).sqrt() * torch.tensor([1.0, -1.0], device=p.device)
+    else:
+        signed = p.sqrt() * (2 * torch.randint(0, 2, p.shape, generator=generator).to(p) - 1)
+        weights = signed - p * signed.sum(1, keepdim=True)
+    return (weights * logits).sum(1).mean()
 
 
 @contextmanager

@@ -24,7 +24,7 @@ class Gram:
         targets: columns of the targets; 0: there are none.
 
     Attributes:
-        rows: rows that were added.
+        rows: rows that were added, each times its weight.
         precision: relative error of an entry, as a part of the norms of its two columns.
     """
 
@@ -35,25 +35,44 @@ class Gram:
         self.channels = channels
         self._products, self.sum = zeros(channels, channels), zeros(channels)
         self.cross, self.target_sum, self.target_square = zeros(targets, channels), zeros(targets), zeros(1)
-        self.rows, self.precision = 0, torch.finfo(torch.float64).eps
+        self.rows, self.precision = 0.0, torch.finfo(torch.float64).eps
         width = -(-max(channels, 1) // BLOCKS)
         self._blocks = [slice(start, min(start + width, channels)) for start in range(0, channels, width)]
 
-    def add(self, activations: Tensor, targets: Tensor | None = None) -> None:
-        """Add rows: activations (tokens, channels), targets (tokens, targets)."""
+    def add(self, activations: Tensor, targets: Tensor | None = None, weight: float = 1.0) -> None:
+        """Add rows: activations (tokens, channels), targets (tokens, targets), and what each row counts."""
         if activations.dtype not in (torch.float32, torch.float64):
             activations = activations.float()
         self.precision = max(self.precision, torch.finfo(activations.dtype).eps)
         # Symmetric: blocks above the diagonal only, 5/8 of the products.
         for block in self._blocks:
-            self._products[block, block.start :] += activations[:, block].T @ activations[:, block.start :]
-        self.sum += activations.sum(0, dtype=torch.float64)
-        self.rows += len(activations)
+            self._products[block, block.start :].add_(
+                activations[:, block].T @ activations[:, block.start :], alpha=weight
+            )
+        self.sum.add_(activations.sum(0, dtype=torch.float64), alpha=weight)
+        self.rows += weight * len(activations)
         if targets is not None:
             targets = targets.to(activations.dtype)
-            self.cross += targets.T @ activations
-            self.target_sum += targets.sum(0, dtype=torch.float64)
-            self.target_square += targets.square().sum(dtype=torch.float64)
+            self.cross.add_(targets.T @ activations, alpha=weight)
+            self.target_sum.add_(targets.sum(0, dtype=torch.float64), alpha=weight)
+            self.target_square.add_(targets.square().sum(dtype=torch.float64), alpha=weight)
+
+    def __add__(self, other: Gram) -> Gram:
+        """The sums over the rows of both."""
+        both = Gram(0)
+        both.channels, both.rows = self.channels, self.rows + other.rows
+        both.precision = max(self.precision, other.precision)
+        for name in ("_products", "sum", "cross", "target_sum", "target_square"):
+            setattr(both, name, getattr(self, name) + getattr(other, name))
+        return both
+
+    def centred(self) -> tuple[Tensor, Tensor]:
+        """Products of the deviations from the means: of activations (channels, channels), and with targets."""
+        rows = max(self.rows, 1.0)
+        return (
+            self.matrix - torch.outer(self.sum, self.sum / rows),
+            self.cross - torch.outer(self.target_sum, self.sum / rows),
+        )
 
     @property
     def matrix(self) -> Tensor:

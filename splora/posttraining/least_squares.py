@@ -20,13 +20,17 @@ class NormalEquations:
     Args:
         weight: output weights, (hidden, masks · size).
         size: channels that one mask scales: the head size, or 1 for neurons.
+        with_bias: let a bias take up what is the same for all rows: the system is that of centred rows.
     """
 
-    def __init__(self, weight: Tensor, size: int) -> None:
+    def __init__(self, weight: Tensor, size: int, with_bias: bool = False) -> None:
         channels = weight.shape[1]
         self.weight, self.size = weight.detach(), size
         self._gram = torch.zeros(channels, channels, device=weight.device)
         self._cross = torch.zeros(weight.shape[0], channels, device=weight.device)
+        self._sum = torch.zeros(channels, dtype=torch.float64, device=weight.device)
+        self._target_sum = torch.zeros(weight.shape[0], dtype=torch.float64, device=weight.device)
+        self.with_bias = with_bias
         width = -(-max(channels, 1) // BLOCKS)
         self._blocks = [slice(start, min(start + width, channels)) for start in range(0, channels, width)]
         self.rows = 0
@@ -38,17 +42,27 @@ class NormalEquations:
         for block in self._blocks:
             self._gram[block, block.start :].addmm_(activations[:, block].T, activations[:, block.start :])
         self._cross.addmm_(target.float().T, activations)
+        self._sum += activations.sum(0)
+        self._target_sum += target.sum(0)
         self.rows += len(activations)
 
     def system(self) -> tuple[Tensor, Tensor]:
         """AᵀA, float64 (masks, masks), and Aᵀb, float64 (masks,)."""
         weight = self.weight.double()
         gram = self._gram.triu()
-        normal = (gram + gram.triu(1).T).double() * (weight.T @ weight)
-        right = (self._cross.double() * weight).sum(0)
+        gram, cross = (gram + gram.triu(1).T).double(), self._cross.double()
+        if self.with_bias and self.rows:
+            gram -= torch.outer(self._sum, self._sum) / self.rows
+            cross -= torch.outer(self._target_sum, self._sum) / self.rows
+        normal, right = gram * (weight.T @ weight), (cross * weight).sum(0)
         masks = len(right) // self.size if self.size else 0
         blocks = normal.view(masks, self.size, masks, self.size).sum((1, 3))
         return blocks, right.view(masks, self.size).sum(1)
+
+    def bias(self, factors: Tensor) -> Tensor:
+        """What is left on average once the factors, float64 (masks,), are in: float64 (hidden,)."""
+        scaled = self._sum * factors.repeat_interleave(self.size)
+        return (self._target_sum - self.weight.double() @ scaled) / max(self.rows, 1)
 
 
 def scales(normal: Tensor, right: Tensor, damping: float = 1.0) -> Tensor:

@@ -44,6 +44,7 @@ def rescale(
     *,
     first_token_only: bool,
     damping: float = 1.0,
+    correct_bias: bool = True,
     storage: Storage = "fp32",
     precision: Precision = FP32,
     progress: Callable[[str, int], None] | None = None,
@@ -58,6 +59,7 @@ def rescale(
         batches: `input_ids`, `attention_mask` and what else the embeddings take; padding is not counted.
         first_token_only: in the last layer only the first token of a sequence counts (a classifier reads no other).
         damping: of the least squares, see `least_squares.scales`.
+        correct_bias: let the output projection's bias take up what pruned parts put out on average.
         storage: where hidden states are kept between layers.
         precision: what forward passes and products compute in.
         progress: called with the name of each sub-layer and the number of those before it.
@@ -75,7 +77,7 @@ def rescale(
             if progress is not None:
                 progress(name, 2 * number + part_number)
             linear = layer.linears[part.role]
-            equations = NormalEquations(linear.weight, part.size(layer))
+            equations = NormalEquations(linear.weight, part.size(layer), correct_bias and linear.bias is not None)
             for index, keep in enumerate(masks):
                 with precision.forward(device):
                     hidden, above = own[index], taught[index]
@@ -106,6 +108,8 @@ def _fold(linear: nn.Linear, equations: NormalEquations, size: int, damping: flo
         done.skipped[name] = largest
         return
     done.factors[name] = factors
+    if equations.with_bias:
+        linear.bias.add_(equations.bias(factors).to(linear.bias))
     linear.weight.mul_(factors.repeat_interleave(size).to(linear.weight))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from splora.errors import InputError
+from splora.errors import DiskFull
 from splora.files import replacing
 
 
@@ -24,7 +24,7 @@ class ReplacingCheckpointIO(TorchCheckpointIO):
         """Save atomically.
 
         Raises:
-            InputError: the disk is full, or the folder cannot be written to.
+            InputError: the folder cannot be written to; `DiskFull` where that is the reason.
         """
         try:
             with replacing(Path(path)) as beside:
@@ -32,7 +32,7 @@ class ReplacingCheckpointIO(TorchCheckpointIO):
         except RuntimeError as error:
             # torch's archive writer meets a full disk without saying so.
             free = shutil.disk_usage(Path(path).parent).free
-            raise InputError(
+            raise DiskFull(
                 f"{path}: the checkpoint cannot be written, {free:,} bytes are free on that disk; free some space and "
                 "give the same command again, it goes on from the last checkpoint."
             ) from error

@@ -5,18 +5,19 @@ from __future__ import annotations
 import errno
 import importlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from splora.errors import InputError
-from splora.files import write_json, write_text
+from splora.errors import DiskFull, InputError
+from splora.files import remove_leftovers, write_json, write_text
+from splora.machine import is_first_process
 from splora.training.configuration import lightning_config
 from splora.training.specification import FIELDS, RunSpecification
+from splora.training.state import LOG, STATE
 
 SPECIFICATION, CONFIGURATION, RESULT, CHECKPOINT = "spec.json", "config.yaml", "result.json", "checkpoints/last.ckpt"
 
@@ -35,23 +36,48 @@ def claim_folder(spec: RunSpecification, output_dir: Path, force: bool = False) 
     """
     import yaml
 
+    finished = is_finished(spec, output_dir, force)
+    if finished or not is_first_process():
+        return finished
+    for folder in (output_dir, output_dir / "checkpoints"):
+        remove_leftovers(folder)
+    if force:
+        _clear(output_dir)
+    write_json(output_dir / SPECIFICATION, _plain(spec))
+    write_text(output_dir / CONFIGURATION, yaml.safe_dump(lightning_config(spec, str(output_dir)), sort_keys=False))
+    return False
+
+
+def is_finished(spec: RunSpecification, output_dir: Path, force: bool = False) -> bool:
+    """Whether `output_dir` holds the finished run; nothing is written.
+
+    Raises:
+        InputError: see `claim_folder`.
+    """
+    if not is_first_process():
+        # The first process may just be clearing the folder.
+        return not force and (output_dir / RESULT).is_file()
     path = output_dir / SPECIFICATION
-    if int(os.environ.get("LOCAL_RANK", "0")) != 0:
-        return (output_dir / RESULT).is_file()
-    if not path.is_file() and output_dir.is_dir() and any(output_dir.iterdir()):
+    if output_dir.exists() and not output_dir.is_dir():
+        raise InputError(f"{output_dir}: is a file; choose another --output-dir.")
+    if not path.is_file() and output_dir.is_dir() and any(not _is_ours(entry) for entry in output_dir.iterdir()):
         raise InputError(
             f"{output_dir}: is not empty and holds no run ({SPECIFICATION} is missing); choose another --output-dir."
         )
-    known = json.loads(json.dumps(asdict(spec)))
-    if force:
-        _clear(output_dir)
-    elif path.is_file() and ((output_dir / CHECKPOINT).is_file() or (output_dir / RESULT).is_file()):
-        _refuse_another(_read_specification(path), known, output_dir)
-        if (output_dir / RESULT).is_file():
-            return True
-    write_json(path, known)
-    write_text(output_dir / CONFIGURATION, yaml.safe_dump(lightning_config(spec, str(output_dir)), sort_keys=False))
-    return False
+    if force or not path.is_file():
+        return False
+    if (output_dir / CHECKPOINT).is_file() or (output_dir / RESULT).is_file():
+        _refuse_another(_read_specification(path), _plain(spec), output_dir)
+    return (output_dir / RESULT).is_file()
+
+
+def _plain(spec: RunSpecification) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(asdict(spec))))
+
+
+def _is_ours(entry: Path) -> bool:
+    """Whether a run puts such a file into its folder before its specification: locks, logs, what a kill cut short."""
+    return entry.name in (STATE, LOG) or (entry.name.startswith(".") and entry.suffix in (".lock", ".tmp"))
 
 
 def _refuse_another(found: dict[str, Any], known: dict[str, Any], output_dir: Path) -> None:
@@ -68,15 +94,21 @@ def _refuse_another(found: dict[str, Any], known: dict[str, Any], output_dir: Pa
 
 
 def run(
-    spec: RunSpecification, output_dir: Path, *, force: bool = False, trainer: dict[str, Any] | None = None
+    spec: RunSpecification,
+    output_dir: Path,
+    *,
+    force: bool = False,
+    trainer: dict[str, Any] | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> None:
     """Train, prune, score and save one run; go on from its last checkpoint if it was interrupted.
 
     Args:
         trainer: settings of the machine that are no part of the specification (devices, strategy, accelerator).
+        callbacks: Lightning callbacks that observe the run, besides those of its specification.
 
     Raises:
-        InputError: something the user gave cannot be, or the disk is full.
+        InputError: something the user gave cannot be; `DiskFull` where only space is missing.
     """
     if claim_folder(spec, output_dir, force):
         return
@@ -86,7 +118,7 @@ def run(
     config["trainer"].update(trainer or {})
     seed_everything(config["seed_everything"], verbose=False)
     with disk_full_is_told(output_dir):
-        _fit(config, output_dir)
+        _fit(config, output_dir, callbacks)
 
 
 @contextmanager
@@ -94,20 +126,20 @@ def disk_full_is_told(output_dir: Path) -> Iterator[None]:
     """Turn a full disk, wherever a library meets it, into one sentence.
 
     Raises:
-        InputError: the disk is full.
+        DiskFull: the disk is full.
     """
     try:
         yield
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        raise InputError(
+        raise DiskFull(
             f"{output_dir}: the disk is full; free some space and give the same command again, "
             "it goes on from the last checkpoint."
         ) from error
 
 
-def _fit(config: dict[str, Any], output_dir: Path) -> None:
+def _fit(config: dict[str, Any], output_dir: Path, callbacks: Sequence[Any]) -> None:
     from lightning import Trainer
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -127,6 +159,7 @@ def _fit(config: dict[str, Any], output_dir: Path) -> None:
     settings = dict(config["trainer"])
     for kind in ("logger", "callbacks", "plugins"):
         settings[kind] = [instantiate(item) for item in settings[kind]]
+    settings["callbacks"] += callbacks
     try:
         trainer = Trainer(**settings)
     except (ValueError, MisconfigurationException) as error:
@@ -136,8 +169,6 @@ def _fit(config: dict[str, Any], output_dir: Path) -> None:
         ) from error
     checkpoint = output_dir / CHECKPOINT
     trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint.is_file() else None)
-    if trainer.interrupted:
-        raise SystemExit(130)
     finish(trainer, module, data)
 
 
@@ -169,7 +200,7 @@ def _clear(output_dir: Path) -> None:
     """Remove what a run writes, and only that: a folder given by mistake must not be emptied."""
     for name in ("checkpoints", "adapter", "model", "masks", "tensorboard"):
         shutil.rmtree(output_dir / name, ignore_errors=True)
-    for name in (SPECIFICATION, CONFIGURATION, "metrics.csv", *_results(output_dir)):
+    for name in (SPECIFICATION, CONFIGURATION, STATE, LOG, "metrics.csv", *_results(output_dir)):
         (output_dir / name).unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from splora import anatomy
 from splora.errors import InputError
-from splora.posttraining.fisher_gradients import GradientRows, loss_by_own_labels, mask_gradients
+from splora.posttraining.fisher_gradients import GradientRows, own_predictions_loss, mask_gradients
 
 MODELS = [
     "BertForSequenceClassification",
@@ -124,30 +124,42 @@ def test_a_loss_that_is_no_number_is_told(tiny: Any) -> None:
         mask_gradients(model, [batch_for("BertForSequenceClassification")])
 
 
-@pytest.mark.parametrize("name", ["BertForSequenceClassification", "BertForQuestionAnswering"])
-def test_drawn_labels_estimate_the_curvature_of_the_divergence(tiny: Any, name: str) -> None:
-    """The mean score function is zero, and its second moment the Fisher information: seen by many draws."""
-    model, batch = tiny(name), batch_for(name, rows=1)
-    bias = model.classifier.bias if "Sequence" in name else model.qa_outputs.bias
+def scores_of(model: Any, batch: dict[str, Tensor], weight: Tensor, draws: int) -> Tensor:
+    """Gradients of many draws of `own_predictions_loss` by a parameter, (draws, entries)."""
     generator = torch.Generator().manual_seed(0)
-    losses = (loss_by_own_labels(model, batch, generator) for _ in range(400))
-    scores = torch.stack([torch.autograd.grad(loss, bias)[0] for loss in losses])
-    if "Sequence" in name:
-        probabilities = model(**{key: batch[key] for key in ("input_ids", "attention_mask")}).logits.softmax(-1)[0]
-        fisher = torch.diag(probabilities) - torch.outer(probabilities, probabilities)
-        torch.testing.assert_close(scores.T @ scores / len(scores), fisher.detach(), rtol=0.2, atol=0.03)
-    assert float(scores.mean(0).abs().max()) < 0.08
+    losses = (own_predictions_loss(model, batch, generator) for _ in range(draws))
+    return torch.stack([torch.autograd.grad(loss, weight)[0].flatten() for loss in losses])
 
 
-def test_drawn_labels_of_a_regression_are_its_score_plus_noise(tiny: Any) -> None:
-    model, batch = tiny("BertForSequenceClassification"), batch_for("BertForSequenceClassification")
-    model.classifier = torch.nn.Linear(24, 1)
-    noise = torch.randn(5, 1, generator=torch.Generator().manual_seed(0))
-    loss = loss_by_own_labels(model, batch, torch.Generator().manual_seed(0)).detach()
-    torch.testing.assert_close(loss, noise.square().mean() / 2)
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_gradients_make_the_fisher_information_of_the_models_own_predictions(tiny: Any, labels: int) -> None:
+    model, batch = tiny("BertForSequenceClassification"), batch_for("BertForSequenceClassification", rows=1)
+    torch.manual_seed(4)
+    model.classifier = torch.nn.Linear(24, labels)
+    scores = scores_of(model, batch, model.classifier.bias, 1 if labels < 3 else 800)
+    logits = model(**{key: batch[key] for key in ("input_ids", "attention_mask")}).logits[0].detach()
+    p = logits.softmax(-1)
+    wanted = torch.diag(p) - torch.outer(p, p) if labels > 1 else torch.ones(1, 1)
+    bound = 1e-6 if labels < 3 else 0.03
+    torch.testing.assert_close(scores.T @ scores / len(scores), wanted, rtol=bound, atol=bound)
 
 
-def test_the_same_seed_draws_the_same_labels(tiny: Any) -> None:
+def test_starts_and_ends_are_predicted_apart_and_never_in_the_padding(tiny: Any) -> None:
+    model = tiny("BertForQuestionAnswering")
+    batch = {name: values[1:2] for name, values in batch_for("BertForQuestionAnswering").items()}
+    scores = scores_of(model, batch, model.qa_outputs.weight, 600)
+    outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True)
+    hidden, kept = outputs.hidden_states[-1][0, :6].detach(), slice(0, 6)
+    wanted = torch.zeros(48, 48)
+    for place, logits in enumerate((outputs.start_logits, outputs.end_logits)):
+        p = logits[0, kept].softmax(-1).detach()
+        rows = slice(24 * place, 24 * place + 24)
+        wanted[rows, rows] = hidden.T @ (torch.diag(p) - torch.outer(p, p)) @ hidden
+    found = scores.T @ scores / len(scores)
+    assert float((found - wanted).norm() / wanted.norm()) < 0.15
+
+
+def test_the_same_seed_draws_the_same_signs(tiny: Any) -> None:
     name = "BertForQuestionAnswering"
     model, batch = tiny(name), batch_for(name)
     first, same, other = (

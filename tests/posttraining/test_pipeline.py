@@ -137,7 +137,14 @@ def test_the_same_seed_gives_the_same_result_and_another_draws_other_samples(tmp
 
 
 def test_published_choices_run_too(tmp_path: Path) -> None:
-    choices = {"gradient_batch_size": 4, "labels": "data", "teacher": "sqrt", "damping": 2.0, "storage": "disk"}
+    choices = {
+        "gradient_batch_size": 4,
+        "labels": "data",
+        "teacher": "sqrt",
+        "damping": 2.0,
+        "correct_bias": False,
+        "storage": "disk",
+    }
     assert set(choices) < {field.name for field in dataclasses.fields(FisherOptions)}
     result = pipeline.prune(request_for(tmp_path, choices=choices))
     assert result["settings"]["labels"] == "data"

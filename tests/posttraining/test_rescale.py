@@ -58,6 +58,21 @@ def test_factors_are_those_of_lsmr_on_the_stacked_system(
     torch.testing.assert_close(found, 1 + torch.from_numpy(wanted), rtol=1e-3, atol=1e-4)
 
 
+def test_with_a_bias_the_system_has_a_column_per_hidden_channel_more() -> None:
+    generator = torch.Generator().manual_seed(2)
+    activations, weight = torch.randn(11, 3, generator=generator), torch.randn(4, 3, generator=generator)
+    target = torch.randn(11, 4, generator=generator) + 3
+    equations = NormalEquations(weight, 1, with_bias=True)
+    for part in torch.arange(11).split(4):
+        equations.add(activations[part], target[part])
+    factors = scales(*equations.system(), damping=1e-6)
+    columns = torch.stack([torch.outer(activations[:, j], weight[:, j]).flatten() for j in range(3)], 1)
+    constants = torch.eye(4).repeat(11, 1)
+    wanted = torch.linalg.lstsq(torch.cat([columns, constants], 1).double(), target.flatten().double()).solution
+    torch.testing.assert_close(factors, wanted[:3], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(equations.bias(factors), wanted[3:], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_sublayers_put_together_are_the_models_own_layers(tiny: Any, name: str) -> None:
     model, batch = tiny(name), inputs()
@@ -94,6 +109,22 @@ def test_lost_scale_is_found_again(tiny: Any, name: str) -> None:
     done = rescale(hurt, model, [inputs((9, 9, 9, 9))], first_token_only=False, damping=1e-3)
     assert float(done.factors["layer.1.heads"][1]) == pytest.approx(2, abs=0.05)
     assert done.factors["layer.1.neurons"][[3, 8]].tolist() == pytest.approx([4, 4], abs=0.2)
+
+
+def test_a_bias_alone_makes_up_for_neurons_that_are_constant(tiny: Any) -> None:
+    """Neurons whose inputs do not reach them put out a constant; without them only the bias has to change."""
+    model = tiny("BertForSequenceClassification")
+    with torch.no_grad():
+        anatomy.layers(model)[2].linears["ffn_in"].weight[10:] = 0
+    plan = Plan((tuple(range(4)),) * 3, (tuple(range(20)), tuple(range(20)), tuple(range(10))))
+    batch = inputs((9, 9, 9, 9))
+    found = {}
+    for correct in (True, False):
+        smaller = cut(model, plan)
+        rescale(smaller, model, [batch], first_token_only=False, correct_bias=correct)
+        with torch.no_grad():
+            found[correct] = float((smaller(**batch).logits - model(**batch).logits).abs().max())
+    assert found[True] < 1e-3 < found[False]
 
 
 def test_rescaling_brings_a_pruned_layer_nearer_to_its_teacher(tiny: Any) -> None:

@@ -1,0 +1,93 @@
+"""Ctrl-C once: the run finishes its step, writes a checkpoint and stops. Twice: it stops now."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from splora.errors import Interrupted
+from splora.machine import is_first_process
+from splora.training.run import CHECKPOINT
+
+
+class GracefulStop(Callback):
+    """Stops a run at the end of an optimizer step, where its checkpoint loses nothing.
+
+    An evaluation under way ends first: half of it cannot be kept. Before training there is nothing to lose, and the
+    run stops at once.
+
+    Args:
+        every: steps between two agreements of several processes on whether to stop; each costs a message.
+    """
+
+    def __init__(self, every: int = 10) -> None:
+        self._every = every
+        self._asked = False
+        self._trains = False
+        self._step = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """SIGINT and SIGTERM mean this run's stop while the block runs (in a main thread; elsewhere nothing can)."""
+        kinds = (signal.SIGINT, signal.SIGTERM)
+        try:
+            before = {kind: signal.signal(kind, self.ask) for kind in kinds}
+        except ValueError:
+            before = {}
+        try:
+            yield
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+    def ask(self, kind: int, frame: FrameType | None) -> None:
+        """A signal has come.
+
+        Raises:
+            Interrupted: it is the second one, or there is nothing to wait for.
+        """
+        if self._asked or not self._trains:
+            raise Interrupted
+        self._asked = True
+        if is_first_process():
+            told = "stopping after this step, with a checkpoint; once more stops now"
+            print(told, file=sys.stderr, flush=True)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on there is something to save."""
+        self._trains = True
+        # Lightning's own answer to SIGTERM throws the last steps away; SLURM's requeueing needs it all the same.
+        if "SLURM_JOB_ID" not in os.environ and signal.getsignal(signal.SIGINT) == self.ask:
+            signal.signal(signal.SIGTERM, self.ask)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Remember the step: with gradients accumulated over batches, not every batch ends one."""
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and stop, if somebody asked.
+
+        Raises:
+            Interrupted: the run is saved.
+        """
+        if trainer.global_step == self._step or not self._is_asked(trainer):
+            return
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINT)
+        raise Interrupted
+
+    def _is_asked(self, trainer: Trainer) -> bool:
+        if trainer.world_size == 1:
+            return self._asked
+        if trainer.global_step % self._every:
+            return False
+        return bool(trainer.strategy.reduce_boolean_decision(self._asked, all=False))

@@ -1,0 +1,1 @@
+"""Many rows at once: on the devices of this machine, or on a Ray cluster."""

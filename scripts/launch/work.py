@@ -1,0 +1,104 @@
+"""What launchers and the driver tell each other: a row to run, and a row that runs."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from scripts.plan import Job, references
+from splora.training.specification import FIELDS
+
+#: Exit status of a worker whose run was stopped, and of one that found the disk full: neither has failed.
+STOPPED, FULL = 130, 75
+
+
+@dataclass(frozen=True)
+class Work:
+    """A row to run in a process of its own."""
+
+    job: Job
+    #: EXP IDs of the rows that must be finished first.
+    needs: tuple[str, ...] = ()
+    #: What repeats the run, typed in the project's folder.
+    command: str = ""
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The row's EXP ID."""
+        return str(self.job.spec.exp_id)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.job.folder
+
+
+class Running(Protocol):
+    """A row that a launcher has started."""
+
+    def outcome(self) -> int | None:
+        """Exit status of its process, negative for the signal that killed it; None while it runs."""
+
+    def interrupt(self) -> None:
+        """Ask it to write a checkpoint and stop."""
+
+    def kill(self) -> None:
+        """Stop it now."""
+
+
+class Launcher(Protocol):
+    """Starts rows in processes of their own, somewhere."""
+
+    #: Rows that it takes at once.
+    slots: int
+
+    def start(self, work: Work) -> Running:
+        """Start a row whose folder is claimed."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
+def works(jobs: Sequence[Job], options: argparse.Namespace) -> list[Work]:
+    """The jobs with what they need, and the command that repeats each of them."""
+    return [
+        Work(job, tuple(references(job.row.spec)), command(job, len(jobs), options), machine(options)) for job in jobs
+    ]
+
+
+def machine(options: argparse.Namespace) -> dict[str, Any]:
+    """Settings of Lightning's Trainer that are the machine's, not the row's."""
+    given = {"devices": options.devices, "strategy": options.strategy, "accelerator": options.accelerator}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def command(job: Job, count: int, options: argparse.Namespace) -> str:
+    """The command that runs this row alone, in the project's folder.
+
+    Args:
+        count: rows of the sweep that it is part of.
+    """
+    words = ["python", "scripts/run_from_sheet.py"]
+    for option, value in (("--workbook", options.workbook), ("--sheet", job.row.sheet if options.sheet else None)):
+        words += [] if value is None else [option, str(value)]
+    needs = references(job.row.spec)
+    # Rows in folders of one --output-dir find what they build on there only when they are named together.
+    together = [*needs, job.row.spec.exp_id] if options.output_dir and count > 1 else [job.row.spec.exp_id]
+    words += ["--exp-id", *map(str, together)]
+    for option, name in (("--model", "model"), ("--train-file", "train_file"), ("--predict-file", "predict_file")):
+        value = getattr(options, name)
+        if value is not None and not (name == "model" and job.needed_by):
+            words += [option, value]
+    for setting in options.settings:
+        if not job.needed_by or FIELDS[setting.partition("=")[0].strip()].metadata["group"] in ("Task", "Machine"):
+            words += ["--set", setting]
+    if options.output_dir:
+        words += ["--output-dir", str(job.folder.parent if len(together) > 1 else job.folder)]
+    for option, value in machine(options).items():
+        words += [f"--{option}", str(value)]
+    return shlex.join(words)

@@ -1,0 +1,93 @@
+"""The process of one row that a launcher starts: ``python -m scripts.launch.worker FOLDER``.
+
+It runs what the folder's ``spec.json`` says, so that a workbook edited during a long sweep changes nothing of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.launch.work import FULL, STOPPED
+from scripts.run_row import alone, read_result, summary, train
+from splora.errors import EXIT_CODE, DiskFull, InputError, Interrupted
+from splora.machine import is_first_process
+from splora.training.run import CHECKPOINT, RESULT, SPECIFICATION
+from splora.training.specification import RunSpecification
+from splora.training.state import LOG
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the row; returns the exit status: 0, 2 for what the user got wrong, 130 for stopped, 75 for a full disk."""
+    parser = argparse.ArgumentParser(prog="worker", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--trainer", type=json.loads, default={}, help="settings of the Trainer, as JSON")
+    parser.add_argument("--command", default="", help="what repeats the run")
+    parser.add_argument("--parent", type=int, help="end when this process does")
+    parser.add_argument("--threads", type=int, help="threads of the CPU")
+    options = parser.parse_args(arguments)
+    if options.parent is not None:
+        # The other processes of a run over several devices are children of its first.
+        die_with(options.parent if is_first_process() else os.getppid())
+    try:
+        return _run(options)
+    except (Interrupted, KeyboardInterrupt):
+        print("stopped; the same command goes on from the last checkpoint", flush=True)
+        return STOPPED
+    except InputError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return FULL if isinstance(error, DiskFull) else EXIT_CODE
+
+
+def _run(options: argparse.Namespace) -> int:
+    folder: Path = options.folder
+    spec = RunSpecification(**json.loads((folder / SPECIFICATION).read_text(encoding="utf-8")))
+    with alone(folder):
+        if (folder / RESULT).is_file():  # by a process that ended since this one was started
+            return 0
+        begun = "going on from the last checkpoint" if (folder / CHECKPOINT).is_file() else "starting"
+        print(f"EXP ID {spec.exp_id}: {begun}", flush=True)
+        if options.threads is not None:
+            import torch
+
+            torch.set_num_threads(options.threads)
+        train(spec, folder, options.trainer, options.command, LOG)
+    print(f"EXP ID {spec.exp_id}: {summary(read_result(folder))}", flush=True)
+    return 0
+
+
+def die_with(parent: int) -> None:
+    """End this process, without delay, when its parent ends: the next command must find no run still going on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it ended before the system was asked
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    try:
+        status = main()
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    sys.exit(status)

@@ -1,0 +1,87 @@
+"""The order in which inputs of a linear layer can go, by what is lost although the others make up for them.
+
+Least squares by the Gram matrix G of the inputs, with the output's errors measured through R (see `sensitivity.root`):
+without group g the error grows by tr(V_g (H_gg)⁻¹ V_gᵀ), H = G⁻¹ and V = R W with the weights corrected so far. Taking
+away the least, correcting all others and going on is optimal brain surgery on groups of columns (Hassibi & Stork 1993;
+Kurtić et al. 2023, ZipLM).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Groups of one column are taken away together, this many at most, and this part of those that are left.
+TOGETHER, TOGETHER_PART = 16, 1 / 32
+#: Columns that are gone are dropped from the matrices when they are this part of them.
+STALE = 1 / 8
+
+
+@dataclass(frozen=True)
+class Path:
+    """From all groups to none.
+
+    Attributes:
+        order: numbers of the groups, those that go last first, int64 (groups,).
+        errors: squared error when the first 0, 1, …, all groups stay, float64 (groups + 1,); falls to zero.
+    """
+
+    order: Tensor
+    errors: Tensor
+
+
+def eliminate(gram: Tensor, outputs: Tensor, size: int, damping: float = 1e-4) -> Path:
+    """Take away groups until none is left.
+
+    Args:
+        gram: of the inputs, per row, float64 (groups · size, groups · size).
+        outputs: V = R W, (measures, groups · size).
+        size: columns of a group.
+        damping: part of its diagonal that is added to the Gram matrix.
+    """
+    groups = len(gram) // size if size else 0
+    diagonal = gram.diagonal()
+    damped = gram + torch.diag(damping * (diagonal + diagonal.mean()) + torch.finfo(torch.float32).tiny)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped)).float()
+    values = outputs.float()
+    left = torch.arange(groups, device=gram.device)
+    alive = torch.ones(groups, dtype=torch.bool, device=gram.device)
+    gone: list[Tensor] = []
+    grown: list[Tensor] = []
+    count = groups
+    while count:
+        scores = torch.where(alive, _scores(inverse, values, size), torch.inf)
+        together = min(TOGETHER, max(1, int(count * TOGETHER_PART))) if size == 1 else 1
+        least, chosen = scores.topk(together, largest=False)
+        columns = (chosen[:, None] * size + torch.arange(size, device=gram.device)).flatten()
+        rows = inverse[columns]
+        step = torch.linalg.solve(rows[:, columns], rows)
+        lost = (values[:, columns] @ torch.linalg.solve(rows[:, columns], values[:, columns].T)).diagonal().sum()
+        # Shared out by the scores, which are each one's alone.
+        grown.append(lost * least / least.sum() if float(least.sum()) > 0 else torch.zeros_like(least))
+        gone.append(left[chosen])
+        values -= values[:, columns] @ step
+        inverse -= rows.T @ step
+        alive[chosen] = False
+        count -= together
+        if len(alive) - count >= STALE * len(alive):
+            held = (torch.nonzero(alive)[:, :1] * size + torch.arange(size, device=gram.device)).flatten()
+            values, inverse = values[:, held], inverse[held][:, held]
+            left, alive = left[alive], torch.ones(count, dtype=torch.bool, device=gram.device)
+    if not gone:
+        return Path(left, gram.new_zeros(1))
+    errors = torch.cat([gram.new_zeros(1), torch.cat(grown).double().clamp_min(0).cumsum(0)])
+    return Path(torch.cat(gone).flip(0), errors.flip(0))
+
+
+def _scores(inverse: Tensor, values: Tensor, size: int) -> Tensor:
+    """tr(V_g (H_gg)⁻¹ V_gᵀ) of each group; nonsense for those that are gone."""
+    if size == 1:
+        return values.square().sum(0) / inverse.diagonal().clamp_min(torch.finfo(torch.float32).tiny)
+    groups = len(inverse) // size
+    blocks = inverse.view(groups, size, groups, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    by_group = values.view(len(values), groups, size).permute(1, 2, 0)
+    solved, _ = torch.linalg.solve_ex(blocks, by_group)
+    return (solved * by_group).sum((1, 2))

@@ -1,0 +1,75 @@
+"""What removed heads or neurons gave, put into the weights of those that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from splora import anatomy
+from splora.export.cut import cut
+from splora.posttraining.gram import Gram
+from splora.posttraining.interpolative import combine, expand
+from splora.posttraining.plan import Plan
+from splora.posttraining.sublayers import PARTS
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A smaller model, and the sub-layers whose kept channels depend on one another: (rank, channels) by name."""
+
+    model: nn.Module
+    dependent: dict[str, tuple[int, int]]
+
+
+@torch.no_grad()
+def fold(model: nn.Module, plan: Plan, grams: Sequence[dict[str, Gram]], *, bias: bool, damping: float = 0.0) -> Folded:
+    """Cut a model and correct its output projections: W[:, kept] + W[:, removed] Tᵀ.
+
+    Args:
+        model: from which the activations come; it stays as it is.
+        plan: which of its heads and neurons stay.
+        grams: of each layer, by `heads` and `neurons` (both or one), the Gram matrix of what meets the projection.
+        bias: combine deviations from the means, and put what is left of the means into the bias.
+        damping: part of its diagonal that is added to the Gram matrix.
+    """
+    smaller = cut(model, plan)
+    dependent = {}
+    kept_of = {"heads": plan.heads, "neurons": plan.neurons}
+    for number, (layer, thinner, by_part) in enumerate(
+        zip(anatomy.layers(model), anatomy.layers(smaller), grams, strict=True)
+    ):
+        for part in PARTS:
+            if part.name not in by_part:
+                continue
+            gram, linear = by_part[part.name], layer.linears[part.role]
+            kept = torch.tensor(kept_of[part.name][number], dtype=torch.long, device=linear.weight.device)
+            kept = expand(kept, part.size(layer))
+            stays = torch.zeros(linear.in_features, dtype=torch.bool, device=kept.device)
+            stays[kept] = True
+            removed = torch.nonzero(~stays).flatten()
+            if not len(removed):
+                continue
+            matrix = gram.centred()[0] if bias else gram.matrix
+            if damping:
+                matrix.diagonal().add_(damping * matrix.diagonal())
+            found = combine(matrix, kept, removed, gram.tolerance)
+            if found.rank < len(kept):
+                dependent[f"layer.{number}.{part.name}"] = (found.rank, len(kept))
+            weight = linear.weight.double()
+            target = thinner.linears[part.role]
+            target.weight.copy_(weight[:, kept] + weight[:, removed] @ found.weights.T)
+            if bias:
+                means = gram.sum / max(gram.rows, 1.0)
+                target.bias.add_(weight[:, removed] @ (means[removed] - found.weights.T @ means[kept]))
+    return Folded(smaller, dependent)
+
+
+def plan_of(heads: Sequence[Tensor], neurons: Sequence[Tensor]) -> Plan:
+    """The plan that keeps these numbers, in any order."""
+    return Plan(
+        tuple(tuple(sorted(kept.tolist())) for kept in heads),
+        tuple(tuple(sorted(kept.tolist())) for kept in neurons),
+    )

@@ -1,0 +1,96 @@
+"""The result of a pruning: what `result.json` says, the line of the summary, and all that is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from splora.errors import InputError
+from splora.files import replacing_folder, write_json
+from splora.machine import versions
+from splora.posttraining.evaluation import Predictions, divergence
+from splora.posttraining.plan import Plan
+from splora.posttraining.request import RESULT, PruneRequest
+from splora.posttraining.stages import Stage
+from splora.posttraining.subject import Subject
+
+
+def describe(
+    request: PruneRequest, subject: Subject, dense: Predictions, stages: list[tuple[Stage, Predictions]]
+) -> dict[str, Any]:
+    """The content of `result.json`, latency and memory left out."""
+    metric = subject.data.primary_metric
+    plan = stages[-1][0].plan
+    whole = Plan.dense(subject.model)
+    return {
+        "method": request.method,
+        "model": request.model,
+        "task": request.task,
+        "metric": metric,
+        "dense": dense.metrics[metric],
+        "pruned": stages[-1][1].metrics[metric],
+        "stages": {stage.name: predictions.metrics[metric] for stage, predictions in stages},
+        "kl_divergence": {stage.name: divergence(dense, predictions) for stage, predictions in stages},
+        "metrics": {"dense": dense.metrics, **{stage.name: found.metrics for stage, found in stages}},
+        "macs_kept": subject.costs.of_plan(plan) / subject.costs.of_plan(whole),
+        "macs_counted_at_tokens": subject.tokens,
+        "heads_kept": plan.head_counts,
+        "neurons_kept": plan.neuron_counts,
+        "parameters": {"dense": _parameters(subject.model), "pruned": _parameters(stages[-1][0].model)},
+        "seconds": round(sum(stage.seconds for stage, _ in stages), 3),
+        "seconds_of": {stage.name: round(stage.seconds, 3) for stage, _ in stages},
+        "notes": {stage.name: stage.notes for stage, _ in stages if stage.notes},
+        "samples": subject.calibration.samples,
+        "seed": request.seed,
+        "precision": subject.precision.name,
+        "device": str(next(subject.model.parameters()).device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "settings": request.settings(),
+    }
+
+
+def save(request: PruneRequest, subject: Subject, final: Stage, result: dict[str, Any]) -> None:
+    """Write model, plan, masks and result in place of the output folder, then the line of the summary."""
+    from splora.export.folder import save_pruned
+
+    request.output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(request.output) as beside:
+        save_pruned(final.model, subject.data.tokenizer, beside)
+        final.plan.save(beside, Plan.dense(subject.model))
+        write_json(beside / RESULT, result)
+    if request.summary is not None:
+        append_line(request.summary, summary_line(result, request.output))
+
+
+def summary_line(result: dict[str, Any], output: Path) -> str:
+    """One line of `output/<model>/<task>.txt`."""
+    stages = ", ".join(f"{name} {value:.2f}" for name, value in result["stages"].items())
+    latency = result["latency_ms"]
+    return (
+        f"{result['method']} {result['settings']['budget']} seed={result['seed']} samples={result['samples']}: "
+        f"{result['metric']} {result['pruned']:.2f} (dense {result['dense']:.2f}; {stages}), "
+        f"MACs kept {result['macs_kept']:.3f}, latency {latency['pruned']:.1f} of {latency['dense']:.1f} ms, "
+        f"{result['seconds']:.1f} s, {output}"
+    )
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file in one write, so that programs side by side do not mix theirs.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,173 @@
+"""Output projections re-solved from the first layer to the last, on what the pruned model really feeds them.
+
+Each projection is to put out what the dense model has after this sub-layer less what the pruned model has before it, so
+that errors of layers below are made up for instead of piling up (as in Park et al. 2024, K-prune, and Kwon et al. 2022).
+Least squares with a ridge that pulls towards the weights as they are; its strength is the one that predicts the other
+half of the calibration sequences best, which Gram matrices of both halves tell without another pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from splora import anatomy
+from splora.posttraining.gram import Gram
+from splora.posttraining.precision import Precision
+from splora.posttraining.stat_grams import OTHERS, Batch
+from splora.posttraining.states import States, Storage
+from splora.posttraining.sublayers import PARTS
+
+#: Ridges that are tried, as parts of the Gram matrix's diagonal; the search starts in the middle.
+RIDGES = (0.0004, 0.002, 0.01, 0.05, 0.25, 1.25, 6.25)
+
+
+@dataclass
+class Reconstruction:
+    """What was done.
+
+    Attributes:
+        ridges: per sub-layer (`layer.3.heads`, …), the ridge that was chosen.
+        errors: per sub-layer, squared error on the held-out halves as a part of the target's square.
+        state_bytes: hidden states held between layers, at their largest.
+    """
+
+    ridges: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+    state_bytes: int = 0
+
+
+@torch.no_grad()
+def reconstruct(
+    student: nn.Module,
+    teacher: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    first_token_only: bool,
+    storage: Storage = "fp32",
+    precision: Precision,
+    progress: Callable[[str, int], None] | None = None,
+) -> Reconstruction:
+    """Re-solve weights and biases of all output projections of `student`, in place.
+
+    Args:
+        student: the pruned model.
+        teacher: the dense one.
+        batches: model arguments without labels; padding is not counted.
+        first_token_only: in the last layer the first token of each sequence counts, the others by `stat_grams.OTHERS`.
+        storage: where hidden states are kept between layers.
+        precision: what forward passes and products compute in.
+        progress: called with the name of each sub-layer and the number of those before it.
+    """
+    done = Reconstruction()
+    device = next(student.parameters()).device
+    masks = [batch["attention_mask"].bool().to(device) for batch in batches]
+    halves = _halves(masks)
+    own, taught = States(student, batches, storage), States(teacher, batches, storage)
+    done.state_bytes = own.bytes + taught.bytes
+    pairs = list(zip(anatomy.layers(student), anatomy.layers(teacher), strict=True))
+    for number, (layer, dense) in enumerate(pairs):
+        last = first_token_only and number == len(pairs) - 1
+        for part_number, part in enumerate(PARTS):
+            name, linear = f"layer.{number}.{part.name}", layer.linears[part.role]
+            if progress is not None:
+                progress(name, 2 * number + part_number)
+            grams = [Gram(linear.in_features, linear.out_features, device) for _ in range(2)]
+            for index, keep in enumerate(masks):
+                with precision.forward(device):
+                    hidden, above = own[index], taught[index]
+                    inner = part.inner(layer, hidden, keep)
+                    projected = dense.linears[part.role](part.inner(dense, above, keep))
+                    taught[index] = part.close(dense, above, projected)
+                target = above + projected.float() - hidden
+                with precision.products():
+                    for gram, half in zip(grams, halves[index], strict=True):
+                        if last:
+                            gram.add(inner[half, 0], target[half, 0])
+                        counted = keep & half[:, None]
+                        gram.add(inner[counted], target[counted], OTHERS if last else 1.0)
+            done.ridges[name], done.errors[name] = _solve(linear, grams)
+            for index, keep in enumerate(masks):
+                with precision.forward(device):
+                    hidden = own[index]
+                    own[index] = part.close(layer, hidden, linear(part.inner(layer, hidden, keep)))
+    return done
+
+
+def ridge_weights(gram: Gram, prior: Tensor, ridge: float, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Weights and bias of argmin Σ |y − W z − b|² + ridge · Σ_j d_j |w_j − prior_j|², d the diagonal of the Gram matrix.
+
+    Args:
+        gram: of activations, centred here, with targets.
+        prior: (targets, channels).
+        ridge: 0 or larger.
+        dtype: what the system is solved in.
+
+    Returns:
+        (targets, channels) and (targets,), of `dtype`.
+    """
+    matrix, cross = gram.centred()
+    prior = prior.to(dtype)
+    diagonal = matrix.diagonal().clamp_min(0)
+    # Columns of unit length; dead channels keep their weights.
+    scale = torch.where(diagonal > 0, diagonal.rsqrt(), 0.0)
+    unit = (matrix * scale[:, None] * scale).to(dtype)
+    unit.diagonal().add_(ridge).add_(torch.where(diagonal > 0, 0.0, 1.0).to(dtype))
+    small = torch.finfo(dtype).eps * len(unit)
+    right = ((cross - prior.double() @ matrix) * scale).to(dtype)
+    factor, failed = torch.linalg.cholesky_ex(unit)
+    while int(failed):
+        unit.diagonal().add_(small)
+        small *= 10
+        factor, failed = torch.linalg.cholesky_ex(unit)
+    weight = prior + torch.cholesky_solve(right.T, factor).T * scale.to(dtype)
+    rows = max(gram.rows, 1.0)
+    return weight, (gram.target_sum / rows).to(dtype) - weight @ (gram.sum / rows).to(dtype)
+
+
+def squared_error(gram: Gram, weight: Tensor, bias: Tensor) -> float:
+    """Σ |y − W z − b|² over the rows of a Gram matrix with targets."""
+    weight, bias = weight.double(), bias.double()
+    through = weight @ gram.sum
+    value = gram.target_square + ((weight @ gram.matrix - 2 * gram.cross) * weight).sum()
+    return float(value + bias @ (gram.rows * bias + 2 * through - 2 * gram.target_sum))
+
+
+def _solve(linear: nn.Linear, halves: Sequence[Gram]) -> tuple[float, float]:
+    """Fit one projection in place; the ridge that was chosen and its relative held-out error."""
+    whole = halves[0] + halves[1]
+    prior = linear.weight.double()
+    middle = len(RIDGES) // 2
+    chosen, error = middle, float("nan")
+    if linear.in_features and all(half.rows for half in halves):
+        found: dict[int, float] = {}
+
+        def held_out(number: int) -> float:
+            if number not in found:
+                found[number] = sum(
+                    squared_error(other, *ridge_weights(half, prior, RIDGES[number], torch.float32))
+                    for half, other in (halves, reversed(halves))
+                )
+            return found[number]
+
+        for step in (-1, 1):
+            while 0 <= chosen + step < len(RIDGES) and held_out(chosen + step) < held_out(chosen):
+                chosen += step
+        error = found[chosen] / max(float(whole.target_square), 1e-30)
+    weight, bias = ridge_weights(whole, prior, RIDGES[chosen])
+    linear.weight.copy_(weight)
+    linear.bias.copy_(bias)
+    return RIDGES[chosen], error
+
+
+def _halves(masks: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Of each batch, the sequences of one half and of the other, bool (batch,); every other sequence over all."""
+    found, start = [], 0
+    for mask in masks:
+        even = (torch.arange(len(mask), device=mask.device) + start) % 2 == 0
+        found.append((even, ~even))
+        start += len(mask)
+    return found

@@ -1,0 +1,143 @@
+"""How much an error in the output of each sub-layer moves the model's predictions; needs no labels.
+
+To second order the divergence of predictions that an error δ of a token's sub-layer output makes is ½ δᵀ F δ with
+F = Jᵀ (diag p − p pᵀ) J, p the predicted probabilities and J the derivative of the logits. As diag p − p pᵀ = B Bᵀ with
+B = diag √p − p √pᵀ, gradients g of logitsᵀ B u for random u have E[g gᵀ] = F: one backward pass to the activations,
+none to the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from splora import anatomy
+from splora.posttraining.calibration import to_device
+from splora.posttraining.precision import Precision
+from splora.posttraining.stat_grams import Batch, split
+from splora.posttraining.sublayers import PARTS
+
+#: Names under which task heads return logits.
+LOGITS = ("logits", "start_logits", "end_logits")
+#: Tokens, padding included, whose activations one backward pass holds.
+BACKWARD_TOKENS = 1024
+
+#: By layer, and there by `heads` and `neurons`: F, summed over the tokens of a sequence, float64 (hidden, hidden).
+Metrics = list[dict[str, Tensor]]
+
+
+def output_metrics(model: nn.Module, batches: Sequence[Batch], seed: int, precision: Precision) -> Metrics:
+    """F of the output of each output projection, on average over sequences.
+
+    Args:
+        model: a task model in evaluation mode; its parameters need no gradients, and get none.
+        batches: model arguments without labels.
+        seed: of the random directions u.
+        precision: what forward passes compute in.
+    """
+    device = next(model.parameters()).device
+    layers = anatomy.layers(model)
+    hidden = layers[0].linears["ffn_out"].out_features
+    found = [
+        {part.name: torch.zeros(hidden, hidden, dtype=torch.float64, device=device) for part in PARTS} for _ in layers
+    ]
+    generator = torch.Generator().manual_seed(seed)
+    outputs: dict[tuple[int, str], Tensor] = {}
+    handles = [layers[0].module.register_forward_pre_hook(_follow, with_kwargs=True)]
+    for number, layer in enumerate(layers):
+        handles += [
+            layer.linears[part.role].register_forward_hook(_keeper(outputs, (number, part.name))) for part in PARTS
+        ]
+    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    sequences = 0
+    try:
+        model.requires_grad_(False)
+        for batch in split(batches, BACKWARD_TOKENS):
+            batch = to_device(batch, device)
+            keep = batch["attention_mask"].bool()
+            with torch.enable_grad(), precision.forward(device):
+                result = model(**batch)
+            logits = [result[name] for name in LOGITS if name in result]
+            directions = [_direction(one.detach(), keep, generator) for one in logits]
+            places = list(outputs)
+            gradients = torch.autograd.grad(logits, [outputs[place] for place in places], directions)
+            for (number, part_name), gradient in zip(places, gradients, strict=True):
+                rows = gradient[keep].float()
+                found[number][part_name] += rows.T @ rows
+            outputs.clear()
+            sequences += len(keep)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(wanted[name])
+    for by_part in found:
+        for metric in by_part.values():
+            metric /= max(sequences, 1)
+    return found
+
+
+def root(metric: Tensor) -> Tensor:
+    """R with RᵀR = F, float64 (hidden, hidden)."""
+    values, vectors = torch.linalg.eigh(metric)
+    return values.clamp_min(0).sqrt()[:, None] * vectors.T
+
+
+def divergence(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> float:
+    """Mean Kullback–Leibler divergence of predictions, KL(ours ‖ theirs), over pairs of logits (rows, …, classes).
+
+    One class is a regression: half the squared difference.
+    """
+    total, rows = 0.0, 0
+    for mine, other in zip(ours, theirs, strict=True):
+        if mine.shape[-1] == 1:
+            terms = 0.5 * (mine.double() - other.double()).square().sum(-1)
+        else:
+            log, other_log = mine.double().log_softmax(-1), other.double().log_softmax(-1)
+            terms = (log.exp() * (log - other_log)).sum(-1)
+        total, rows = total + float(terms.sum()), rows + terms.numel()
+    return total / max(rows, 1)
+
+
+@torch.no_grad()
+def logits(model: nn.Module, batches: Sequence[Batch], precision: Precision) -> list[Tensor]:
+    """Logits of each batch, of tokens that are no padding where each token has a prediction of its own."""
+    device, found = next(model.parameters()).device, []
+    for batch in batches:
+        batch = to_device(batch, device)
+        with precision.forward(device):
+            result = model(**batch)
+        for name in LOGITS:
+            if name in result:
+                one = result[name]
+                found.append(one[batch["attention_mask"].bool()] if one.dim() == 3 else one)
+    return found
+
+
+def _direction(logits: Tensor, keep: Tensor, generator: torch.Generator) -> Tensor:
+    """B u for each prediction, in the logits' shape and type."""
+    if logits.shape[-1] == 1:
+        return torch.ones_like(logits)
+    probabilities = logits.float().softmax(-1)
+    scaled = probabilities.sqrt() * torch.randn(logits.shape, generator=generator).to(logits.device)
+    direction = scaled - probabilities * scaled.sum(-1, keepdim=True)
+    if logits.dim() == 3:
+        direction = direction * keep[:, :, None]
+    return direction.to(logits.dtype)
+
+
+def _follow(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Let gradients begin at the hidden states that enter the first layer."""
+    if arguments:
+        return (arguments[0].detach().requires_grad_(True), *arguments[1:]), named
+    return arguments, {**named, "hidden_states": named["hidden_states"].detach().requires_grad_(True)}
+
+
+def _keeper(outputs: dict[tuple[int, str], Tensor], place: tuple[int, str]) -> Any:
+    def keep(_: nn.Module, __: Any, output: Tensor) -> None:
+        outputs[place] = output
+
+    return keep

@@ -1,0 +1,143 @@
+"""Gram matrices of what meets the output projections of every layer, gathered layer by layer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from splora import anatomy
+from splora.errors import InputError
+from splora.posttraining.gram import Gram
+from splora.posttraining.precision import Precision
+from splora.posttraining.states import States, Storage
+from splora.posttraining.sublayers import PARTS
+
+logger = logging.getLogger(__name__)
+
+#: Weight of tokens that no prediction reads, where only the first one counts: they tell directions apart.
+OTHERS = 0.05
+#: Fewer tokens than this part of a layer's channels say nothing about it.
+LEAST_TOKENS = 1 / 16
+
+Batch = dict[str, Tensor]
+ARGUMENTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass(frozen=True)
+class LayerGrams:
+    """What was gathered at one layer: by `heads` and `neurons`, the Gram matrix of their activations."""
+
+    number: int
+    layer: anatomy.Layer
+    grams: dict[str, Gram]
+
+
+@torch.no_grad()
+def layer_grams(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    parts: Collection[str] = ("heads", "neurons"),
+    first_token_only: bool = False,
+    storage: Storage = "fp32",
+    precision: Precision,
+) -> Iterator[LayerGrams]:
+    """Yield the Gram matrices of each layer; only hidden states are held between two layers.
+
+    Args:
+        model: dense or already pruned, in evaluation mode.
+        batches: model arguments without labels; padding is not counted.
+        parts: of which sub-layers.
+        first_token_only: in the last layer the first token of each sequence counts, and the others by `OTHERS`.
+        storage: where hidden states are kept between layers.
+        precision: what forward passes and products compute in.
+
+    Raises:
+        InputError: far fewer tokens than channels (few: a warning).
+    """
+    device = next(model.parameters()).device
+    masks = [batch["attention_mask"].bool().to(device) for batch in batches]
+    states, layers = States(model, batches, storage), anatomy.layers(model)
+    check_tokens(layers, sum(int(keep.sum()) for keep in masks), parts)
+    for number, layer in enumerate(layers):
+        last = first_token_only and number == len(layers) - 1
+        grams: dict[str, Gram] = {}
+        for part in PARTS:
+            linear = layer.linears[part.role]
+            gram = grams[part.name] = Gram(linear.in_features, device=device)
+            for index, keep in enumerate(masks):
+                with precision.forward(device):
+                    hidden = states[index]
+                    inner = part.inner(layer, hidden, keep)
+                    states[index] = part.close(layer, hidden, linear(inner))
+                if part.name in parts:
+                    with precision.products():
+                        if last:
+                            gram.add(inner[:, 0])
+                            gram.add(inner[keep], weight=OTHERS)
+                        else:
+                            gram.add(inner[keep])
+        yield LayerGrams(number, layer, {name: grams[name] for name in parts})
+
+
+def check_tokens(layers: Sequence[anatomy.Layer], tokens: int, parts: Collection[str]) -> None:
+    """Tell layers that have more channels than there are tokens.
+
+    Raises:
+        InputError: fewer than `LEAST_TOKENS` of a layer's channels.
+    """
+    wide = {
+        f"layer.{number}.{part.name}": layer.linears[part.role].in_features
+        for number, layer in enumerate(layers)
+        for part in PARTS
+        if part.name in parts and layer.linears[part.role].in_features > tokens
+    }
+    if not wide:
+        return
+    name, channels = max(wide.items(), key=lambda pair: pair[1])
+    if tokens < channels * LEAST_TOKENS:
+        raise InputError(
+            f"The calibration samples hold {tokens:,} tokens, but {name} has {channels:,} channels; "
+            f"at least {int(-(-channels * LEAST_TOKENS // 1)):,} are needed: give more samples."
+        )
+    for name, channels in wide.items():
+        logger.warning(
+            "%s: %s channels, but the calibration samples hold only %s tokens: some channels look like combinations "
+            "of others by chance; give more samples.",
+            name,
+            f"{channels:,}",
+            f"{tokens:,}",
+        )
+
+
+def arguments_of(batches: Sequence[Batch]) -> list[Batch]:
+    """The batches without labels."""
+    return [{name: batch[name] for name in ARGUMENTS if name in batch} for batch in batches]
+
+
+def thinned(batches: Sequence[Batch], tokens: int) -> list[Batch]:
+    """Every n-th sequence, n being the least that leaves at most about `tokens` tokens."""
+    total = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    step = max(1, -(-total // tokens))
+    if step == 1:
+        return list(batches)
+    found, start = [], 0
+    for batch in batches:
+        rows = len(batch["attention_mask"])
+        if start < rows:
+            found.append({name: values[start::step] for name, values in batch.items()})
+        start = (start - rows) % step
+    return found
+
+
+def split(batches: Sequence[Batch], tokens: int) -> Iterator[Batch]:
+    """The batches in pieces of at most `tokens` tokens, padding included, one sequence at least."""
+    for batch in batches:
+        rows, width = batch["attention_mask"].shape
+        size = max(1, tokens // width)
+        for start in range(0, rows, size):
+            yield {name: values[start : start + size] for name, values in batch.items()}

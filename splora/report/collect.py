@@ -1,0 +1,93 @@
+"""Finds runs below a folder and reads what they left, whatever state they are in and whichever version wrote them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from splora.errors import InputError
+from splora.report.log import Log, read_log
+from splora.report.read_pruned import POST_TRAINING, read_pruned
+from splora.report.read_run import LOG, RESULT, SPECIFICATION, STATE, read_run
+from splora.report.runs import Collection, Pruned, Run
+from splora.report.values import read_object, table, text
+
+#: Folders of a run that hold no other run.
+_PARTS = {"adapter", "model", "checkpoints", "masks", "tensorboard", "lightning_logs"}
+#: Points of all curves together, so that a report of many runs stays small, and of one curve at least and at most.
+POINTS, FEWEST, MOST = 200_000, 60, 400
+
+
+def collect(root: str | Path) -> Collection:
+    """All runs below a folder, by sheet and EXP ID.
+
+    Raises:
+        InputError: there is no such folder, or no run is below it.
+    """
+    base = Path(root)
+    if not base.is_dir():
+        found = "is a file; give the folder that holds runs" if base.exists() else "there is no such folder"
+        raise InputError(f"{root}: {found}.")
+    notices: list[str] = []
+    folders = sorted(_folders(base, notices))
+    points = min(MOST, max(FEWEST, POINTS // (4 * max(1, len(folders)))))
+    runs: list[Run] = []
+    pruned: list[Pruned] = []
+    for folder in folders:
+        found_there = _read(folder, base, points, notices)
+        if isinstance(found_there, Run):
+            runs.append(found_there)
+        elif found_there is not None:
+            pruned.append(found_there)
+    if not runs and not pruned:
+        told = f" ({'; '.join(notices)})" if notices else ""
+        raise InputError(
+            f"{root}: no run is below this folder; a run's folder holds {SPECIFICATION}, {STATE} or {RESULT}{told}."
+        )
+    runs.sort(key=lambda run: (run.sheet, len(run.label), run.label, run.name))
+    return Collection(base, tuple(runs), tuple(pruned), tuple(notices))
+
+
+def _folders(root: Path, notices: list[str]) -> Iterator[Path]:
+    def unreadable(error: OSError) -> None:
+        notices.append(f"{error.filename}: cannot be read ({error.strerror or error}).")
+
+    for name, inner, files in os.walk(root, onerror=unreadable):
+        inner[:] = [folder for folder in inner if folder not in _PARTS and not folder.startswith(".")]
+        if {RESULT, SPECIFICATION, STATE} & set(files):
+            yield Path(name)
+
+
+def _read(folder: Path, root: Path, points: int, notices: list[str]) -> Run | Pruned | None:
+    contents: dict[str, dict[str, Any]] = {}
+    broken = ""
+    for file in (RESULT, SPECIFICATION, STATE):
+        try:
+            contents[file] = read_object(folder / file) or {}
+        except ValueError as error:
+            notices.append(f"{folder / file}: {error}; the rest of the run is shown.")
+            contents[file] = {}
+            broken = broken or file
+    result, spec, state = contents[RESULT], contents[SPECIFICATION], contents[STATE]
+    if result and not isinstance(result.get("method"), str):
+        writer = text(table(result.get("versions")).get("splora"))
+        named = f" of splora {writer}" if writer else ""
+        notices.append(f"{folder / RESULT}: is not the result of a run{named}: it names no method.")
+        if not spec and not state:
+            return None
+        result, broken = {}, RESULT
+    name = folder.relative_to(root).as_posix()
+    if result.get("method") in POST_TRAINING:
+        return read_pruned(folder, folder.name if name == "." else name, result, notices)
+    if broken and not result and not spec and not state and not (folder / LOG).is_file():
+        return None if broken != RESULT else Run(folder, name, folder.name, "unreadable", reason=f"{RESULT} is damaged")
+    try:
+        log = read_log(folder / LOG, points)
+    except OSError as error:
+        notices.append(f"{folder / LOG}: cannot be read ({error.strerror or error}).")
+        log = Log({})
+    if log.bad_lines:
+        notices.append(f"{folder / LOG}: {log.bad_lines} lines could not be read and are left out.")
+    return read_run(folder, name, result, spec, state, log, broken == RESULT)

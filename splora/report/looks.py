@@ -1,0 +1,32 @@
+"""What charts share: the colour and shape of a method, names, and grouping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
+
+#: Looks of methods, so that a method has the same colour and shape in every chart.
+_METHODS = ("none", "magnitude", "topK", "topK_global", "threshold", "sigmoied_threshold", "l0")
+_ALIKE = {"sigmoid_threshold": "sigmoied_threshold"}
+
+
+def look_of(method: str) -> int:
+    """Number of a method's colour and shape."""
+    method = _ALIKE.get(method, method)
+    return _METHODS.index(method) if method in _METHODS else len(_METHODS)
+
+
+def adapter_name(adapter: str) -> str:
+    """An adapter as a heading."""
+    return {"": "plain", "none": "plain", "splopa": "SPLoPA", "splora": "SPLoRA"}.get(adapter, adapter)
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Items by key, keys and items in the order in which they came."""
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups

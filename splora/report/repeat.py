@@ -1,0 +1,64 @@
+"""The command that repeats a run, where the run itself does not tell it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+#: Settings of a pruning that its command spells otherwise; None: what the command line has no option for.
+_OPTIONS: dict[str, str | None] = {
+    "method": None,
+    "model": "--model",
+    "task": "--task",
+    "data": "--data",
+    "budget": "--budget",
+    "samples": "--num_samples",
+    "tokens": "--seq_len",
+    "labels": "--fisher_labels",
+    "storage": "--states",
+    "tables": None,
+    "columns": None,
+    "gradient_batch_size": None,
+}
+
+
+def training_command(folder: Path, exp_id: str, sheet: str) -> str:
+    """`lightning fit` of the saved configuration; of a run without one, its row; else nothing."""
+    if (folder / "config.yaml").is_file():
+        return shlex.join(["lightning", "fit", "--config", (folder / "config.yaml").as_posix()])
+    if exp_id and sheet:
+        row = ["--sheet", sheet, "--exp-id", exp_id, "--output-dir", folder.as_posix()]
+        return shlex.join(["python", "scripts/run_from_sheet.py", *row])
+    return ""
+
+
+def pruning_command(result: Mapping[str, Any], folder: Path) -> str:
+    """`splora prune` with every setting that the result tells."""
+    settings: Mapping[str, Any] = result["settings"]
+    words = ["splora", "prune", str(result["method"])]
+    for name, value in settings.items():
+        option = _OPTIONS.get(name, f"--{name}")
+        if option is not None and value is not None:
+            words += _option(option, value)
+    tables = settings.get("tables")
+    if isinstance(tables, list) and len(tables) == 2:
+        words += ["--mha_lut", str(tables[0]), "--ffn_lut", str(tables[1])]
+    columns = settings.get("columns")
+    if isinstance(columns, dict):
+        words += [word for name, column in columns.items() for word in ("--column", f"{name}={column}")]
+    if settings.get("gradient_batch_size"):
+        words += ["--gradients", str(settings["gradient_batch_size"])]
+    latency = result.get("latency_ms")
+    if isinstance(latency, dict) and {"batch_size", "tokens"} <= set(latency):
+        words += ["--latency_batch_size", str(latency["batch_size"]), "--latency_seq_len", str(latency["tokens"])]
+    if result.get("threads") is not None:
+        words += ["--threads", str(result["threads"])]
+    return shlex.join([*words, "--output", folder.as_posix()])
+
+
+def _option(option: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [option] if value else []
+    return [option, f"{value:g}" if isinstance(value, float) else str(value)]
