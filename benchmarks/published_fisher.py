@@ -1,9 +1,9 @@
 """Retraining-free pruning as its published program does it, for comparison: written anew from the paper, plain.
 
 It differs from `splora.posttraining.fisher` in what the paper's program chose: gradients of mini-batches by the data's
-labels, by masks that are multiplied in; padded batches in their drawn order; fp32; rearrangement that sums up all
-chosen rows again at every step; LSMR (damp 1) on the normal equations; and an end of rescaling at the first sub-layer
-whose factors are out of range.
+labels, by masks that are multiplied in; fp32; rearrangement that sums up all chosen rows again at every step; LSMR
+(damp 1) on the normal equations, without biases, towards a teacher of the budget's square root; and an end of rescaling
+at the first sub-layer whose factors are out of range.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Published:
     def __init__(self, model: nn.Module, calibration: Calibration, costs: Costs) -> None:
         self.model, self.costs = model, costs
         self.rows = gradients(model, calibration)
-        self.inputs = [{name: batch[name] for name in batch if not is_label(name)} for batch in calibration]
+        self.inputs = [{name: batch[name] for name in batch if not is_label(name)} for batch in calibration.grouped()]
 
     def prune(self, fraction: float, first_token_only: bool) -> nn.Module:
         """The pruned model."""

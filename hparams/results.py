@@ -26,6 +26,8 @@ _SCORES = (
     ("reported_accuracy", "accuracy"),
     ("reported_accuracy_mismatched", "accuracy_mismatched"),
 )
+#: Fills (ARGB) of measured scores less than a point, and a point or more, below the published ones.
+_BELOW, _FAR_BELOW = "FFFFF2CC", "FFF8CBAD"
 _COUNTS = ("adapter_bytes", "peak_memory_bytes", "seed")
 _TEXTS = ("sheet", "exp_id", "model", "task", "method", "adapter", "run")
 _KEY = ("sheet", "exp_id", "run")
@@ -88,7 +90,8 @@ def record_all(runs: Iterable[Run], folder: str | os.PathLike[str] = "runs") -> 
         try:
             _write_workbook(base / f"{NAME}.xlsx", lines)
         except InputError as error:
-            return [f"{problem} The line is in {base / NAME}.csv." for problem in error.problems]
+            told = f"The results are in {base / NAME}.csv; the workbook takes them over when the next run is recorded."
+            return [f"{problem} {told}" for problem in error.problems]
     return []
 
 
@@ -193,8 +196,22 @@ def _fill(sheet: Any, lines: Sequence[Mapping[str, Any]]) -> None:
                 cell.data_type = "s"  # a text that begins with = is no formula
             else:
                 cell.number_format = _number_format(name)
+        for reported, measured in _SCORES:
+            _colour(sheet.cell(number, columns[measured]), values.get(reported), values.get(measured))
     sheet.freeze_panes = "C2"
     sheet.auto_filter.ref = sheet.dimensions
+
+
+def _colour(cell: Any, reported: Any, measured: Any) -> None:
+    """A score below the published one is coloured: less than a point below it lightly. Other colours are kept."""
+    from openpyxl.styles import PatternFill
+
+    comparable = isinstance(reported, int | float) and isinstance(measured, int | float)
+    missing = reported - measured if comparable else 0.0
+    if missing > 0:
+        cell.fill = PatternFill("solid", start_color=_FAR_BELOW if missing >= 1 else _BELOW)
+    elif str(cell.fill.start_color.rgb) in (_BELOW, _FAR_BELOW):
+        cell.fill = PatternFill()
 
 
 def _number_format(name: str) -> str:

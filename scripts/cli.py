@@ -1,4 +1,4 @@
-"""The console commands `lightning` and `splora`: fit, validate, test and predict from YAML; count, plot, prune and report."""
+"""The console commands `lightning` and `splora`: fit, validate, test, predict from YAML; count, plot, prune, report."""
 
 from __future__ import annotations
 

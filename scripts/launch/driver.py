@@ -185,9 +185,9 @@ class Driver:
     @contextmanager
     def _listening(self) -> Iterator[None]:
         """Ctrl-C, and the end of a session, are passed on to the runs."""
-        kinds = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-        # Under nohup the end of the session is ignored on purpose.
-        kinds = [kind for kind in kinds if signal.getsignal(kind) is not signal.SIG_IGN]
+        kinds = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it on purpose
+            kinds.append(signal.SIGHUP)
         before = {kind: signal.signal(kind, self._ask) for kind in kinds}
         try:
             yield
@@ -226,7 +226,9 @@ class Driver:
             if self.states[work.name].state == FAILED:
                 self._show.tell(f"EXP ID {work.name} failed: {self._reason(work)}")
         words = {FINISHED: "finished", FAILED: "failed", INTERRUPTED: "interrupted", QUEUED: "not started"}
-        told = ", ".join(f"{number} {words[state]}" for state, number in counts.items() if number or state == FAILED)
+        told = ", ".join(
+            f"{number} {words[state]}" for state, number in counts.items() if number or state in (FINISHED, FAILED)
+        )
         hint = "; the same command goes on" if counts[INTERRUPTED] or counts[QUEUED] else ""
         hint += "; --retry-failed runs failed rows again" if counts[FAILED] else ""
         self._show.tell(f"{_rows(len(self._works))}: {told}{hint}.")

@@ -6,8 +6,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from scripts import run_row
 from scripts.launch.work import Work
-from scripts.run_row import run, told
 from splora.errors import DiskFull, InputError
 from splora.machine import is_first_process
 
@@ -30,7 +30,7 @@ def run_here(works: Sequence[Work], force: bool) -> int:
             continue
         try:
             # A row that is only needed is not run again: --force speaks of the rows asked for.
-            run(work.job.spec, work.folder, force and not work.job.needed_by, work.trainer, work.command)
+            run_row.run(work.job.spec, work.folder, force and not work.job.needed_by, work.trainer, work.command)
         except DiskFull:
             raise
         except Exception as error:
@@ -38,7 +38,7 @@ def run_here(works: Sequence[Work], force: bool) -> int:
                 raise
             if not isinstance(error, InputError):
                 traceback.print_exc()
-            failed[work.name] = told(error)
+            failed[work.name] = run_row.told(error)
             print(f"error: EXP ID {work.name}: {failed[work.name]}", file=sys.stderr, flush=True)
     if len(works) > 1 and is_first_process():
         for name, reason in failed.items():

@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, help="end when this process does")
     parser.add_argument("--threads", type=int, help="threads of the CPU")
     options = parser.parse_args(arguments)
+    # Ray's tasks run with SIGINT blocked, and processes inherit that.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     if options.parent is not None:
         # The other processes of a run over several devices are children of its first.
         die_with(options.parent if is_first_process() else os.getppid())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 #: Groups of one column are taken away together, this many at most, and this part of those that are left.
-TOGETHER, TOGETHER_PART = 16, 1 / 32
+TOGETHER, TOGETHER_PART = 64, 1 / 16
 #: Columns that are gone are dropped from the matrices when they are this part of them.
 STALE = 1 / 8
 
@@ -44,7 +44,8 @@ def eliminate(gram: Tensor, outputs: Tensor, size: int, damping: float = 1e-4) -
     groups = len(gram) // size if size else 0
     diagonal = gram.diagonal()
     damped = gram + torch.diag(damping * (diagonal + diagonal.mean()) + torch.finfo(torch.float32).tiny)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped)).float()
+    # The factor has the square root of the matrix's condition number: fp32 is enough from there on.
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped).float())
     values = outputs.float()
     left = torch.arange(groups, device=gram.device)
     alive = torch.ones(groups, dtype=torch.bool, device=gram.device)

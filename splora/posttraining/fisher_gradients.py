@@ -120,8 +120,8 @@ def own_predictions_loss(model: nn.Module, batch: dict[str, Tensor], generator: 
     """A loss whose gradients' outer products are, on average, the Fisher information of the model's own predictions.
 
     Of logits z with probabilities p it is diag(p) − ppᵀ = LLᵀ, L = diag(√p) − p√pᵀ. The loss is (Lu)ᵀz, averaged over
-    the batch, with random signs u: no label is drawn, whose rare surprises would carry most of the sum. Of two labels one
-    vector is all of it, √(p₀p₁)·(1, −1), and nothing is random; of a score of unit variance the information is one.
+    the batch, with random signs u: no label is drawn, whose rare surprises would carry most of the sum. Of two labels
+    one vector is all of it, √(p₀p₁)·(1, −1), and nothing is random; of a score of unit variance the information is one.
 
     Args:
         batch: model arguments; labels among them are not looked at.
@@ -208,8 +208,11 @@ def _watch(
     # The first projection of all is where gradients end: below it nothing asks for any.
     x = x if x.requires_grad else x.detach().requires_grad_()
 
+    # A hook that held `x` itself would keep it, and all that it was computed from, for ever.
+    values = x.detach()
+
     def collect(gradient: Tensor) -> None:
-        products = x.detach().float() * gradient
+        products = values.float() * gradient
         by_mask = products.view(shape.samples, -1, rows.masks, size).sum((1, 3))
         rows.add(by_mask if per_sample else by_mask.sum(0, keepdim=True))
 

@@ -54,7 +54,7 @@ def fold(model: nn.Module, plan: Plan, grams: Sequence[dict[str, Gram]], *, bias
                 continue
             matrix = gram.centred()[0] if bias else gram.matrix
             if damping:
-                matrix.diagonal().add_(damping * matrix.diagonal())
+                matrix = matrix + torch.diag(damping * matrix.diagonal())
             found = combine(matrix, kept, removed, gram.tolerance)
             if found.rank < len(kept):
                 dependent[f"layer.{number}.{part.name}"] = (found.rank, len(kept))

@@ -1,7 +1,7 @@
 """Sums over calibration tokens that least squares and pivoted factorizations need, whatever the number of tokens.
 
-With activations Z (rows: tokens) and what they should be turned into, Y: ZᵀZ, YᵀZ, the sums of both over rows, and |Y|².
-Memory is O(channels²); rows are never kept.
+With activations Z (rows: tokens) and what they should become, Y: ZᵀZ, YᵀZ, the sums of both over rows, and |Y|². Memory
+is O(channels²); rows are never kept.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Gram:
         self.channels = channels
         self._products, self.sum = zeros(channels, channels), zeros(channels)
         self.cross, self.target_sum, self.target_square = zeros(targets, channels), zeros(targets), zeros(1)
+        self._whole = True  # also below the diagonal
         self.rows, self.precision = 0.0, torch.finfo(torch.float64).eps
         width = -(-max(channels, 1) // BLOCKS)
         self._blocks = [slice(start, min(start + width, channels)) for start in range(0, channels, width)]
@@ -44,6 +45,7 @@ class Gram:
         if activations.dtype not in (torch.float32, torch.float64):
             activations = activations.float()
         self.precision = max(self.precision, torch.finfo(activations.dtype).eps)
+        self._whole = False
         # Symmetric: blocks above the diagonal only, 5/8 of the products.
         for block in self._blocks:
             self._products[block, block.start :].add_(
@@ -60,25 +62,31 @@ class Gram:
     def __add__(self, other: Gram) -> Gram:
         """The sums over the rows of both."""
         both = Gram(0)
-        both.channels, both.rows = self.channels, self.rows + other.rows
+        both.channels, both._blocks, both.rows = self.channels, self._blocks, self.rows + other.rows
         both.precision = max(self.precision, other.precision)
+        both._whole = self._whole and other._whole
         for name in ("_products", "sum", "cross", "target_sum", "target_square"):
             setattr(both, name, getattr(self, name) + getattr(other, name))
         return both
 
     def centred(self) -> tuple[Tensor, Tensor]:
-        """Products of the deviations from the means: of activations (channels, channels), and with targets."""
-        rows = max(self.rows, 1.0)
+        """Products of the deviations from the means: of activations (channels, channels), and with targets; new."""
+        means = self.sum / max(self.rows, 1.0)
         return (
-            self.matrix - torch.outer(self.sum, self.sum / rows),
-            self.cross - torch.outer(self.target_sum, self.sum / rows),
+            torch.addr(self.matrix, self.sum, means, alpha=-1),
+            torch.addr(self.cross, self.target_sum, means, alpha=-1),
         )
 
     @property
     def matrix(self) -> Tensor:
-        """ZᵀZ, float64 (channels, channels); a new tensor."""
-        upper = self._products.triu()
-        return upper + upper.triu(1).T
+        """ZᵀZ, float64 (channels, channels); to be read only."""
+        if not self._whole:
+            for block in self._blocks:
+                corner = self._products[block, block]
+                corner.copy_(corner.triu() + corner.triu(1).T)
+                self._products[block.stop :, block] = self._products[block, block.stop :].T
+            self._whole = True
+        return self._products
 
     @property
     def tolerance(self) -> float:

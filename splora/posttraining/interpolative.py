@@ -1,7 +1,7 @@
 """Interpolative decompositions from Gram matrices: which columns to keep, and the others as combinations of them.
 
-Of a matrix A with many rows only G = AᵀA is needed: the pivoted Cholesky factorization Pᵀ G P = RᵀR has the pivots P and
-the triangle R of the column-pivoted QR factorization A P = Q R. (Flynn et al. 2024, section 3; Higham 1990)
+Of a matrix A with many rows only G = AᵀA is needed: the pivoted Cholesky factorization Pᵀ G P = RᵀR has the pivots P
+and the triangle R of the column-pivoted QR factorization A P = Q R. (Flynn et al. 2024, section 3; Higham 1990)
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Output projections re-solved from the first layer to the last, on what the pruned model really feeds them.
 
-Each projection is to put out what the dense model has after this sub-layer less what the pruned model has before it, so
-that errors of layers below are made up for instead of piling up (as in Park et al. 2024, K-prune, and Kwon et al. 2022).
-Least squares with a ridge that pulls towards the weights as they are; its strength is the one that predicts the other
-half of the calibration sequences best, which Gram matrices of both halves tell without another pass.
+Each projection is to put out what the dense model has after this sub-layer less what the pruned model has before it,
+so that errors of layers below are made up for instead of piling up (as in Park et al. 2024, K-prune, and Kwon et al.
+2022). Least squares with a ridge that pulls towards the weights as they are; its strength is the one that predicts the
+other half of the calibration sequences best, which Gram matrices of both halves tell without another pass.
 """
 
 from __future__ import annotations
@@ -97,43 +97,51 @@ def reconstruct(
     return done
 
 
-def ridge_weights(gram: Gram, prior: Tensor, ridge: float, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    """Weights and bias of argmin Σ |y − W z − b|² + ridge · Σ_j d_j |w_j − prior_j|², d the diagonal of the Gram matrix.
+class RidgeSystem:
+    """argmin Σ |y − W z − b|² + ridge · Σ_j d_j |w_j − prior_j|², d the diagonal of the centred Gram matrix.
 
     Args:
-        gram: of activations, centred here, with targets.
+        gram: of activations, with targets.
         prior: (targets, channels).
-        ridge: 0 or larger.
-        dtype: what the system is solved in.
-
-    Returns:
-        (targets, channels) and (targets,), of `dtype`.
+        dtype: what systems are solved in.
     """
-    matrix, cross = gram.centred()
-    prior = prior.to(dtype)
-    diagonal = matrix.diagonal().clamp_min(0)
-    # Columns of unit length; dead channels keep their weights.
-    scale = torch.where(diagonal > 0, diagonal.rsqrt(), 0.0)
-    unit = (matrix * scale[:, None] * scale).to(dtype)
-    unit.diagonal().add_(ridge).add_(torch.where(diagonal > 0, 0.0, 1.0).to(dtype))
-    small = torch.finfo(dtype).eps * len(unit)
-    right = ((cross - prior.double() @ matrix) * scale).to(dtype)
-    factor, failed = torch.linalg.cholesky_ex(unit)
-    while int(failed):
-        unit.diagonal().add_(small)
-        small *= 10
-        factor, failed = torch.linalg.cholesky_ex(unit)
-    weight = prior + torch.cholesky_solve(right.T, factor).T * scale.to(dtype)
-    rows = max(gram.rows, 1.0)
-    return weight, (gram.target_sum / rows).to(dtype) - weight @ (gram.sum / rows).to(dtype)
+
+    def __init__(self, gram: Gram, prior: Tensor, dtype: torch.dtype = torch.float64) -> None:
+        matrix, cross = gram.centred()
+        diagonal = matrix.diagonal().clamp_min(0)
+        # Columns of unit length; dead channels keep their weights.
+        scale = torch.where(diagonal > 0, diagonal.rsqrt(), 0.0)
+        self._right = ((cross - prior.double() @ matrix) * scale).to(dtype)
+        self._unit = (matrix.mul_(scale[:, None]).mul_(scale)).to(dtype)
+        self._unit.diagonal().masked_fill_(diagonal == 0, 1.0)
+        self._scale, self._prior = scale.to(dtype), prior.to(dtype)
+        rows = max(gram.rows, 1.0)
+        self._means, self._target_means = (gram.sum / rows).to(dtype), (gram.target_sum / rows).to(dtype)
+
+    def solve(self, ridge: float) -> tuple[Tensor, Tensor]:
+        """Weights (targets, channels) and bias (targets,); `ridge` is 0 or larger."""
+        epsilon = torch.finfo(self._unit.dtype).eps * max(len(self._unit), 1)
+        damped = self._unit.clone()
+        damped.diagonal().add_(ridge)
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        while int(failed):
+            damped.diagonal().add_(epsilon)
+            epsilon *= 10
+            factor, failed = torch.linalg.cholesky_ex(damped)
+        weight = self._prior + torch.cholesky_solve(self._right.T, factor).T * self._scale
+        return weight, self._target_means - weight @ self._means
 
 
 def squared_error(gram: Gram, weight: Tensor, bias: Tensor) -> float:
     """Σ |y − W z − b|² over the rows of a Gram matrix with targets."""
-    weight, bias = weight.double(), bias.double()
-    through = weight @ gram.sum
-    value = gram.target_square + ((weight @ gram.matrix - 2 * gram.cross) * weight).sum()
-    return float(value + bias @ (gram.rows * bias + 2 * through - 2 * gram.target_sum))
+    if weight.dtype != torch.float64:
+        # The sums are float64, the product that costs most is not.
+        product = (weight @ gram.matrix.to(weight.dtype)).double()
+        weight, bias = weight.double(), bias.double()
+    else:
+        product = weight @ gram.matrix
+    value = gram.target_square + ((product - 2 * gram.cross) * weight).sum()
+    return float(value + bias @ (gram.rows * bias + 2 * (weight @ gram.sum) - 2 * gram.target_sum))
 
 
 def _solve(linear: nn.Linear, halves: Sequence[Gram]) -> tuple[float, float]:
@@ -143,13 +151,14 @@ def _solve(linear: nn.Linear, halves: Sequence[Gram]) -> tuple[float, float]:
     middle = len(RIDGES) // 2
     chosen, error = middle, float("nan")
     if linear.in_features and all(half.rows for half in halves):
+        systems = [RidgeSystem(half, prior, torch.float32) for half in halves]
         found: dict[int, float] = {}
 
         def held_out(number: int) -> float:
             if number not in found:
                 found[number] = sum(
-                    squared_error(other, *ridge_weights(half, prior, RIDGES[number], torch.float32))
-                    for half, other in (halves, reversed(halves))
+                    squared_error(other, *system.solve(RIDGES[number]))
+                    for system, other in zip(systems, reversed(halves), strict=True)
                 )
             return found[number]
 
@@ -157,7 +166,7 @@ def _solve(linear: nn.Linear, halves: Sequence[Gram]) -> tuple[float, float]:
             while 0 <= chosen + step < len(RIDGES) and held_out(chosen + step) < held_out(chosen):
                 chosen += step
         error = found[chosen] / max(float(whole.target_square), 1e-30)
-    weight, bias = ridge_weights(whole, prior, RIDGES[chosen])
+    weight, bias = RidgeSystem(whole, prior).solve(RIDGES[chosen])
     linear.weight.copy_(weight)
     linear.bias.copy_(bias)
     return RIDGES[chosen], error

@@ -86,20 +86,21 @@ def root(metric: Tensor) -> Tensor:
     return values.clamp_min(0).sqrt()[:, None] * vectors.T
 
 
-def divergence(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> float:
-    """Mean Kullback–Leibler divergence of predictions, KL(ours ‖ theirs), over pairs of logits (rows, …, classes).
+def divergences(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> Tensor:
+    """Kullback–Leibler divergence KL(ours ‖ theirs) of every prediction, float64 (predictions,).
 
-    One class is a regression: half the squared difference.
+    Args:
+        ours: logits, each (rows, classes). One class is a regression: half the squared difference.
+        theirs: the other model's, in the same order.
     """
-    total, rows = 0.0, 0
+    found = []
     for mine, other in zip(ours, theirs, strict=True):
         if mine.shape[-1] == 1:
-            terms = 0.5 * (mine.double() - other.double()).square().sum(-1)
+            found.append(0.5 * (mine.double() - other.double()).square().sum(-1))
         else:
             log, other_log = mine.double().log_softmax(-1), other.double().log_softmax(-1)
-            terms = (log.exp() * (log - other_log)).sum(-1)
-        total, rows = total + float(terms.sum()), rows + terms.numel()
-    return total / max(rows, 1)
+            found.append((log.exp() * (log - other_log)).sum(-1))
+    return torch.cat(found)
 
 
 @torch.no_grad()

@@ -7,8 +7,9 @@ heads and neurons compete for one budget, and projections are solved again on th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,19 +24,21 @@ from splora.posttraining.interpolative import group_errors, group_gram, pivoted_
 from splora.posttraining.plan import Plan
 from splora.posttraining.precision import Precision
 from splora.posttraining.reconstruct import reconstruct
-from splora.posttraining.sensitivity import divergence, logits, output_metrics, root
+from splora.posttraining.sensitivity import divergences, logits, output_metrics, root
 from splora.posttraining.stages import Report, Stage, silent
 from splora.posttraining.stat_budget import Counts, allocate, by_depth, by_trend, published_counts
 from splora.posttraining.stat_grams import Batch, arguments_of, layer_grams, thinned
 from splora.posttraining.states import Storage
 from splora.posttraining.sublayers import PARTS
 
-#: Tokens that sensitivities are measured on, and that candidates are compared on.
-SENSITIVITY_TOKENS, CANDIDATE_TOKENS = 16384, 4096
+#: Tokens and sequences at least that sensitivities are measured on, and that candidates are compared on.
+SENSITIVITY_SAMPLE = (3000, 128)
+CANDIDATE_SAMPLE = (2048, 128)
 #: Tokens per channel of the widest layer, and at least, that heads and neurons are chosen by.
 CHOICE_TOKENS_PER_CHANNEL, CHOICE_TOKENS = 8, 32768
-#: What heads' errors are multiplied by when they compete with neurons: the candidates for the split of the budget.
-HEAD_FACTORS = (0.5, 1.0, 2.0)
+#: What heads' errors are multiplied by when they compete with neurons: candidates for the split of the budget. The
+#: first one stays unless another is better by more than the standard error of their difference.
+HEAD_FACTORS = (1.0, 0.5, 2.0)
 #: Part of the Gram matrix's diagonal that is added before removed channels are combined from kept ones.
 DAMPING = 1e-3
 
@@ -133,9 +136,7 @@ def _published(
 
     begin = time.perf_counter()
     heads, head_grams = [], []
-    for found in layer_grams(
-        folded.model, batches, parts=("heads",), storage=options.storage, precision=precision
-    ):
+    for found in layer_grams(folded.model, batches, parts=("heads",), storage=options.storage, precision=precision):
         report("heads", f"layer {found.number}", found.number / len(layers))
         order = head_order(found.grams["heads"], found.layer.head_size)
         heads.append(order[: counts.heads[found.number]])
@@ -160,7 +161,7 @@ def _default(
     begin = time.perf_counter()
     layers = anatomy.layers(model)
     report("interpolate", "sensitivities", 0.0)
-    metrics = output_metrics(model, thinned(batches, SENSITIVITY_TOKENS), seed, precision)
+    metrics = output_metrics(model, thinned(batches, *SENSITIVITY_SAMPLE), seed, precision)
     widest = max(max(linear.in_features for linear in layer.linears.values()) for layer in layers)
     chosen_by = thinned(batches, max(CHOICE_TOKENS, CHOICE_TOKENS_PER_CHANNEL * widest))
     paths: dict[str, list[Path]] = {part.name: [] for part in PARTS}
@@ -175,9 +176,9 @@ def _default(
             outputs = root(metrics[found.number].pop(part.name)) @ weight
             paths[part.name].append(eliminate(gram.centred()[0] / gram.rows, outputs, part.size(found.layer)))
         grams.append(found.grams)
-    sample = thinned(batches, CANDIDATE_TOKENS)
+    sample = thinned(batches, *CANDIDATE_SAMPLE)
     expected = logits(model, sample, precision) if len(options.head_factors) > 1 else []
-    best: tuple[float, Folded, Plan] | None = None
+    best: tuple[torch.Tensor, Folded, Plan] | None = None
     measured: dict[str, float] = {}
     for factor in options.head_factors:
         report("interpolate", f"candidate {factor:g}", (len(layers) + 1) / (len(layers) + 2))
@@ -186,14 +187,14 @@ def _default(
         )
         plan = _first(paths, counts)
         folded = fold(model, plan, grams, bias=True, damping=DAMPING)
-        value = divergence(expected, logits(folded.model, sample, precision)) if expected else 0.0
-        measured[f"{factor:g}"] = value
-        if best is None or value < best[0]:
-            best = value, folded, plan
+        values = divergences(expected, logits(folded.model, sample, precision)) if expected else torch.zeros(1)
+        measured[f"{factor:g}"] = float(values.mean())
+        if best is None or _better(values, best[0]):
+            best = values, folded, plan
     assert best is not None
     del grams
     report("interpolate", "", 1.0)
-    notes = {"divergence_by_head_factor": measured} if expected else {}
+    notes: dict[str, Any] = {"divergence_by_head_factor": measured} if expected else {}
     _, folded, plan = best
     yield _stage("interpolate", folded, plan, begin, notes)
     if not options.reconstruct:
@@ -219,6 +220,12 @@ def head_order(gram: Gram, size: int) -> torch.Tensor:
     return pivoted_cholesky(group_gram(gram.matrix, size)).order
 
 
+def _better(values: torch.Tensor, than: torch.Tensor) -> bool:
+    """Whether values are smaller on average by more than the standard error of the difference."""
+    difference = than - values
+    return bool(difference.mean() > difference.std() / len(difference) ** 0.5)
+
+
 def _first(paths: dict[str, list[Path]], counts: Counts) -> Plan:
     kept = {
         name: [path.order[:count] for path, count in zip(paths[name], of, strict=True)]
@@ -227,8 +234,8 @@ def _first(paths: dict[str, list[Path]], counts: Counts) -> Plan:
     return plan_of(kept["heads"], kept["neurons"])
 
 
-def _stage(name: str, folded: Folded, plan: Plan, begin: float, notes: dict[str, object] | None = None) -> Stage:
-    told: dict[str, object] = dict(notes or {})
+def _stage(name: str, folded: Folded, plan: Plan, begin: float, notes: Mapping[str, Any] | None = None) -> Stage:
+    told: dict[str, Any] = dict(notes or {})
     if folded.dependent:
         told["dependent_channels"] = {
             name: f"{rank} of {channels} kept channels are independent"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -123,7 +124,7 @@ def allocate(
         for layer, error in enumerate(errors):
             values = error.tolist()
             corners = _hull(values)
-            for start, end in zip(corners, corners[1:], strict=False):
+            for start, end in pairwise(corners):
                 saved = factor * (values[start] - values[end]) / ((end - start) * cost)
                 offers.append((saved, part, layer, end - start))
     counts = {"heads": [0] * len(head_errors), "neurons": [0] * len(neuron_errors)}

@@ -119,10 +119,11 @@ def arguments_of(batches: Sequence[Batch]) -> list[Batch]:
     return [{name: batch[name] for name in ARGUMENTS if name in batch} for batch in batches]
 
 
-def thinned(batches: Sequence[Batch], tokens: int) -> list[Batch]:
-    """Every n-th sequence, n being the least that leaves at most about `tokens` tokens."""
+def thinned(batches: Sequence[Batch], tokens: int, sequences: int = 1) -> list[Batch]:
+    """Every n-th sequence, n being the largest that leaves at least about so many tokens and so many sequences."""
+    every = sum(len(batch["attention_mask"]) for batch in batches)
     total = sum(int(batch["attention_mask"].sum()) for batch in batches)
-    step = max(1, -(-total // tokens))
+    step = max(1, min(total // tokens, every // sequences))
     if step == 1:
         return list(batches)
     found, start = [], 0

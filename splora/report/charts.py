@@ -50,7 +50,8 @@ class Chart:
 
     Attributes:
         name: of its file, and of its parts in the page: letters, digits and hyphens.
-        title: in one line; `description`: what a reader who does not see it should know.
+        title: in one line; `caption`: its short form, for where it stands among others of its kind; may be empty.
+        description: what a reader who does not see it should know.
         levels: horizontal lines with their labels.
     """
 
@@ -61,6 +62,7 @@ class Chart:
     y: Axis
     series: tuple[Series, ...]
     levels: tuple[tuple[str, float], ...] = ()
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def scale_of(values: Iterable[float], axis: Axis, ticks: int = 5) -> Scale:
         margin = max(1.08, (high / low) ** 0.05)
         low, high = low / margin, high * margin
         return Scale(low, high, _log_ticks(low, high), logarithmic=True)
-    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
+    # Never so narrow that neighbouring ticks are the same number.
+    margin = max(0.05 * (high - low), 1e-6 * max(abs(low), abs(high))) if high > low else 0.05 * abs(high) or 0.5
     bounded = axis.label.endswith("%") and low >= 0 and high <= 100
     low, high = low - margin, high + margin
     if bounded:
@@ -95,7 +98,7 @@ def scale_of(values: Iterable[float], axis: Axis, ticks: int = 5) -> Scale:
     step = _step((high - low) / ticks)
     first = math.ceil(low / step - 1e-9)
     count = math.floor(high / step + 1e-9) - first + 1
-    return Scale(low, high, tuple(round((first + number) * step, 12) for number in range(count)))
+    return Scale(low, high, tuple(float(f"{(first + number) * step:.12g}") for number in range(count)))
 
 
 def tick_label(value: float) -> str:

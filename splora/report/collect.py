@@ -10,9 +10,10 @@ from typing import Any
 from splora.errors import InputError
 from splora.report.log import Log, read_log
 from splora.report.read_pruned import POST_TRAINING, read_pruned
-from splora.report.read_run import LOG, RESULT, SPECIFICATION, STATE, read_run
+from splora.report.read_run import LOG, RESULT, SPECIFICATION, read_run
 from splora.report.runs import Collection, Pruned, Run
 from splora.report.values import read_object, table, text
+from splora.training.state import STATE
 
 #: Folders of a run that hold no other run.
 _PARTS = {"adapter", "model", "checkpoints", "masks", "tensorboard", "lightning_logs"}

@@ -50,11 +50,11 @@ def _curves(runs: Sequence[Run], name: str, title: str) -> tuple[list[Chart], li
         values = {value for _, _, curve in curves for value in curve.values}
         broken = sum(curve.broken for _, _, curve in curves)
         if broken:
-            remarks.append(f"{broken} values of the {named} are not finite and leave gaps.")
+            remarks.append(f"{named}: {broken} logged values are not finite and are left out.")
         if not curves or (column == score and max(len(curve.values) for _, _, curve in curves) < 3):
             continue
         if len(values) == 1:
-            remarks.append(f"{named[0].upper()}{named[1:]} is {values.pop():g} throughout.")
+            remarks.append(f"{named}: {values.pop():g} throughout.")
             continue
         factor = 100.0 if column == "density" and max(values) <= 1 else 1.0
         logarithmic = min(values) > 0 and max(values) / min(values) > 50
@@ -75,6 +75,7 @@ def _curves(runs: Sequence[Run], name: str, title: str) -> tuple[list[Chart], li
                     _curve_series(number, run, curve.steps, [factor * value for value in curve.values], len(runs))
                     for number, run, curve in curves
                 ),
+                caption=f"{named} over the steps",
             )
         )
     return charts, remarks

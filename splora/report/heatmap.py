@@ -18,10 +18,12 @@ SHORT = {
     "key": "K",
     "value": "V",
     "attention_output": "O",
-    "ffn_in": "FFN in",
-    "ffn_out": "FFN out",
+    "ffn_in": "in",
+    "ffn_out": "out",
 }
-_MARGIN, _WIDTH = 22, 440
+#: Column of the neurons of a pruning after training.
+NEURONS = "FFN"
+_MARGIN, _TOP, _WIDTH = 22, 30, 440
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def density_map(masks: Masks) -> HeatMap:
 def plan_map(heads: Sequence[Sequence[bool]], neurons: Sequence[float]) -> HeatMap:
     """What a pruning after training keeps: each head whole or not at all, and the share of each layer's neurons."""
     shares = np.array([[*map(float, kept), share] for kept, share in zip(heads, neurons, strict=True)])
-    names = (*(f"head {number}" for number in range(len(heads[0]))), "neurons")
+    names = (*(f"head {number}" for number in range(len(heads[0]))), NEURONS)
     return HeatMap(shares, names, len(heads[0]))
 
 
@@ -61,25 +63,45 @@ def describe(found: HeatMap) -> str:
     """A heat map in a sentence, for those who do not see it."""
     layers = found.shares[:, found.heads :].mean(axis=1)
     low, high = int(layers.argmin()), int(layers.argmax())
-    told = f"{len(layers)} layers; layer {low} keeps least ({layers[low]:.0%}), layer {high} most ({layers[high]:.0%})"
+    what = " of its neurons" if found.columns[found.heads :] == (NEURONS,) else ""
+    told = f"{len(layers)} layers; layer {low} keeps least{what} ({_percent(layers[low])}), layer {high} most "
+    told += f"({_percent(layers[high])})"
+    if _percent(layers[low]) == _percent(layers[high]):
+        told = f"each of {len(layers)} layers keeps {_percent(layers[low])}{what}"
     if found.heads:
         gone = int((found.shares[:, : found.heads] == 0).sum())
         told += f"; {gone} of {found.shares[:, : found.heads].size} heads are gone entirely"
     return told + "."
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
 def draw_map(found: HeatMap, name: str, title: str, with_numbers: bool) -> Markup:
     """A row per layer, a column per head and per matrix; the darker, the more is left."""
     layers, columns = found.shares.shape
-    gap = 0.35 if found.heads else 0.0
+    gap = 0.5 if found.heads else 0.0
     unit = (_WIDTH - _MARGIN) / (columns + gap)
-    lefts = [_MARGIN + unit * (column + gap * (column >= found.heads)) for column in range(columns)]
+    places = [column + gap * (column >= found.heads) for column in range(columns)]
+    lefts = [_MARGIN + unit * place for place in places]
     height = min(unit, 24.0)
     levels: dict[int, list[str]] = {}
     for layer, row in enumerate(found.shares):
-        for left, share in zip(lefts, row, strict=True):
-            cell = f"M{left:.1f} {16 + layer * height:.1f}h{unit - 0.8:.1f}v{height - 0.8:.1f}h-{unit - 0.8:.1f}z"
-            levels.setdefault(round(10 * share), []).append(cell)
+        for place, share in zip(places, row, strict=True):
+            # A short stroke as wide as a row is high: the shortest way to write a cell down.
+            levels.setdefault(round(10 * share), []).append(f"M{place:g} {layer}h.96")
+    frames = [
+        element("rect", x=start, y=-0.5, width=size - 0.04, height=layers, class_="frame")
+        for start, size in ((0, found.heads), (found.heads + gap, columns - found.heads))
+        if size
+    ]
+    grid = element(
+        "g",
+        *frames,
+        *(element("path", d="".join(cells), class_=f"k k{level}") for level, cells in sorted(levels.items())),
+        transform=f"translate({_MARGIN} {_TOP + height / 2:g})scale({unit:.3f} {height:.3f})",
+    )
     numbers: list[Markup] = []
     if with_numbers:
         numbers = [
@@ -87,29 +109,35 @@ def draw_map(found: HeatMap, name: str, title: str, with_numbers: bool) -> Marku
                 "text",
                 f"{100 * share:.0f}",
                 x=f"{left + unit / 2 - 0.4:.1f}",
-                y=f"{16 + layer * height + height / 2 + 3:.1f}",
-                class_="m i" if share >= 0.55 else "m",
+                y=f"{_TOP + (layer + 0.5) * height + 3:.1f}",
+                class_=_number_class(share),
             )
             for layer, row in enumerate(found.shares)
             for left, share in zip(lefts, row, strict=True)
         ]
     tops = [
-        element("text", _top(column, found.heads), x=f"{left + unit / 2:.1f}", y=11, class_="m")
+        element("text", _top(column, found.heads), x=f"{left + unit / 2:.1f}", y=_TOP - 5, class_="m")
         for left, column in zip(lefts, found.columns, strict=True)
     ]
+    groups = [("heads", lefts[: found.heads]), ("matrices", lefts[found.heads :])] if found.heads else []
+    tops += [
+        element("text", told, x=f"{(some[0] + some[-1] + unit) / 2:.1f}", y=11, class_="m n")
+        for told, some in groups
+        if len(some) > 1
+    ]
     sides = [
-        element("text", str(layer), x=_MARGIN - 5, y=f"{16 + layer * height + height / 2 + 3:.1f}", class_="e")
+        element("text", str(layer), x=_MARGIN - 5, y=f"{_TOP + (layer + 0.5) * height + 3:.1f}", class_="e")
         for layer in range(layers)
     ]
     return element(
         "svg",
         element("title", title, id=f"{name}-t"),
         element("desc", describe(found), id=f"{name}-d"),
-        *(element("path", d="".join(cells), class_=f"q q{level}") for level, cells in sorted(levels.items())),
+        grid,
         *numbers,
         *tops,
         *sides,
-        viewBox=f"0 0 {_WIDTH} {16 + layers * height + 2:.0f}",
+        viewBox=f"0 0 {_WIDTH} {_TOP + layers * height + 2:.0f}",
         role="img",
         aria_labelledby=f"{name}-t {name}-d",
         class_="heat",
@@ -148,7 +176,7 @@ def draw_blocks(masks: Masks, name: str, title: str) -> Markup | None:
         if masks.head_size:
             size = masks.head_size * unit
             lines = _head_lines(matrix.role, left, top, width * unit, height * unit, size, len(panels))
-            pieces.append(element("path", d=lines, class_="heads"))
+            pieces.append(element("path", d=lines, class_="heads") if lines else Markup())
         left += (width + gap) * unit
     ends = "".join(f"M16 {top + number * high * unit:.1f}H1016" for number in range(1, len(panels)))
     labels = [
@@ -167,6 +195,12 @@ def draw_blocks(masks: Masks, name: str, title: str) -> Markup | None:
         aria_labelledby=f"{name}-t {name}-d",
         class_="blocks",
     )
+
+
+def _number_class(share: float) -> str:
+    """Of a cell's number, so that it is read on its cell's shade in light and in dark."""
+    level = round(10 * share)
+    return "m o" if level <= 5 else "m j" if level == 6 else "m i"
 
 
 def _top(column: str, heads: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -87,7 +88,8 @@ def _of_adapter(weights: WeightsFile, path: Path) -> Iterator[Matrix]:
     for name, layer, role in _places(weights.names(), [f".{prefix}mask" for prefix in _MASKS]):
         module, _, attribute = name.rpartition(".")
         prefix = attribute.removesuffix("mask")
-        p, q = settings["block_shapes"][module.removeprefix("base_model.model.")]
+        shape = settings.get("block_shapes", {}).get(module.removeprefix("base_model.model."))
+        p, q = shape or settings["block_shape"]
         bias = f"{module}.{prefix}bias"
         out = weights.shape(bias)[0] if bias in names else sizes.get("neurons" if role == "ffn_in" else "hidden")
         inner = sizes.get("neurons" if role == "ffn_out" else "hidden")
@@ -129,15 +131,22 @@ def _of_model(weights: WeightsFile, blocks: Blocks | None) -> Iterator[Matrix]:
 
 def _places(names: list[str], endings: list[str]) -> Iterator[tuple[str, int, str]]:
     """Tensors that belong to a layer's prunable linears: their names, layers and roles."""
+    pattern, roles = _pattern("|".join(re.escape(ending) for ending in endings))
+    for name in names:
+        if (match := pattern.match(name)) is not None and (match["layers"], match["path"]) in roles:
+            yield name, int(match["layer"]), roles[match["layers"], match["path"]]
+
+
+@functools.cache
+def _pattern(endings: str) -> tuple[re.Pattern[str], dict[tuple[str, str], str]]:
+    """What such names look like, and the roles by path of the layers and path within a layer, for all families."""
     from splora.anatomy import FAMILIES
 
-    roles = {(family.layers, path): role for family in FAMILIES.values() for role, path in family.linears.items()}
-    places = "|".join(rf"{re.escape(layers)}\.\d+\.{re.escape(path)}" for layers, path in roles)
-    pattern = re.compile(rf"(?:.*\.)?({places})(?:{'|'.join(map(re.escape, endings))})$")
-    for name in names:
-        if (match := pattern.match(name)) is not None:
-            layers, number, path = re.split(r"\.(\d+)\.", match[1], maxsplit=1)
-            yield name, int(number), roles[layers, path]
+    families = FAMILIES.values()
+    roles = {(family.layers, path): role for family in families for role, path in family.linears.items()}
+    layers = "|".join(re.escape(family.layers) for family in families)
+    paths = "|".join(dict.fromkeys(re.escape(path) for _, path in roles))
+    return re.compile(rf"(?:.*\.)?(?P<layers>{layers})\.(?P<layer>\d+)\.(?P<path>{paths})(?:{endings})$"), roles
 
 
 def _order(role: str) -> int:

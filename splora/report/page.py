@@ -140,7 +140,7 @@ def _device(found: Environment) -> str:
 
 
 def _seeds(some: Iterable[Run | Pruned]) -> str:
-    return told(seed for seed in sorted({one.seed for one in some}, key=lambda seed: (len(seed), seed)) if seed)
+    return ", ".join(sorted({one.seed for one in some} - {""}, key=lambda seed: (len(seed), seed)))
 
 
 def told(labels: Iterable[str], most: int = 12) -> str:
@@ -188,9 +188,7 @@ def _scores(content: Content) -> Markup | None:
     reading = "Filled markers and solid lines: with an adapter; outlined and dashed: without. A line joins the runs of "
     reading += "its kind that no other one beats with fewer weights."
     if content.behind:
-        reading += (
-            " The pale points behind are the published ones of the workbook, with larger models and longer training."
-        )
+        reading += " The pale points behind are the published ones of the workbook."
     return join(element("p", reading), _gallery(content.scores))
 
 
@@ -214,7 +212,7 @@ def _curves(groups: Sequence[CurveGroup]) -> Markup | None:
             "details",
             element("summary", element("b", group.title)),
             element("p", " ".join(group.remarks), class_="dim") if group.remarks else None,
-            _gallery(group.charts) if group.charts else None,
+            _gallery(group.charts, "charts close") if group.charts else None,
             open=number < OPEN,
         )
         for number, group in enumerate(groups)
@@ -235,7 +233,7 @@ def _masks(content: Content) -> Markup | None:
     reading = (
         "Share of the weights that stay, a row for each layer: of each head (its rows of Q, K and V and its columns "
     )
-    reading += "of O), then of each matrix."
+    reading += "of O), then of each matrix (in and out: those of the feed-forward part)."
     if content.without_blocks:
         reading += " Pictures block by block are left out of a report of so many; that of one run's folder has them."
     groups = grouped(shown, lambda one: (one.sheet if isinstance(one, Run) else one.task, one.method))
@@ -245,7 +243,9 @@ def _masks(content: Content) -> Markup | None:
         *(
             element(
                 "details",
-                element("summary", element("b", f"{method_name(method)} ({where}): {told(one.label for one in some)}")),
+                element(
+                    "summary", element("b", f"{method_name(method)} ({where}): {told((one.label for one in some), 4)}")
+                ),
                 element("div", *(content.masks[one.name] for one in some), class_="charts"),
                 open=number < OPEN,
             )
@@ -255,10 +255,9 @@ def _masks(content: Content) -> Markup | None:
 
 
 def _step(level: int) -> Markup:
-    cell = element(
-        "svg", element("rect", width=30, height=14, class_=f"q q{level}"), viewBox="0 0 30 14", aria_hidden="true"
-    )
-    return element("li", cell, f"{10 * level} %")
+    frame = element("rect", x=0.02, y=0.02, width=1.96, height=0.96, class_="frame")
+    cell = element("path", d="M.02 .5h1.96", class_=f"k k{level}")
+    return element("li", element("svg", frame, cell, viewBox="0 0 2 1", aria_hidden="true"), f"{10 * level} %")
 
 
 def _details(collection: Collection, anchors: dict[str, str]) -> Markup:
@@ -279,10 +278,11 @@ def _run(run: Run, anchor: str) -> Markup:
     lines.append(("folder", str(run.folder)))
     kind = ", ".join(part for part in (method_name(run.method), adapter_name(run.adapter), run.task) if part)
     settings = " ".join(f"{name}={value}" for name, value in run.settings.items())
+    lines += [("seed", run.seed), ("ran on", _ran_on(run.environment))]
     return element(
         "details",
         element("summary", element("b", run.label), f" {run.title or kind}"),
-        _facts([*lines, ("seed", run.seed), ("settings other than the default", settings)]),
+        _facts([*lines, ("settings other than the default", settings)]),
         _command(run.command, run.derived),
         class_="run",
         id=anchor,
@@ -292,6 +292,7 @@ def _run(run: Run, anchor: str) -> Markup:
 def _pruning(one: Pruned, anchor: str) -> Markup:
     stages = ", ".join(f"{name} {value:.2f}" for name, value in one.stages.items())
     lines = [("folder", str(one.folder)), ("stages", stages), ("seed", one.seed), ("latency", one.latency_of)]
+    lines.append(("ran on", _ran_on(one.environment)))
     return element(
         "details",
         element("summary", element("b", one.label), f" {method_name(one.method)} of {one.model}, {one.task}"),
@@ -300,6 +301,11 @@ def _pruning(one: Pruned, anchor: str) -> Markup:
         class_="run",
         id=anchor,
     )
+
+
+def _ran_on(found: Environment) -> str:
+    parts = [_device(found), f"{found.threads} threads" if found.threads else "", found.precision]
+    return ", ".join(part for part in (*parts, *(f"{name} {version}" for name, version in found.versions)) if part)
 
 
 def _facts(lines: Sequence[tuple[str, str]]) -> Markup:
@@ -315,9 +321,9 @@ def _command(command: str, derived: bool) -> Markup | None:
     return join(element("span", told, class_="dim"), element("pre", command))
 
 
-def _gallery(charts: Sequence[Chart]) -> Markup:
-    return element("div", *(_figure(chart) for chart in charts), class_="charts")
+def _gallery(charts: Sequence[Chart], class_: str = "charts") -> Markup:
+    return element("div", *(_figure(chart) for chart in charts), class_=class_)
 
 
 def _figure(chart: Chart) -> Markup:
-    return element("figure", element("figcaption", chart.title), svg.draw(chart), svg.legend(chart))
+    return element("figure", element("figcaption", chart.caption or chart.title), svg.draw(chart), svg.legend(chart))

@@ -28,11 +28,12 @@ def save_chart(chart: Chart, folder: Path) -> Path:
         kind: dict[str, Any] = {"color": colour, "alpha": 0.4 if series.faint else 1.0}
         label = series.label if series.named else None
         if series.line:
-            axis.plot(*zip(*series.line, strict=True), linestyle="--" if series.dashed else "-", linewidth=1.4, **kind)
-        marker = _MARKERS[series.look % LOOKS]
-        kind |= {"markerfacecolor": colour if series.filled else "white"}
-        points = list(zip(*series.points, strict=True)) or [(), ()]
-        axis.plot(*points, marker=marker, markersize=6, linestyle="", label=label, **kind)
+            line: dict[str, Any] = {"linestyle": "--" if series.dashed else "-", "linewidth": 1.4}
+            axis.plot(*zip(*series.line, strict=True), label=None if series.points else label, **line, **kind)
+        if series.points:
+            kind |= {"marker": _MARKERS[series.look % LOOKS], "markersize": 6, "linestyle": ""}
+            kind |= {"markerfacecolor": colour if series.filled else "white"}
+            axis.plot(*zip(*series.points, strict=True), label=label, **kind)
     for label, value in chart.levels:
         axis.axhline(value, color="grey", linewidth=1, linestyle=":", label=label)
     axis.set_xscale("log" if chart.x.logarithmic else "linear")

@@ -52,7 +52,7 @@ def read_pruned(folder: Path, name: str, result: dict[str, Any], notices: list[s
         samples=whole(result.get("samples")),
         seed=text(result.get("seed")),
         environment=Environment(
-            tuple(texts(result.get("versions")).items()), text(result.get("precision")), device, "1", threads
+            tuple(texts(result.get("versions")).items()), text(result.get("precision")), device.upper(), "1", threads
         ),
         command=command or pruning_command({**result, "settings": settings}, folder),
         derived=not command,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from splora.report.repeat import training_command
 from splora.report.runs import STATES, Environment, Run
 from splora.report.values import number, numbers, table, text, texts, whole
 from splora.training.specification import FIELDS
+from splora.training.state import INTERRUPTED, RUNNING
 
-RESULT, SPECIFICATION, STATE, LOG = "result.json", "spec.json", "state.json", "metrics.csv"
+RESULT, SPECIFICATION, LOG = "result.json", "spec.json", "metrics.csv"
+#: A run that says it is running, and has given no sign of life for so long, is not.
+LOST = timedelta(minutes=30)
 
 
 def read_run(
@@ -39,6 +43,9 @@ def read_run(
         key.removeprefix("reported_"): value for key, value in numbers(spec).items() if key.startswith("reported_")
     }
     told = text(state.get("state"))
+    reason = text(state.get("reason"))
+    if told == RUNNING and _is_silent(text(state.get("heartbeat")) or text(state.get("since"))):
+        told, reason = INTERRUPTED, reason or "no sign of life any more"
     command = text(state.get("command")) or text(result.get("command"))
     return Run(
         folder=folder,
@@ -50,7 +57,7 @@ def read_run(
         task=of("task"),
         method=of("method", "pruning_method"),
         adapter=of("adapter"),
-        reason=f"{RESULT} is damaged" if broken else text(state.get("reason")),
+        reason=f"{RESULT} is damaged" if broken else reason,
         metrics=numbers(result.get("metrics")),
         reported={key: value for key, value in reported.items() if key != "density"},
         reported_density=reported.get("density", number(spec.get("reported_density"))),
@@ -80,10 +87,18 @@ def read_run(
         ),
         blocks=_blocks(table(model.get("pruning")), spec),
         log=log,
-        log_file=text(state.get("log")),
+        log_file=(folder / text(state.get("log"))).as_posix() if text(state.get("log")) else "",
         command=command or training_command(folder, exp_id, sheet),
         derived=not command,
     )
+
+
+def _is_silent(last: str) -> bool:
+    """Whether the last sign of life, an ISO 8601 time, is long past; one that cannot be read says nothing."""
+    try:
+        return datetime.now().astimezone() - datetime.fromisoformat(last).astimezone() > LOST
+    except (ValueError, OverflowError):
+        return False
 
 
 def _devices(trainer: dict[str, Any]) -> str:

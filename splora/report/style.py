@@ -21,7 +21,7 @@ STYLE = (
     + _series(DARK)
     + "}.blocks image{filter:invert(1)}}"
     + "".join(f".s{number}{{color:var(--s{number})}}" for number in range(len(LIGHT)))
-    + "".join(f".q{level}{{fill-opacity:{level / 10:g}}}" for level in range(11))
+    + "".join(f".k{level}{{stroke-opacity:{level / 10:g}}}" for level in range(11))
     + """
 *{box-sizing:border-box}
 body{margin:0 auto;padding:0 20px 60px;max-width:1240px;background:var(--bg);color:var(--fg);
@@ -47,6 +47,7 @@ th,td{padding:5px 9px;text-align:left;border-bottom:1px solid var(--line);vertic
 tbody tr:last-child>*{border-bottom:0}
 thead th{position:sticky;top:0;background:var(--panel);z-index:2;vertical-align:bottom}
 .runs td,.runs tbody th,.nb{white-space:nowrap}
+.long{min-width:17em}
 .runs thead th{max-width:130px}
 .runs tbody th{position:sticky;left:0;background:var(--bg);font-weight:600}
 .runs thead th:first-child{left:0;z-index:3}
@@ -64,8 +65,9 @@ border:1px solid var(--line);border-radius:6px}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:14px;margin:10px 0}
 figure{margin:0;padding:10px 12px;background:var(--panel);border:1px solid var(--line);border-radius:8px;min-width:0;
 max-width:620px}
-figure.wide{max-width:none;overflow-x:auto;margin:8px 0}
-figure.wide svg{min-width:700px}
+.close{grid-template-columns:repeat(auto-fit,minmax(min(100%,360px),1fr))}
+.wide{overflow-x:auto}
+.wide svg{min-width:700px}
 figcaption{font-weight:600;font-size:14px;margin-bottom:4px}
 figcaption small{display:block;font-weight:400}
 details{margin:8px 0}
@@ -90,13 +92,16 @@ svg .v{paint-order:stroke;stroke:var(--panel);stroke-width:3px}
 .h use{fill:var(--panel);stroke:currentColor;stroke-width:1.6}
 g.b{opacity:.38}
 .heat text{font-size:10px}
-.q{fill:var(--heat);stroke:var(--line);stroke-width:.5}
+.k{fill:none;stroke:var(--heat);stroke-width:.96}
+.frame{fill:none;stroke:var(--line);vector-effect:non-scaling-stroke}
+.heat .o{fill:var(--fg)}
+.heat .j{fill:#0b0e12}
 .heat .i{fill:var(--none)}
 .blocks image{image-rendering:pixelated}
 .heads{fill:none;stroke:#d1495b;stroke-width:.9}
 .ends{fill:none;stroke:var(--panel);stroke-width:4}
 @media(max-width:600px){body{padding:0 12px 40px;font-size:14.5px}h1{font-size:22px}svg{font-size:13px}
-figure{padding:8px}th,td{padding:4px 7px}.charts{gap:10px}}
+figure{padding:8px}th,td{padding:4px 7px}.charts{gap:10px}.heat text{font-size:11px}}
 @media print{.tall{max-height:none}thead th{position:static}}
 """
 )

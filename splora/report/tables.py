@@ -115,7 +115,7 @@ def plain(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
     body = element(
         "tbody",
         *(
-            element("tr", *(element("td", cell, class_="nb" if len(cell) <= SHORT else None) for cell in row))
+            element("tr", *(element("td", cell, class_="nb" if len(cell) <= SHORT else "long") for cell in row))
             for row in rows
         ),
     )

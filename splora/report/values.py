@@ -30,9 +30,13 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 def number(value: object) -> float | None:
     """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:  # JSON's whole numbers have no end
+        return None
+    return found if math.isfinite(found) else None
 
 
 def whole(value: object) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from openpyxl import load_workbook
 
-from hparams.results import record
+from hparams.results import record, record_all
 from splora.training.specification import RunSpecification
 
 SPEC = RunSpecification(exp_id=12, sheet="SQuAD", model="=a row", pruning_method="topK", reported_f1=80.5)
@@ -45,6 +45,22 @@ def test_a_line_is_added_and_replaced(tmp_path: Path) -> None:
     assert sheet.cell(2, headings.index("f1") + 1).number_format == "0.00"
 
 
+def test_scores_below_the_published_ones_are_coloured(tmp_path: Path) -> None:
+    def colours() -> list[str]:
+        sheet = load_workbook(tmp_path / "results.xlsx")["Results"]
+        column = [cell.value for cell in sheet[1]].index("f1") + 1
+        cells = [sheet.cell(number, column) for number in range(2, sheet.max_row + 1)]
+        return [str(cell.fill.start_color.rgb) if cell.fill.fill_type else "" for cell in cells]
+
+    record_all([(SPEC, result(f1), f"run{f1}") for f1 in (70.0, 80.0, 80.5)], tmp_path)
+    far, little, none = colours()
+    assert far not in ("", little)
+    assert little != ""
+    assert none == ""
+    record(SPEC, result(81.0), "run70.0", tmp_path)
+    assert colours() == ["", little, ""]
+
+
 def test_columns_and_sheets_of_others_are_kept(tmp_path: Path) -> None:
     record(SPEC, result(70.0), "a", tmp_path)
     book = load_workbook(tmp_path / "results.xlsx")
@@ -71,6 +87,7 @@ def test_an_open_or_broken_workbook_is_left_and_catches_up(tmp_path: Path) -> No
     (said,) = record(SPEC, result(71.0), "b", tmp_path)
     assert "is open in Excel" in said
     assert "results.csv" in said
+    assert "next run" in said
     assert (len(table(tmp_path)), len(lines(tmp_path))) == (1, 2)
     lock.unlink()
     record(SPEC, result(72.0), "c", tmp_path)

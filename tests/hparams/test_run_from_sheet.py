@@ -61,19 +61,25 @@ def test_dry_run_prints_configurations_with_typed_numbers(capsys: pytest.Capture
     ]
 
 
-def test_rows_run_in_their_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_run_in_their_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runs: list[Any] = []
-    monkeypatch.setattr(
-        run_row, "run", lambda spec, folder, force, trainer: runs.append((spec.exp_id, str(folder), force, trainer))
-    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_row, "run", lambda spec, folder, *rest: runs.append((spec.exp_id, str(folder), *rest)))
     main(["--exp-id", "12", "13", "--force", "--devices", "2", "--strategy", "ddp"])
     machine = {"devices": 2, "strategy": "ddp"}
-    assert runs == [(12, "runs/SQuAD/12", True, machine), (13, "runs/SQuAD/13", True, machine)]
+    assert [row[:4] for row in runs] == [
+        (12, "runs/SQuAD/12", True, machine),
+        (13, "runs/SQuAD/13", True, machine),
+    ]
+    assert [row[4] for row in runs] == [
+        f"python scripts/run_from_sheet.py --exp-id {number} --devices 2 --strategy ddp" for number in (12, 13)
+    ]
 
 
-def test_rows_that_others_build_on_run_first_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_others_build_on_run_first_and_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runs: list[Any] = []
-    monkeypatch.setattr(run_row, "run", lambda spec, folder, force, trainer: runs.append((spec, str(folder), force)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_row, "run", lambda spec, folder, force, *_: runs.append((spec, str(folder), force)))
     main(["--all", "--sheet", "Demo", "--method", "l0", "--force", "--set", "precision=bf16-mixed"])
     assert [spec.exp_id for spec, _, _ in runs] == [1, 8, 9]
     assert [force for _, _, force in runs] == [False, True, True]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from splora import anatomy
 from splora.errors import InputError
-from splora.posttraining.fisher_gradients import GradientRows, own_predictions_loss, mask_gradients
+from splora.posttraining.fisher_gradients import GradientRows, mask_gradients, own_predictions_loss
 
 MODELS = [
     "BertForSequenceClassification",
@@ -105,6 +107,25 @@ def test_weights_get_no_gradients_and_the_model_is_left_as_it_was(tiny: Any) -> 
     assert [parameter.requires_grad for parameter in model.parameters()] == before
     assert model.config._attn_implementation == "sdpa"
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_no_activation_outlives_its_batch(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook on a tensor that refers to the tensor keeps it alive, and no garbage collector finds the circle."""
+    name = "BertForSequenceClassification"
+    model, seen = tiny(name), []
+    for layer in anatomy.layers(model):
+        for role in ("attention_output", "ffn_out"):
+            linear = layer.linears[role]
+
+            def forward(x: Tensor, original: Any = linear.forward) -> Tensor:
+                seen.append(weakref.ref(x))
+                return original(x)
+
+            monkeypatch.setattr(linear, "forward", forward)
+    mask_gradients(model, [batch_for(name)] * 2)
+    gc.collect()
+    assert len(seen) == 12
+    assert not any(reference() is not None for reference in seen)
 
 
 def test_layers_without_heads_or_neurons_have_no_rows(tiny: Any, mixed: Any) -> None:
