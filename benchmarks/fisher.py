@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--teacher", default="dense")
     parser.add_argument("--labels", default="model")
+    parser.add_argument("--without-published", action="store_true", help="splora's own columns only")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     quiet_libraries()
@@ -82,11 +83,11 @@ def compare(options: argparse.Namespace) -> None:
         costs = Costs.of(model, round(calibration.mean_tokens))
         whole = costs.of_plan(Plan.dense(model))
         begin = time.perf_counter()
-        published = Published(model, batches, costs)
+        published = None if options.without_published else Published(model, batches, costs)
         shared = time.perf_counter() - begin
         for budget in options.budgets:
             begin = time.perf_counter()
-            theirs = published.prune(budget, not questions)
+            theirs = published.prune(budget, not questions) if published is not None else model
             their_seconds = shared + time.perf_counter() - begin
             stages = prune_fisher(
                 model,

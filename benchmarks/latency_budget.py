@@ -75,7 +75,7 @@ def main() -> None:
     )
     reached = times["latency"] / times["dense"]
     print(
-        f"latency budget {LATENCY}: {reached:.3f} of the dense latency, {reached / LATENCY - 1:+.1%} (target within 5 %)"
+        f"latency budget {LATENCY}: {reached:.3f} of the dense one, {reached / LATENCY - 1:+.1%} (target: within 5 %)"
     )
 
 

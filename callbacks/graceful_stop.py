@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from splora.errors import Interrupted
 from splora.machine import is_first_process
@@ -24,6 +26,9 @@ class GracefulStop(Callback):
     An evaluation under way ends first: half of it cannot be kept. Before training there is nothing to lose, and the
     run stops at once.
 
+    Under SLURM the signal that the time is nearly up (SIGUSR1) means the same, and that the job is to be queued again.
+    Lightning's own answer writes its checkpoint wherever the program happens to be, within a step if need be.
+
     Args:
         every: steps between two agreements of several processes on whether to stop; each costs a message.
     """
@@ -32,6 +37,7 @@ class GracefulStop(Callback):
         self._every = every
         self._asked = False
         self._trains = False
+        self._requeues = False
         self._step = 0
 
     @contextmanager
@@ -55,17 +61,25 @@ class GracefulStop(Callback):
             Interrupted: it is the second one, or there is nothing to wait for.
         """
         if self._asked or not self._trains:
-            raise Interrupted
+            raise Interrupted("stopped by the user")
         self._asked = True
         if is_first_process():
             told = "stopping after this step, with a checkpoint; once more stops now"
             print(told, file=sys.stderr, flush=True)
 
+    def requeue(self, kind: int, frame: FrameType | None) -> None:
+        """SLURM's time is nearly up."""
+        self._asked = self._requeues = True
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on there is something to save."""
         self._trains = True
-        # Lightning's own answer to SIGTERM throws the last steps away; SLURM's requeueing needs it all the same.
-        if "SLURM_JOB_ID" not in os.environ and signal.getsignal(signal.SIGINT) == self.ask:
+        if signal.getsignal(signal.SIGINT) != self.ask:
+            return
+        if SLURMEnvironment.detect():
+            signal.signal(signal.SIGUSR1, self.requeue)
+        else:
+            # Lightning's own answer to SIGTERM throws the last steps away; SLURM sends one before it kills.
             signal.signal(signal.SIGTERM, self.ask)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -83,7 +97,9 @@ class GracefulStop(Callback):
         if trainer.global_step == self._step or not self._is_asked(trainer):
             return
         trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINT)
-        raise Interrupted
+        if self._requeues and trainer.is_global_zero:
+            _queue_again()
+        raise Interrupted("SLURM's time was up; the job is queued again" if self._requeues else "stopped by the user")
 
     def _is_asked(self, trainer: Trainer) -> bool:
         if trainer.world_size == 1:
@@ -91,3 +107,13 @@ class GracefulStop(Callback):
         if trainer.global_step % self._every:
             return False
         return bool(trainer.strategy.reduce_boolean_decision(self._asked, all=False))
+
+
+def _queue_again() -> None:
+    """Ask SLURM to start this job, or this task of its array, anew."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    job = os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"warning: job {job} could not be queued again ({error}).", file=sys.stderr, flush=True)

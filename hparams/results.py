@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError
-from splora.files import replacing
+from splora.files import remove_leftovers, replacing
 from splora.training.specification import RunSpecification
 
 NAME, _SHEET = "results", "Results"
@@ -83,6 +83,7 @@ def record_all(runs: Iterable[Run], folder: str | os.PathLike[str] = "runs") -> 
     base = Path(folder)
     base.mkdir(parents=True, exist_ok=True)
     with _alone(base / f".{NAME}.lock"):
+        remove_leftovers(base)
         lines = _read_csv(base / f"{NAME}.csv")
         for run in runs:
             lines = _merge(lines, line(*run))

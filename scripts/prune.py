@@ -5,7 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scripts.prune_options import SAMPLES, add_fisher, add_shared, carry_out, fisher_choices, request_of
+from scripts.prune_options import (
+    SAMPLES,
+    add_fisher,
+    add_shared,
+    add_stat,
+    carry_out,
+    fisher_choices,
+    mac_budget,
+    request_of,
+    stat_choices,
+)
 from splora.posttraining.budget import Budget
 
 
@@ -18,6 +28,9 @@ def main(arguments: list[str]) -> None:
     fisher = methods.add_parser("fisher", help="by Fisher information of heads and neurons (Kwon et al. 2022)")
     _add_common(fisher, "fisher")
     add_fisher(fisher)
+    stat = methods.add_parser("stat", help="by interpolative decompositions of activations (Flynn et al. 2024)")
+    _add_common(stat, "stat")
+    add_stat(stat)
     options = parser.parse_args(arguments)
     request = request_of(
         options,
@@ -25,12 +38,17 @@ def main(arguments: list[str]) -> None:
         model=options.model,
         task=options.task,
         data=options.data,
-        budget=lambda: Budget.parse(options.budget),
+        budget=lambda: _budget(options),
         output=options.output,
         model_label=Path(options.model).name,
-        choices=lambda: fisher_choices(options),
+        choices=lambda: fisher_choices(options) if options.method == "fisher" else stat_choices(options),
     )
     carry_out(request)
+
+
+def _budget(options: argparse.Namespace) -> Budget:
+    budget = Budget.parse(options.budget)
+    return mac_budget(budget) if options.method == "stat" else budget
 
 
 def _add_common(parser: argparse.ArgumentParser, method: str) -> None:

@@ -103,10 +103,10 @@ def add_fisher(parser: argparse.ArgumentParser) -> None:
         help="rescale towards the dense model (default), or the one pruned to the square root of the budget",
     )
     parser.add_argument(
-        "--no_bias_correction",
-        "--no-bias-correction",
+        "--bias_correction",
+        "--bias-correction",
         action="store_true",
-        help="rescale weights alone, as published; by default biases take up what is lost on average",
+        help="let biases take up what is lost on average; by default weights alone are rescaled, as published",
     )
     parser.add_argument("--damping", type=float, default=1.0, help="of the least squares of rescaling (default: 1)")
     parser.add_argument(
@@ -149,9 +149,79 @@ def fisher_choices(options: argparse.Namespace) -> dict[str, Any]:
         "labels": options.fisher_labels,
         "teacher": options.teacher,
         "damping": options.damping,
-        "correct_bias": not options.no_bias_correction,
+        "correct_bias": options.bias_correction,
         "storage": options.states,
     }
+
+
+def add_stat(parser: argparse.ArgumentParser) -> None:
+    """Options of pruning by interpolative decompositions."""
+    parser.add_argument(
+        "--exact_paper",
+        "--exact-paper",
+        action="store_true",
+        help="the published method: its budgets, its corrections from the dense model, no gradients",
+    )
+    parser.add_argument(
+        "--no_reconstruction",
+        "--no-reconstruction",
+        action="store_true",
+        help="leave out the last stage, which solves projections again on the pruned model's activations",
+    )
+    parser.add_argument(
+        "--head_factors",
+        "--head-factors",
+        default="1,0.5,2",
+        metavar="LIST",
+        help="what errors of heads count against those of neurons: candidates that are measured (default: 1,0.5,2)",
+    )
+    parser.add_argument(
+        "--states",
+        default="fp32",
+        metavar="fp32|bf16|disk",
+        help="where hidden states of the samples are kept between layers (default: fp32, in memory)",
+    )
+
+
+def stat_choices(options: argparse.Namespace) -> dict[str, Any]:
+    """The method's own choices.
+
+    Raises:
+        InputError: values that are not allowed, all of them.
+    """
+    problems: list[str] = []
+    allowed = ("fp32", "bf16", "disk")
+    if options.states not in allowed:
+        problems.append(
+            f"--states is {options.states!r}; allowed are {', '.join(allowed)}{nearest(options.states, allowed) or '.'}"
+        )
+    try:
+        factors = tuple(float(part) for part in options.head_factors.split(","))
+    except ValueError:
+        factors = ()
+    if not factors or not all(0 < factor < float("inf") for factor in factors):
+        problems.append(f"--head_factors is {options.head_factors!r}; it is a list of numbers above 0, e.g. 1,0.5,2.")
+    if options.mha_lut is not None or options.ffn_lut is not None:
+        problems.append("--mha_lut and --ffn_lut are for latency budgets, which Fisher pruning has; STAT counts MACs.")
+    if problems:
+        raise InputError(problems)
+    return {
+        "exact_paper": options.exact_paper,
+        "head_factors": list(factors),
+        "reconstruct": not options.no_reconstruction,
+        "storage": options.states,
+    }
+
+
+def mac_budget(budget: Budget) -> Budget:
+    """The budget, if it counts MACs.
+
+    Raises:
+        InputError: it counts milliseconds.
+    """
+    if budget.metric != "mac":
+        raise InputError("STAT counts MACs: give a budget such as mac=0.5; latency budgets are for Fisher pruning.")
+    return budget
 
 
 def request_of(
@@ -238,6 +308,8 @@ def carry_out(request: PruneRequest) -> None:
     for stage, notes in result["notes"].items():
         for sublayer, largest in notes.get("skipped", {}).items():
             print(f"{stage}: {sublayer} keeps its weights; its largest factor would be {largest:.3g}.")
+        for sublayer, told in notes.get("dependent_channels", {}).items():
+            print(f"{stage}: {sublayer}: {told}; the others are left as they are.")
     held = max((notes.get("hidden_state_bytes", 0) for notes in result["notes"].values()), default=0)
     print(
         f"memory: {result['peak_memory_bytes'] / 2**20:,.0f} MiB at most, {held / 2**20:,.0f} MiB of it hidden states"

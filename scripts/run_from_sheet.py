@@ -172,6 +172,9 @@ def _parser() -> argparse.ArgumentParser:
     row.add_argument("--output-dir", metavar="DIR", help="default: runs/<sheet>/<EXP ID>; several rows: a folder each")
     machine = parser.add_argument_group("machine (no part of a row)")
     machine.add_argument("--devices", type=int, metavar="N", help="processes or GPUs of this machine; default 1")
+    machine.add_argument(
+        "--num-nodes", type=int, metavar="N", help="machines of one row, under torchrun or SLURM; default 1"
+    )
     machine.add_argument("--strategy", metavar="NAME", help="Lightning's strategy, such as ddp")
     machine.add_argument("--accelerator", metavar="NAME", help="cpu, gpu, …; default: what is there")
     row.add_argument("--force", action="store_true", help="run again what is finished or failed, from its start")

@@ -93,9 +93,9 @@ def train(
         with stop.listening():
             run_specification(spec, output_dir, trainer=trainer, callbacks=callbacks)
         state = FINISHED
-    except (Interrupted, KeyboardInterrupt):
-        state, reason = INTERRUPTED, "stopped by the user"
-        raise Interrupted from None
+    except (Interrupted, KeyboardInterrupt) as error:
+        state, reason = INTERRUPTED, str(error) or "stopped by the user"
+        raise Interrupted(reason) from None
     except BaseException as error:
         state, reason = INTERRUPTED if isinstance(error, DiskFull) else FAILED, told(error)
         raise

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Added to a command that trains, so that it ends in seconds.
 SHORT_ROW = ["--set", "max_train_examples=16", "--set", "max_steps=2", "--set", "per_gpu_train_batch_size=4"]
 SHORT_FIT = ["--trainer.max_epochs", "1", "--trainer.max_steps", "2", "--data.init_args.max_train_examples", "16"]
+#: Added to a command that prunes.
+SHORT_PRUNING = ["--num_samples", "32", "--latency_batch_size", "1", "--latency_seq_len", "8", "--threads", "1"]
 #: Commands that make the environment itself: the very run of this test shows that they work.
 OF_MAKE = {"make setup", "make test", "make demo", "source .venv/bin/activate"}
 
@@ -30,7 +32,7 @@ def commands() -> list[str]:
 def _excerpt(real: Path, folder: Path) -> None:
     """The real weights and sheets, and of the real questions those of one paragraph, so that scoring is quick."""
     (folder / "data" / "squad").mkdir(parents=True)
-    for name in ("models", "sheets"):
+    for name in ("models", "sheets", "data/sst2"):
         (folder / name).symlink_to(real / name)
     for name in ("train.json", "dev.json"):
         content = json.loads((real / "data" / "squad" / name).read_text(encoding="utf-8"))
@@ -60,6 +62,8 @@ def test_a_command_of_the_readme_runs(command: str, tmp_path: Path, request: pyt
         rest += SHORT_ROW
     if rest[:1] == ["fit"]:
         rest += SHORT_FIT
+    if rest[:1] == ["prune"]:
+        rest += SHORT_PRUNING
     # The same tree under another folder, so that runs/ of the person who tests is left alone.
     for name in ("scripts", "splora", "callbacks", "hparams", "configs", "bert-base-uncased"):
         (tmp_path / "project" / name).parent.mkdir(exist_ok=True)

@@ -16,7 +16,6 @@ from scripts.launch.progress import Show
 from scripts.launch.work import FULL, STOPPED, Launcher, Running, Work
 from scripts.run_row import read_result, summary
 from splora.errors import InputError
-from splora.files import remove_leftovers
 from splora.locks import DRIVER_LOCK, holding
 from splora.training.run import RESULT
 from splora.training.state import (
@@ -81,7 +80,6 @@ class Driver:
         Raises:
             InputError: folders that cannot be used.
         """
-        remove_leftovers(Path(self._results))
         self._sorted = prepare(self._works, force, retry_failed)
         self._record(self._sorted.finished)
         if self._sorted.finished:

@@ -48,4 +48,5 @@ def run_here(works: Sequence[Work], force: bool) -> int:
 
 
 def _is_alone(work: Work) -> bool:
-    return is_first_process() and work.trainer.get("devices", 1) == 1 and not work.trainer.get("strategy")
+    several = work.trainer.get("devices", 1) != 1 or work.trainer.get("num_nodes", 1) != 1
+    return is_first_process() and not several and not work.trainer.get("strategy")

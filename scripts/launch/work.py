@@ -73,7 +73,8 @@ def works(jobs: Sequence[Job], options: argparse.Namespace) -> list[Work]:
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:
     """Settings of Lightning's Trainer that are the machine's, not the row's."""
-    given = {"devices": options.devices, "strategy": options.strategy, "accelerator": options.accelerator}
+    names = ("devices", "num_nodes", "strategy", "accelerator")
+    given = {name: getattr(options, name) for name in names}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -100,5 +101,5 @@ def command(job: Job, count: int, options: argparse.Namespace) -> str:
     if options.output_dir:
         words += ["--output-dir", str(job.folder.parent if len(together) > 1 else job.folder)]
     for option, value in machine(options).items():
-        words += [f"--{option}", str(value)]
+        words += [f"--{option.replace('_', '-')}", str(value)]
     return shlex.join(words)

@@ -17,6 +17,8 @@ from torch import Tensor
 TOGETHER, TOGETHER_PART = 64, 1 / 16
 #: Columns that are gone are dropped from the matrices when they are this part of them.
 STALE = 1 / 8
+#: Is added to all diagonals, so that channels that are always zero have an inverse.
+TINY = 1e-20
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def eliminate(gram: Tensor, outputs: Tensor, size: int, damping: float = 1e-4) -
     """
     groups = len(gram) // size if size else 0
     diagonal = gram.diagonal()
-    damped = gram + torch.diag(damping * (diagonal + diagonal.mean()) + torch.finfo(torch.float32).tiny)
+    damped = gram + torch.diag(damping * (diagonal + diagonal.mean()) + TINY)
     # The factor has the square root of the matrix's condition number: fp32 is enough from there on.
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped).float())
     values = outputs.float()
@@ -84,5 +86,5 @@ def _scores(inverse: Tensor, values: Tensor, size: int) -> Tensor:
     groups = len(inverse) // size
     blocks = inverse.view(groups, size, groups, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
     by_group = values.view(len(values), groups, size).permute(1, 2, 0)
-    solved, _ = torch.linalg.solve_ex(blocks, by_group)
+    solved: Tensor = torch.linalg.solve_ex(blocks, by_group)[0]
     return (solved * by_group).sum((1, 2))

@@ -86,7 +86,13 @@ class Gram:
                 corner.copy_(corner.triu() + corner.triu(1).T)
                 self._products[block.stop :, block] = self._products[block, block.stop :].T
             self._whole = True
-        return self._products
+        return self._products.double()
+
+    def compact(self) -> Gram:
+        """Keep the products in fp32, half the memory, when the last row was added; they need no more by then."""
+        self._products = self.matrix.float()
+        self.precision = max(self.precision, torch.finfo(torch.float32).eps)
+        return self
 
     @property
     def tolerance(self) -> float:

@@ -172,10 +172,12 @@ def group_errors(gram: Tensor, order: Tensor, size: int, weight: Tensor, toleran
         tolerance: see `combine`.
 
     Returns:
-        ‖(A − A[:, kept] T) Wᵀ‖ in the Frobenius norm, of keeping 0, 1, …, all groups; float64 (groups + 1,).
+        ‖(A − A[:, kept] T) Wᵀ‖ in the Frobenius norm, of keeping 0, 1, …, all groups; 0 where it is no more than
+        rounding; float64 (groups + 1,).
     """
-    left, weight = gram.clone(), weight.double()
-    least = (len(gram) * torch.finfo(torch.float64).eps if tolerance is None else tolerance) * gram.diagonal()
+    if tolerance is None:
+        tolerance = max(len(gram), 1) * torch.finfo(torch.float64).eps
+    left, weight, least = gram.clone(), weight.double(), tolerance * gram.diagonal()
     metric = weight.T @ weight
     squares = [(left * metric).sum()]
     for group in order:
@@ -188,4 +190,6 @@ def group_errors(gram: Tensor, order: Tensor, size: int, weight: Tensor, toleran
         left = left - half.T @ half
         left[columns], left[:, columns] = 0.0, 0.0
         squares.append((left * metric).sum())
-    return torch.stack(squares).clamp_min(0).sqrt()
+    found = torch.stack(squares)
+    # A difference of large numbers that is this small is rounding.
+    return torch.where(found > tolerance * found[0], found, 0.0).sqrt()

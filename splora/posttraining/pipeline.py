@@ -22,6 +22,7 @@ from splora.posttraining.precision import Precision
 from splora.posttraining.request import PruneRequest
 from splora.posttraining.search import search_macs
 from splora.posttraining.stages import Report, Stage, silent
+from splora.posttraining.stat import StatOptions, prune_stat
 from splora.posttraining.subject import Subject
 from splora.tasks.sources import QA_TASKS, data_sources, make_data_module
 
@@ -96,6 +97,19 @@ def run_method(
     subject: Subject, request: PruneRequest, latency: LatencyBudget | None, report: Report
 ) -> Iterator[Stage]:
     """The stages of the request's method."""
+    if request.method == "stat":
+        yield from prune_stat(
+            subject.model,
+            subject.calibration,
+            subject.costs,
+            request.budget.fraction,
+            StatOptions(**request.choices),
+            first_token_only=request.task not in QA_TASKS,
+            precision=subject.precision,
+            seed=request.seed,
+            report=report,
+        )
+        return
     assert request.method == "fisher", request.method
     yield from prune_fisher(
         subject.model,

@@ -23,6 +23,8 @@ from splora.posttraining.sublayers import PARTS
 
 #: Ridges that are tried, as parts of the Gram matrix's diagonal; the search starts in the middle.
 RIDGES = (0.0004, 0.002, 0.01, 0.05, 0.25, 1.25, 6.25)
+#: Activations of all samples at one sub-layer that are kept at most, in bytes.
+KEPT_BYTES = 128 * 2**20
 
 
 @dataclass
@@ -75,11 +77,13 @@ def reconstruct(
             name, linear = f"layer.{number}.{part.name}", layer.linears[part.role]
             if progress is not None:
                 progress(name, 2 * number + part_number)
+            # What the projection gets is made twice where it is too much to keep.
+            kept = _Kept()
             grams = [Gram(linear.in_features, linear.out_features, device) for _ in range(2)]
             for index, keep in enumerate(masks):
                 with precision.forward(device):
                     hidden, above = own[index], taught[index]
-                    inner = part.inner(layer, hidden, keep)
+                    inner = kept.put(part.inner(layer, hidden, keep))
                     projected = dense.linears[part.role](part.inner(dense, above, keep))
                     taught[index] = part.close(dense, above, projected)
                 target = above + projected.float() - hidden
@@ -93,7 +97,8 @@ def reconstruct(
             for index, keep in enumerate(masks):
                 with precision.forward(device):
                     hidden = own[index]
-                    own[index] = part.close(layer, hidden, linear(part.inner(layer, hidden, keep)))
+                    inner = kept.tensors[index] if kept.whole else part.inner(layer, hidden, keep)
+                    own[index] = part.close(layer, hidden, linear(inner))
     return done
 
 
@@ -170,6 +175,22 @@ def _solve(linear: nn.Linear, halves: Sequence[Gram]) -> tuple[float, float]:
     linear.weight.copy_(weight)
     linear.bias.copy_(bias)
     return RIDGES[chosen], error
+
+
+class _Kept:
+    """The tensors of all batches, or none of them where they are more than `KEPT_BYTES`."""
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self.whole, self._bytes = True, 0
+
+    def put(self, tensor: Tensor) -> Tensor:
+        self._bytes += tensor.nbytes
+        if self._bytes > KEPT_BYTES:
+            self.whole, self.tensors = False, []
+        if self.whole:
+            self.tensors.append(tensor)
+        return tensor
 
 
 def _halves(masks: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

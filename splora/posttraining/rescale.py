@@ -16,6 +16,8 @@ from splora.posttraining.sublayers import PARTS
 
 #: Factors outside this range mean an ill-conditioned system: the layer keeps its weights.
 LARGEST_FACTOR = 10.0
+#: Multiples of the damping that are tried until factors are in range.
+STRONGER = (1, 10, 100, 1000)
 
 Batch = dict[str, Tensor]
 FP32 = Precision("fp32")
@@ -44,7 +46,7 @@ def rescale(
     *,
     first_token_only: bool,
     damping: float = 1.0,
-    correct_bias: bool = True,
+    correct_bias: bool = False,
     storage: Storage = "fp32",
     precision: Precision = FP32,
     progress: Callable[[str, int], None] | None = None,
@@ -102,9 +104,13 @@ def _fold(linear: nn.Linear, equations: NormalEquations, size: int, damping: flo
     """Solve, and scale the columns of the output weights, unless a factor is out of range."""
     if not linear.in_features:
         return
-    factors = scales(*equations.system(), damping)
-    largest = float(factors.abs().max())
-    if not largest <= LARGEST_FACTOR:
+    system = equations.system()
+    for stronger in STRONGER:
+        factors = scales(*system, damping * stronger)
+        largest = float(factors.abs().max())
+        if largest <= LARGEST_FACTOR:
+            break
+    else:
         done.skipped[name] = largest
         return
     done.factors[name] = factors

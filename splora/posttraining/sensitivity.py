@@ -65,7 +65,9 @@ def output_metrics(model: nn.Module, batches: Sequence[Batch], seed: int, precis
             places = list(outputs)
             gradients = torch.autograd.grad(logits, [outputs[place] for place in places], directions)
             for (number, part_name), gradient in zip(places, gradients, strict=True):
-                rows = gradient[keep].float()
+                rows = gradient.reshape(*keep.shape, hidden)[
+                    keep
+                ].float()  # OPT's feed-forward part has tokens in a row
                 found[number][part_name] += rows.T @ rows
             outputs.clear()
             sequences += len(keep)
@@ -83,7 +85,8 @@ def output_metrics(model: nn.Module, batches: Sequence[Batch], seed: int, precis
 def root(metric: Tensor) -> Tensor:
     """R with RᵀR = F, float64 (hidden, hidden)."""
     values, vectors = torch.linalg.eigh(metric)
-    return values.clamp_min(0).sqrt()[:, None] * vectors.T
+    scaled: Tensor = values.clamp_min(0).sqrt()[:, None] * vectors.T
+    return scaled
 
 
 def divergences(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> Tensor:
@@ -138,7 +141,9 @@ def _follow(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> 
 
 
 def _keeper(outputs: dict[tuple[int, str], Tensor], place: tuple[int, str]) -> Any:
-    def keep(_: nn.Module, __: Any, output: Tensor) -> None:
-        outputs[place] = output
+    def keep(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        # That of a layer without heads is its bias, which depends on nothing.
+        outputs[place] = output if output.requires_grad else output.requires_grad_(True)
+        return outputs[place]
 
     return keep

@@ -55,7 +55,7 @@ class StatOptions:
     """
 
     exact_paper: bool = False
-    head_factors: tuple[float, ...] = HEAD_FACTORS
+    head_factors: Sequence[float] = HEAD_FACTORS
     reconstruct: bool = True
     storage: Storage = "fp32"
 
@@ -123,7 +123,7 @@ def _published(
             found.grams["heads"].tolerance,
         )
         head_errors.append(errors[:-1])
-        grams.append({"neurons": gram})
+        grams.append({"neurons": gram.compact()})
     weigh = by_trend if layers[0].causal else by_depth
     counts = published_counts(head_errors, neuron_errors, costs, budget, weigh)
     kept = [order[:count] for order, count in zip(neuron_orders, counts.neurons, strict=True)]
@@ -175,7 +175,8 @@ def _default(
             weight = found.layer.linears[part.role].weight.detach().double()
             outputs = root(metrics[found.number].pop(part.name)) @ weight
             paths[part.name].append(eliminate(gram.centred()[0] / gram.rows, outputs, part.size(found.layer)))
-        grams.append(found.grams)
+        grams.append({name: gram.compact() for name, gram in found.grams.items()})
+        del found, gram, weight, outputs
     sample = thinned(batches, *CANDIDATE_SAMPLE)
     expected = logits(model, sample, precision) if len(options.head_factors) > 1 else []
     best: tuple[torch.Tensor, Folded, Plan] | None = None
@@ -191,6 +192,7 @@ def _default(
         measured[f"{factor:g}"] = float(values.mean())
         if best is None or _better(values, best[0]):
             best = values, folded, plan
+        del folded  # the next candidate is made beside the best one alone
     assert best is not None
     del grams
     report("interpolate", "", 1.0)

@@ -39,7 +39,7 @@ def claim_folder(spec: RunSpecification, output_dir: Path, force: bool = False) 
     finished = is_finished(spec, output_dir, force)
     if finished or not is_first_process():
         return finished
-    for folder in (output_dir, output_dir / "checkpoints"):
+    for folder in (output_dir, *(path for path in output_dir.rglob("*") if path.is_dir())):
         remove_leftovers(folder)
     if force:
         _clear(output_dir)
@@ -200,7 +200,8 @@ def _clear(output_dir: Path) -> None:
     """Remove what a run writes, and only that: a folder given by mistake must not be emptied."""
     for name in ("checkpoints", "adapter", "model", "masks", "tensorboard"):
         shutil.rmtree(output_dir / name, ignore_errors=True)
-    for name in (SPECIFICATION, CONFIGURATION, STATE, LOG, "metrics.csv", *_results(output_dir)):
+    requeued = [path.name for path in output_dir.glob("hpc_ckpt_*.ckpt")]  # Lightning's, when SLURM's time was up
+    for name in (SPECIFICATION, CONFIGURATION, STATE, LOG, "metrics.csv", *requeued, *_results(output_dir)):
         (output_dir / name).unlink(missing_ok=True)
 
 

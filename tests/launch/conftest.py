@@ -22,10 +22,10 @@ from splora.training.specification import RunSpecification
 
 #: Makes a row of the Demo sheet a run of seconds; 1 needs none, the others start from it.
 SHORT = {
-    "max_train_examples": 16,
+    "max_train_examples": 400,
     "per_gpu_train_batch_size": 4,
     "warmup_steps": 1,
-    "checkpoint_every_n_steps": 5,
+    "checkpoint_every_n_steps": 10,
 }
 RESULT: dict[str, Any] = {
     "metrics": {"f1": 70.0},
@@ -142,5 +142,6 @@ def sweep(root: Path, tmp_path: Path) -> SimpleNamespace:
 @pytest.fixture
 def options() -> Namespace:
     """What the command line gives where nothing is said."""
-    names = ("workbook", "sheet", "model", "train_file", "predict_file", "output_dir", "devices", "strategy")
-    return Namespace(**dict.fromkeys(names), accelerator=None, settings=[], force=False, retry_failed=False)
+    row = ("workbook", "sheet", "model", "train_file", "predict_file", "output_dir")
+    machine = ("devices", "num_nodes", "strategy", "accelerator")
+    return Namespace(**dict.fromkeys(row + machine), settings=[], force=False, retry_failed=False)

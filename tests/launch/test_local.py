@@ -18,7 +18,9 @@ from splora.locks import RUN_LOCK, is_held
 from splora.training.run import run
 from splora.training.specification import RunSpecification
 
-SWEEP = ("--exp-id", "2", "4", "--jobs", "2", "--set", "model_name_or_path=embedded")
+#: Rows that build on no other.
+ALONE = ("--set", "model_name_or_path=embedded", "--set", "teacher_name_or_path=")
+SWEEP = ("--exp-id", "2", "4", "--jobs", "2", *ALONE)
 ROWS = (2, 4)
 
 
@@ -44,7 +46,7 @@ def measured(folder: Path) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_killed_stopped_and_given_again_a_sweep_ends_like_a_quiet_one(sweep: SimpleNamespace, tmp_path: Path) -> None:
-    steps = 120
+    steps = 250
     # The driver is killed: its workers end with it, and nothing is in the way of the next one.
     process = sweep.start(*SWEEP, steps=steps)
     wait_for(lambda: has_checkpoint(sweep) or process.poll() is not None)
@@ -71,7 +73,8 @@ def test_killed_stopped_and_given_again_a_sweep_ends_like_a_quiet_one(sweep: Sim
     )
     assert sweep.state(4)["reason"] == "stopped by the user"
     step = sweep.state(4)["step"]
-    (sweep.folder / "2" / ".metrics.csv.01234567.tmp").write_text("half a", encoding="utf-8")
+    for place in ("", "checkpoints"):
+        (sweep.folder / "2" / place / ".some.file.01234567.tmp").write_text("half a", encoding="utf-8")
     done = sweep.finish(*SWEEP, steps=steps)
     assert done.status == 0, done.lines
     assert done.lines[-1] == "2 rows: 2 finished, 0 failed."
@@ -82,7 +85,7 @@ def test_killed_stopped_and_given_again_a_sweep_ends_like_a_quiet_one(sweep: Sim
         assert measured(folder) == pytest.approx(measured(tmp_path / "quiet" / str(row)), abs=1e-6)
         assert sweep.state(row)["state"] == "finished"
         assert sweep.state(row)["step"] == steps > step > 0
-        assert not [path for path in folder.rglob(".*.tmp")]
+        assert not list(folder.rglob(".*.tmp"))
     assert "going on from the last checkpoint" in (sweep.folder / "2" / "log.txt").read_text(encoding="utf-8")
     again = sweep.finish(*SWEEP, steps=steps)
     assert again.lines == ["2 rows finished before.", "2 rows: 2 finished, 0 failed."]
@@ -109,11 +112,11 @@ def test_a_row_that_fails_says_why_and_stops_no_other(sweep: SimpleNamespace, tm
 def test_two_processes_of_torchrun_run_one_row(sweep: SimpleNamespace, root: Path) -> None:
     words = sweep.command("--exp-id", "2")
     settings = words[words.index("--exp-id") :]
-    command = [words[0], "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", words[1], *settings]
-    both = ["--strategy", "ddp", "--devices", "2", "--accelerator", "cpu", "--set", "model_name_or_path=embedded"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
+    command = [words[0], "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", words[1], *settings]
+    both = ["--strategy", "ddp", "--devices", "2", "--accelerator", "cpu", *ALONE]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, *both], cwd=sweep.place, env=environment, capture_output=True, text=True, timeout=300, check=False
+        [*command, *both], cwd=sweep.place, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((sweep.folder / "2" / "result.json").read_text(encoding="utf-8"))

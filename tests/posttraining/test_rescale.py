@@ -161,13 +161,27 @@ def test_padding_and_later_tokens_are_not_counted(tiny: Any) -> None:
     assert not torch.allclose(every["layer.2.neurons"], found[0]["layer.2.neurons"])
 
 
-def test_a_layer_out_of_range_is_skipped_and_later_ones_are_not(tiny: Any) -> None:
-    model = tiny("BertForSequenceClassification")
+def hurt_neuron(model: Any, by: float) -> Any:
+    """A copy of the model in which one neuron of the first layer puts out less."""
     hurt = cut(model, Plan.dense(model))
     with torch.no_grad():
-        anatomy.layers(hurt)[0].linears["ffn_out"].weight[:, 4] *= 1e-3
+        anatomy.layers(hurt)[0].linears["ffn_out"].weight[:, 4] *= by
+    return hurt
+
+
+def test_a_layer_out_of_range_is_damped_more(tiny: Any) -> None:
+    model = tiny("BertForSequenceClassification")
+    hurt = hurt_neuron(model, 1e-2)
+    done = rescale(hurt, model, [inputs((9, 9, 9, 9))], first_token_only=False, damping=1e-2)
+    assert not done.skipped
+    assert 1 < float(done.factors["layer.0.neurons"][4]) <= 10
+
+
+def test_a_layer_that_stays_out_of_range_is_skipped_and_later_ones_are_not(tiny: Any) -> None:
+    model = tiny("BertForSequenceClassification")
+    hurt = hurt_neuron(model, 1e-3)
     kept = anatomy.layers(hurt)[0].linears["ffn_out"].weight.clone()
-    done = rescale(hurt, model, [inputs((9, 9, 9, 9))], first_token_only=False, damping=1e-6)
+    done = rescale(hurt, model, [inputs((9, 9, 9, 9))], first_token_only=False, damping=1e-9)
     assert list(done.skipped) == ["layer.0.neurons"]
     assert done.skipped["layer.0.neurons"] > 10
     assert torch.equal(anatomy.layers(hurt)[0].linears["ffn_out"].weight, kept)

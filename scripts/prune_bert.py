@@ -1,0 +1,76 @@
+"""Pruning by interpolative decompositions, with the flag names of the published program (Flynn et al. 2024, STAT).
+
+python scripts/prune_bert.py --model_name bert-base-uncased --task_name qqp --mu 0.5 --seed 0 --sample_batch_size 512
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from scripts.prune_options import SAMPLES, add_shared, add_stat, carry_out, request_of, stat_choices
+from splora.errors import InputError, exit_on_input_error
+from splora.posttraining.budget import Budget
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prune one checkpoint."""
+    parser = argparse.ArgumentParser(
+        prog="prune_bert.py",
+        description="Prune a fine-tuned encoder by interpolative decompositions, without training.",
+    )
+    parser.add_argument(
+        "--model_name",
+        required=True,
+        metavar="NAME",
+        help="published name; the checkpoint itself where --ckpt_dir is missing",
+    )
+    parser.add_argument(
+        "--task_name", required=True, metavar="TASK", help="mnli, qqp, qnli, sst2, stsb, mrpc, squad, squad_v2, …"
+    )
+    parser.add_argument("--mu", type=float, required=True, help="fraction of the dense MACs, above 0 and at most 1")
+    parser.add_argument("--ckpt_dir", metavar="DIR", help="folder of the fine-tuned checkpoint")
+    parser.add_argument("--data_dir", metavar="DIR", help="folder of the task's data (default: the hub)")
+    parser.add_argument("--output_dir", metavar="DIR", help="default: output/MODEL/TASK/…")
+    parser.add_argument(
+        "--sample_batch_size",
+        type=int,
+        default=SAMPLES["stat"],
+        dest="num_samples",
+        metavar="N",
+        help="the same as --num_samples",
+    )
+    parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU; the same as --device cuda:N")
+    add_shared(parser, SAMPLES["stat"])
+    add_stat(parser)
+    options = parser.parse_args(arguments)
+    if options.gpu is not None:
+        options.device = f"cuda:{options.gpu}"
+    with exit_on_input_error():
+        request = request_of(
+            options,
+            method="stat",
+            model=options.ckpt_dir or options.model_name,
+            task=options.task_name,
+            data=options.data_dir,
+            budget=lambda: budget_of(options.mu),
+            output=options.output_dir,
+            model_label=Path(options.model_name).name,
+            choices=lambda: stat_choices(options),
+        )
+        carry_out(request)
+
+
+def budget_of(mu: float) -> Budget:
+    """The MAC budget of a published `--mu`, which may also keep everything.
+
+    Raises:
+        InputError: mu is not above 0 and at most 1.
+    """
+    if not 0 < mu <= 1:
+        raise InputError(f"--mu is {mu:g}; it is the fraction of MACs to keep, above 0 and at most 1.")
+    return Budget("mac", mu)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Rows on a real Ray cluster of two nodes on loopback; one of them dies while it runs a row."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from scripts.launch.ray_launcher import RayLauncher, _refuse_too_much
+from scripts.launch.start import check
+from splora.errors import InputError
+from splora.locks import RUN_LOCK, is_held
+
+ALONE = ("--set", "model_name_or_path=embedded", "--set", "teacher_name_or_path=")
+#: The cluster in a process of its own: this one must stay free of Ray's threads and handlers. It kills its second node
+#: when a line comes in.
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+second = cluster.add_node(num_cpus=2)
+print(cluster.address, flush=True)
+sys.stdin.readline()
+cluster.remove_node(second, allow_graceful=False)
+print("killed", flush=True)
+sys.stdin.readline()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture
+def cluster() -> Iterator[SimpleNamespace]:
+    """Two nodes, of one core and of two."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'splora[ray]'")
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    assert address
+
+    def kill_second() -> None:
+        print(file=process.stdin, flush=True)
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "killed"
+
+    yield SimpleNamespace(address=address, kill_second=kill_second)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_a_row_goes_on_from_its_checkpoint_when_its_node_dies(cluster: SimpleNamespace, sweep: SimpleNamespace) -> None:
+    there = ("--launcher", "ray", "--address", cluster.address)
+    refused = sweep.finish("--exp-id", "2", *ALONE, *there, "--gpus-per-run", "1", "--cpus-per-run", "9")
+    assert (refused.status, len(refused.lines)) == (2, 2), refused.lines
+    assert "--gpus-per-run: is 1; the largest node of the cluster has 0 GPUs." in refused.lines[0]
+    process = sweep.start("--exp-id", "2", "4", *ALONE, *there, steps=250)
+    checkpoints = [sweep.folder / str(row) / "checkpoints" / "last.ckpt" for row in (2, 4)]
+    deadline = time.monotonic() + 150
+    while process.poll() is None and not all(path.exists() for path in checkpoints):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert process.poll() is None
+    cluster.kill_second()
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, output
+    assert output.splitlines()[-1] == "2 rows: 2 finished, 0 failed."
+    logs = [(sweep.folder / str(row) / "log.txt").read_text(encoding="utf-8") for row in (2, 4)]
+    assert sum("going on from the last checkpoint" in log for log in logs) >= 1
+    assert all(log.count("EXP ID") >= 2 for log in logs)
+    assert not any(is_held(sweep.folder / str(row) / RUN_LOCK) for row in (2, 4))
+
+
+def test_an_address_where_no_cluster_answers(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'splora[ray]'")
+    with pytest.raises(InputError, match="no Ray cluster answers there"):
+        RayLauncher(tmp_path, address="127.0.0.1:9")
+    for address in ("nowhere", "a:b", ":1"):
+        with pytest.raises(InputError, match="host:port"):
+            RayLauncher(tmp_path, address=address)
+
+
+def test_ray_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    importing = builtins.__import__
+
+    def without(name: str, *rest: Any, **named: Any) -> Any:
+        if name == "ray":
+            raise ImportError(name)
+        return importing(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(InputError, match=r"pip install 'splora\[ray\]'"):
+        RayLauncher(tmp_path)
+
+
+def test_more_than_any_node_has() -> None:
+    nodes = [{"Resources": {"CPU": 8.0, "GPU": 2.0}}, {"Resources": {"CPU": 16.0}}]
+    _refuse_too_much(nodes, 2.0, 16)
+    with pytest.raises(InputError) as caught:
+        _refuse_too_much(nodes, 4.0, 32)
+    assert len(caught.value.problems) == 2
+    assert "the largest node of the cluster has 2 GPUs" in caught.value.problems[0]
+
+
+def test_options_that_do_not_go_together(options: Namespace) -> None:
+    vars(options).update(jobs=None, launcher="local", address="auto", gpus_per_run=1.0, cpus_per_run=None)
+    with pytest.raises(InputError) as caught:
+        check(options)
+    assert caught.value.problems == ["--address: needs --launcher ray.", "--gpus-per-run: needs --launcher ray."]
+    vars(options).update(launcher="ray", gpus_per_run=-1.0, cpus_per_run=0)
+    with pytest.raises(InputError, match=r"--gpus-per-run: is -1.0; at least 0 is needed.\n--cpus-per-run"):
+        check(options)
+    vars(options).update(launcher="slurm", address=None, gpus_per_run=None, cpus_per_run=None)
+    with pytest.raises(InputError, match="allowed are local, ray"):
+        check(options)

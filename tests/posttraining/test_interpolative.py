@@ -1,0 +1,135 @@
+"""Pivots, R and T against SciPy's pivoted QR of the stacked activations, and sums over batches against one product."""
+
+from __future__ import annotations
+
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from splora.posttraining.gram import Gram
+from splora.posttraining.interpolative import combine, expand, group_errors, group_gram, pivoted_cholesky, solve
+
+
+def activations(rows: int, columns: int, seed: int = 0, decay: float = 3.0) -> Tensor:
+    """Random rows whose singular values fall by `decay` orders of magnitude, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.linalg.qr(torch.randn(rows, min(rows, columns), generator=generator, dtype=torch.float64))[0]
+    right = torch.linalg.qr(torch.randn(columns, min(rows, columns), generator=generator, dtype=torch.float64))[0]
+    return left * torch.logspace(0, -decay, min(rows, columns), dtype=torch.float64) @ right.T
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 150), st.integers(0, 60))
+def test_pivots_r_and_t_are_those_of_the_pivoted_qr(seed: int, columns: int, more: int) -> None:
+    matrix = activations(columns + more, columns, seed)
+    scale = torch.rand(columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.5
+    found = pivoted_cholesky(matrix.T @ matrix, scale=scale)
+    _, triangle, pivots = scipy.linalg.qr((matrix * scale).numpy(), pivoting=True, mode="economic")
+    wanted = torch.from_numpy(triangle)
+    wanted = wanted * wanted.diagonal().sign()[:, None]
+    assert found.order.tolist() == pivots.tolist()
+    assert found.rank == columns
+    torch.testing.assert_close(found.factor, wanted, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(found.residuals, wanted.diagonal().abs(), rtol=1e-6, atol=1e-8)
+    kept = columns // 2
+    combination = combine(matrix.T @ matrix, found.order[:kept], found.order[kept:])
+    # Least squares do not see the scaling, but for undoing it.
+    unscaled = torch.linalg.solve_triangular(wanted[:kept, :kept], wanted[:kept, kept:], upper=True)
+    unscaled = scale[found.order[:kept], None] * unscaled / scale[found.order[kept:]]
+    torch.testing.assert_close(combination.weights, unscaled, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_left_is_the_next_pivot_at_most_and_the_residual_obeys_the_bound() -> None:
+    matrix = activations(200, 60, 4)
+    found = pivoted_cholesky(matrix.T @ matrix)
+    singular = torch.linalg.svdvals(matrix)
+    for kept in (1, 10, 30, 59):
+        front, back = matrix[:, found.order[:kept]], matrix[:, found.order[kept:]]
+        weights = combine(matrix.T @ matrix, found.order[:kept], found.order[kept:]).weights
+        rest = back - front @ weights
+        assert float(rest.norm(dim=0).max()) <= float(found.residuals[kept]) * (1 + 1e-6)
+        # Never below the best approximation of that rank; above it by the factor of pivoted QR at most.
+        best = float(singular[kept])
+        error = float(torch.linalg.matrix_norm(rest, 2))
+        assert best * (1 - 1e-9) <= error <= best * (60 - kept) ** 0.5 * 2**kept
+
+
+def test_columns_that_depend_on_others_come_last_and_are_combined_exactly() -> None:
+    independent = activations(300, 7, 2, decay=0.5)
+    mixing = torch.randn(7, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    matrix = torch.cat([0.1 * independent @ mixing, independent], 1)
+    gram = matrix.T @ matrix
+    found = pivoted_cholesky(gram)
+    assert found.rank == 7
+    assert float(found.residuals[7:].abs().max()) == 0.0
+    kept, removed = found.order[:7], found.order[7:]
+    torch.testing.assert_close(matrix[:, kept] @ combine(gram, kept, removed).weights, matrix[:, removed])
+    # Even where more are kept than are independent, by a factorization that reveals the rank.
+    kept, removed = found.order[:10], found.order[10:]
+    combination = combine(gram, kept, removed)
+    assert combination.rank == 7
+    torch.testing.assert_close(matrix[:, kept] @ combination.weights, matrix[:, removed], rtol=1e-6, atol=1e-8)
+
+
+def test_nothing_to_combine_and_nothing_to_combine_from() -> None:
+    gram = torch.eye(3, dtype=torch.float64)
+    every, none = torch.arange(3), torch.arange(0)
+    assert combine(gram, every, none).weights.shape == (3, 0)
+    assert combine(gram, none, every).weights.shape == (0, 3)
+    zero = pivoted_cholesky(torch.zeros(3, 3, dtype=torch.float64))
+    assert zero.rank == 0
+    assert sorted(zero.order.tolist()) == [0, 1, 2]
+    assert pivoted_cholesky(torch.zeros(0, 0, dtype=torch.float64)).order.shape == (0,)
+    assert not solve(torch.zeros(2, 2, dtype=torch.float64), torch.zeros(2, 1, dtype=torch.float64)).weights.any()
+
+
+def test_the_gram_matrix_of_heads_reads_each_heads_contexts_as_one_column() -> None:
+    contexts = activations(50, 12, 3).view(50, 4, 3)
+    columns = contexts.permute(0, 2, 1).reshape(150, 4)
+    flat = contexts.reshape(50, 12)
+    torch.testing.assert_close(group_gram(flat.T @ flat, 3), columns.T @ columns)
+    assert expand(torch.tensor([2, 0]), 3).tolist() == [6, 7, 8, 0, 1, 2]
+
+
+def test_errors_of_stopping_at_a_head_are_those_of_the_stacked_least_squares() -> None:
+    contexts = activations(90, 12, 5)
+    weight = torch.randn(7, 12, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    order = torch.tensor([2, 0, 3, 1])
+    found = group_errors(contexts.T @ contexts, order, 3, weight)
+    for kept in range(5):
+        front, back = expand(order[:kept], 3), expand(order[kept:], 3)
+        solution = torch.linalg.pinv(contexts[:, front]) @ contexts[:, back]
+        rest = contexts[:, back] - contexts[:, front] @ solution
+        assert float(found[kept]) == pytest.approx(float((rest @ weight[:, back].T).norm()), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sums_over_batches_are_those_of_all_rows(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, targets = (torch.randn(101, width, generator=generator, dtype=dtype) + 1 for width in (9, 4))
+    gram = Gram(9, 4)
+    for part in torch.arange(101).split(13):
+        gram.add(rows[part], targets[part])
+        assert torch.equal(gram.matrix, gram.matrix.T)
+    rows, targets = rows.double(), targets.double()
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(gram.matrix, rows.T @ rows, **tolerance)
+    torch.testing.assert_close(gram.cross, targets.T @ rows, **tolerance)
+    products, cross = gram.centred()
+    torch.testing.assert_close(products, (rows - rows.mean(0)).T @ (rows - rows.mean(0)), **tolerance)
+    torch.testing.assert_close(cross, (targets - targets.mean(0)).T @ rows, **tolerance)
+    assert gram.rows == 101
+
+
+def test_a_row_of_weight_two_counts_as_two_rows_and_halves_add_up() -> None:
+    rows = torch.randn(6, 3, dtype=torch.float64)
+    heavy, twice, other = Gram(3), Gram(3), Gram(3)
+    heavy.add(rows, weight=2.0)
+    twice.add(rows)
+    other.add(rows)
+    torch.testing.assert_close(heavy.matrix, (twice + other).matrix)
+    torch.testing.assert_close(heavy.sum, (twice + other).sum)
+    assert heavy.rows == (twice + other).rows == 12

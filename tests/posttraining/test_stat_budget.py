@@ -1,0 +1,129 @@
+"""The published budget rule against a slow literal one, and the default's allocation against all allocations."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from splora.errors import InputError
+from splora.posttraining.budget import Costs
+from splora.posttraining.stat_budget import Counts, allocate, by_depth, by_trend, published_counts
+
+
+def falling(seed: int, layers: int, most: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.randint(0, most + 1, (layers,), generator=generator).tolist()
+    return [
+        torch.rand(size, generator=generator, dtype=torch.float64).sort(descending=True)[0] * (layer + 1)
+        for layer, size in enumerate(sizes)
+    ]
+
+
+def literal_rule(heads: list[Tensor], neurons: list[Tensor], costs: Costs, budget: float) -> Counts:
+    """As the rule reads: try every number of heads from none on, sort everything anew each time."""
+    layers = len(heads)
+    factors = [1 + (layers - i + 1) ** 0.5 for i in range(layers)]
+
+    def largest(errors: list[Tensor], count: int) -> tuple[list[int], float]:
+        listed = [
+            (-float(value) * factors[layer], layer, number)
+            for layer, error in enumerate(errors)
+            for number, value in enumerate(error)
+        ]
+        listed.sort()
+        kept = [sum(layer == one for _, one, _ in listed[:count]) for layer in range(layers)]
+        return kept, -listed[count][0] if count < len(listed) else 0.0
+
+    chosen = None
+    for count in range(sum(map(len, heads)) + 1):
+        left = int((budget - count * costs.head) // costs.neuron)
+        if budget - count * costs.head < 0:
+            break
+        kept_heads, cut_off = largest(heads, count)
+        kept_neurons, _ = largest(neurons, min(left, sum(map(len, neurons))))
+        chosen = Counts(tuple(kept_heads), tuple(kept_neurons))
+        residuals = [
+            sum(float(value) ** 2 for value in error[kept:]) ** 0.5
+            for error, kept in zip(neurons, kept_neurons, strict=True)
+        ]
+        if cut_off <= 2 * sum(residuals) / layers:
+            break
+    assert chosen is not None
+    return chosen
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 30), st.integers(1, 9), st.floats(0.05, 1.0))
+def test_the_published_rule_is_the_literal_one(
+    seed: int, layers: int, head_cost: int, neuron_cost: int, fraction: float
+) -> None:
+    heads, neurons = falling(seed, layers, 6), falling(seed + 1, layers, 15)
+    costs = Costs(head_cost, neuron_cost)
+    budget = fraction * costs.total(list(map(len, heads)), list(map(len, neurons)))
+    if budget < min(head_cost, neuron_cost):
+        return
+    found = published_counts(heads, neurons, costs, budget)
+    assert found == literal_rule(heads, neurons, costs, budget)
+    assert costs.total(found.heads, found.neurons) <= budget
+
+
+def test_early_layers_weigh_more() -> None:
+    ones = [torch.ones(1, dtype=torch.float64)] * 3
+    assert [float(error) for error in by_depth(ones)] == pytest.approx([1 + 4**0.5, 1 + 3**0.5, 1 + 2**0.5])
+
+
+def test_a_log_linear_trend_over_depth_is_divided_out_and_the_unit_stays() -> None:
+    shape = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
+    errors = [shape * 10.0**layer for layer in range(3)]
+    for error in by_trend(errors):
+        torch.testing.assert_close(error, 10.0 * shape)
+    assert all(torch.equal(*pair) for pair in zip(by_trend(errors[:1]), errors[:1], strict=True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 3), st.floats(0.2, 1.0))
+def test_an_allocation_is_the_best_of_its_cost_on_convex_errors(seed: int, cost: int, fraction: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def convex(units: int) -> Tensor:
+        saved = torch.rand(units, generator=generator, dtype=torch.float64).sort(descending=True)[0]
+        return saved.sum() - torch.cat([saved.new_zeros(1), saved.cumsum(0)])
+
+    heads, neurons = [convex(2), convex(3)], [convex(4), convex(3)]
+    costs = Costs(cost, 1)
+    budget = fraction * costs.total([5], [7])
+    found = allocate(heads, neurons, costs, budget)
+    spent = costs.total(found.heads, found.neurons)
+    assert spent <= budget
+
+    def error(counts: tuple[int, ...]) -> float:
+        return sum(float(values[count]) for values, count in zip((*heads, *neurons), counts, strict=True))
+
+    others = [
+        error(counts)
+        for counts in itertools.product(range(3), range(4), range(5), range(4))
+        if costs.total(counts[:2], counts[2:]) <= spent
+    ]
+    # Where the last purchase was not cut short, nothing of that cost is better.
+    if cost == 1:
+        assert error((*found.heads, *found.neurons)) <= min(others) + 1e-12
+
+
+def test_heads_that_count_more_are_kept_more() -> None:
+    errors = [torch.arange(5, -1, -1, dtype=torch.float64)]
+    few, many = (allocate(errors, errors, Costs(1, 1), 5, factor) for factor in (0.5, 2.0))
+    assert few == Counts((0,), (5,))
+    assert many == Counts((5,), (0,))
+
+
+def test_a_budget_that_keeps_nothing_is_refused() -> None:
+    errors = [torch.ones(3, dtype=torch.float64)]
+    with pytest.raises(InputError, match=r"keeps nothing at all; the smallest possible is 0\.11"):
+        published_counts(errors, errors, Costs(2, 1), 0.9)
+    with pytest.raises(InputError, match="keeps nothing"):
+        allocate(errors, errors, Costs(2, 1), 0.9)
