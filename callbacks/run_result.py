@@ -38,6 +38,11 @@ class RunResult(Callback):
         """Go on counting from an earlier start."""
         self._seconds_before = float(state_dict["seconds"])
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Bring what is logged to the disk before the checkpoint: a run that goes on from there logs it no more."""
+        for logger in trainer.loggers:
+            logger.save()
+
     @property
     def seconds(self) -> float:
         """Wall-clock time of the run in seconds; what was lost to a kill is not counted."""

@@ -105,8 +105,9 @@ def add_fisher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bias_correction",
         "--bias-correction",
-        action="store_true",
-        help="let biases take up what is lost on average; by default weights alone are rescaled, as published",
+        default="auto",
+        metavar="auto|on|off",
+        help="let biases take up what is lost on average (default auto: not for questions); off as published",
     )
     parser.add_argument("--damping", type=float, default=1.0, help="of the least squares of rescaling (default: 1)")
     parser.add_argument(
@@ -128,6 +129,7 @@ def fisher_choices(options: argparse.Namespace) -> dict[str, Any]:
         ("fisher_labels", ("data", "model")),
         ("teacher", ("sqrt", "dense")),
         ("states", ("fp32", "bf16", "disk")),
+        ("bias_correction", ("auto", "on", "off")),
     ):
         value = getattr(options, name)
         if value not in allowed:
@@ -149,7 +151,7 @@ def fisher_choices(options: argparse.Namespace) -> dict[str, Any]:
         "labels": options.fisher_labels,
         "teacher": options.teacher,
         "damping": options.damping,
-        "correct_bias": options.bias_correction,
+        "correct_bias": {"auto": None, "on": True, "off": False}[options.bias_correction],
         "storage": options.states,
     }
 

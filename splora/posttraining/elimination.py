@@ -45,9 +45,10 @@ def eliminate(gram: Tensor, outputs: Tensor, size: int, damping: float = 1e-4) -
     """
     groups = len(gram) // size if size else 0
     diagonal = gram.diagonal()
-    damped = gram + torch.diag(damping * (diagonal + diagonal.mean()) + TINY)
+    damped = gram.clone()
+    damped.diagonal().add_(damping * (diagonal + diagonal.mean()) + TINY)
     # The factor has the square root of the matrix's condition number: fp32 is enough from there on.
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped).float())
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped, out=damped).float())
     values = outputs.float()
     left = torch.arange(groups, device=gram.device)
     alive = torch.ones(groups, dtype=torch.bool, device=gram.device)

@@ -52,9 +52,11 @@ def fold(model: nn.Module, plan: Plan, grams: Sequence[dict[str, Gram]], *, bias
             removed = torch.nonzero(~stays).flatten()
             if not len(removed):
                 continue
+            # With a bias it is a new tensor, which can be changed.
             matrix = gram.centred()[0] if bias else gram.matrix
             if damping:
-                matrix = matrix + torch.diag(damping * matrix.diagonal())
+                matrix = matrix if bias else matrix.clone()
+                matrix.diagonal().mul_(1 + damping)
             found = combine(matrix, kept, removed, gram.tolerance)
             if found.rank < len(kept):
                 dependent[f"layer.{number}.{part.name}"] = (found.rank, len(kept))

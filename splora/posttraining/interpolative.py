@@ -113,7 +113,7 @@ def combine(gram: Tensor, kept: Tensor, removed: Tensor, tolerance: float | None
         removed: the others.
         tolerance: part of a column's square norm below which its rest counts as zero; None: that of float64.
     """
-    return solve(gram[kept][:, kept], gram[kept][:, removed], tolerance)
+    return solve(gram[kept[:, None], kept], gram[kept[:, None], removed], tolerance)
 
 
 def solve(matrix: Tensor, right: Tensor, tolerance: float | None = None) -> Combination:

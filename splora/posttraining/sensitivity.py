@@ -23,7 +23,7 @@ from splora.posttraining.sublayers import PARTS
 #: Names under which task heads return logits.
 LOGITS = ("logits", "start_logits", "end_logits")
 #: Tokens, padding included, whose activations one backward pass holds.
-BACKWARD_TOKENS = 1024
+BACKWARD_TOKENS = 512
 
 #: By layer, and there by `heads` and `neurons`: F, summed over the tokens of a sequence, float64 (hidden, hidden).
 Metrics = list[dict[str, Tensor]]

@@ -174,7 +174,7 @@ def _default(
             gram = found.grams[part.name]
             weight = found.layer.linears[part.role].weight.detach().double()
             outputs = root(metrics[found.number].pop(part.name)) @ weight
-            paths[part.name].append(eliminate(gram.centred()[0] / gram.rows, outputs, part.size(found.layer)))
+            paths[part.name].append(eliminate(gram.centred()[0].div_(gram.rows), outputs, part.size(found.layer)))
         grams.append({name: gram.compact() for name, gram in found.grams.items()})
         del found, gram, weight, outputs
     sample = thinned(batches, *CANDIDATE_SAMPLE)
