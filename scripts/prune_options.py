@@ -151,7 +151,7 @@ def fisher_choices(options: argparse.Namespace) -> dict[str, Any]:
         "labels": options.fisher_labels,
         "teacher": options.teacher,
         "damping": options.damping,
-        "correct_bias": {"auto": None, "on": True, "off": False}[options.bias_correction],
+        "bias_correction": options.bias_correction,
         "storage": options.states,
     }
 

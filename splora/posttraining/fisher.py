@@ -35,9 +35,9 @@ class FisherOptions:
         teacher: of rescaling: the dense model, or, as the published program has it, the model pruned to the square
             root of the budget. By divergence from the dense model the first is the better one (docs/posttraining.md).
         damping: of the least squares of rescaling.
-        correct_bias: let biases take up what pruned heads and neurons put out on average, which no factor can. None:
-            where the task head reads the first token alone; by divergence from the dense model that is a gain on SST-2
-            and a loss on SQuAD (docs/posttraining.md).
+        bias_correction: whether biases take up what pruned heads and neurons put out on average, which no factor can.
+            auto: where the task head reads the first token alone; by divergence from the dense model that is a gain on
+            SST-2 and a loss on SQuAD (docs/posttraining.md).
         storage: where rescaling keeps hidden states.
         seed: of random signs.
     """
@@ -46,7 +46,7 @@ class FisherOptions:
     labels: Labels = "model"
     teacher: Literal["sqrt", "dense"] = "dense"
     damping: float = 1.0
-    correct_bias: bool | None = None
+    bias_correction: Literal["auto", "on", "off"] = "auto"
     storage: Storage = "fp32"
     seed: int = 0
 
@@ -113,7 +113,7 @@ def prune_fisher(
         inputs,
         first_token_only=first_token_only,
         damping=options.damping,
-        correct_bias=first_token_only if options.correct_bias is None else options.correct_bias,
+        correct_bias={"auto": first_token_only, "on": True, "off": False}[options.bias_correction],
         storage=options.storage,
         precision=precision,
         progress=lambda name, number: report("rescale", name, number / sublayers),

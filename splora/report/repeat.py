@@ -22,8 +22,6 @@ _OPTIONS: dict[str, str | None] = {
     "columns": None,
     "gradient_batch_size": None,
 }
-#: Settings that an option turns off.
-_NEGATED = {"correct_bias": "--no_bias_correction"}
 
 
 def training_command(folder: Path, exp_id: str, sheet: str) -> str:
@@ -42,9 +40,7 @@ def pruning_command(result: Mapping[str, Any], folder: Path) -> str:
     words = ["splora", "prune", str(result["method"])]
     for name, value in settings.items():
         option = _OPTIONS.get(name, f"--{name}")
-        if name in _NEGATED:
-            words += [] if value else [_NEGATED[name]]
-        elif option is not None and value is not None:
+        if option is not None and value is not None:
             words += _option(option, value)
     tables = settings.get("tables")
     if isinstance(tables, list) and len(tables) == 2:

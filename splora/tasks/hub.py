@@ -76,9 +76,7 @@ def load_model(auto_model: Any, name: str, **options: Any) -> Any:
     return with_task_head(auto_model, options.pop("config", None) or load_config(name), **options)
 
 
-def load_dataset(
-    name: str, configuration: str | None, split: str, cache_dir: str | None = None, **options: Any
-) -> Any:
+def load_dataset(name: str, configuration: str | None, split: str, cache_dir: str | None = None, **options: Any) -> Any:
     """A split of a `datasets` data set by hub name; `options` are for `datasets.load_dataset`.
 
     Raises:

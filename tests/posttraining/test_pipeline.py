@@ -142,7 +142,7 @@ def test_published_choices_run_too(tmp_path: Path) -> None:
         "labels": "data",
         "teacher": "sqrt",
         "damping": 2.0,
-        "correct_bias": True,
+        "bias_correction": "on",
         "storage": "disk",
     }
     assert set(choices) < {field.name for field in dataclasses.fields(FisherOptions)}

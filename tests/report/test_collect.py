@@ -135,7 +135,7 @@ PRUNINGS = [
         *("--seed", "7", "--seq_len", "99", "--max_seq_length", "200", "--doc_stride", "64", "--precision", "bf16"),
         *("--device", "cpu", "--column", "label=gold", "--column", "text=words here", "--gradients", "8"),
         *("--fisher_labels", "data", "--teacher", "sqrt", "--damping", "0.25", "--states", "disk"),
-        "--no_bias_correction",
+        *("--bias_correction", "off"),
     ],
 ]
 
