@@ -34,7 +34,7 @@ class GridOptions:
     @property
     def highest(self) -> int:
         """Largest code."""
-        return 2**self.bits - 1
+        return (1 << self.bits) - 1
 
     def check(self, widest: int) -> None:
         """Find options that do not fit a model.

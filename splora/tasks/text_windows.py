@@ -47,4 +47,4 @@ def drawn_windows(tokens: Tokens, width: int, count: int, seed: int) -> Tokens:
     """`count` windows from random places, (count, width); no place twice unless there are fewer places than windows."""
     places = len(tokens) - width + 1
     starts = np.random.default_rng(seed).choice(places, count, replace=count > places)
-    return tokens[starts[:, None] + np.arange(width)]
+    return np.take(tokens, starts[:, None] + np.arange(width))
