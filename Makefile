@@ -12,7 +12,7 @@ setup: $(VENV)/.installed  ## Make .venv with pinned versions and this project i
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ray]'
 	touch $@
 
 demo: setup  ## Run the workbook's demo row on the embedded data (minutes on a CPU).

@@ -38,6 +38,7 @@ class GracefulStop(Callback):
         self._asked = False
         self._trains = False
         self._requeues = False
+        self._saved = False
         self._step = 0
 
     @contextmanager
@@ -84,22 +85,37 @@ class GracefulStop(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember the step: with gradients accumulated over batches, not every batch ends one."""
+        self._stop_if_saved()
         self._step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and stop, if somebody asked.
+        """Save, if somebody asked; what is to be logged of this step is logged before the run stops."""
+        if trainer.global_step == self._step or not self._is_asked(trainer):
+            return
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINT)
+        self._saved = True
+        if self._requeues and trainer.is_global_zero:
+            _queue_again()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """An epoch's last step was saved."""
+        self._stop_if_saved()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """An epoch's last step was saved, and nothing is evaluated after it."""
+        self._stop_if_saved()
+
+    def _stop_if_saved(self) -> None:
+        """Stop.
 
         Raises:
             Interrupted: the run is saved.
         """
-        if trainer.global_step == self._step or not self._is_asked(trainer):
-            return
-        trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINT)
-        if self._requeues and trainer.is_global_zero:
-            _queue_again()
-        raise Interrupted("SLURM's time was up; the job is queued again" if self._requeues else "stopped by the user")
+        if self._saved:
+            told = "SLURM's time was up; the job is queued again" if self._requeues else "stopped by the user"
+            raise Interrupted(told)
 
     def _is_asked(self, trainer: Trainer) -> bool:
         if trainer.world_size == 1:

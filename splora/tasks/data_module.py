@@ -75,6 +75,7 @@ class TaskDataModule(LightningDataModule):
         self.cache_dir = cache_dir
         self._tokenizer: Any = None
         self._features: dict[Split, FeatureSet] = {}
+        self._resume: dict[str, Any] | None = None
 
     @abstractmethod
     def prepare(self, split: Split) -> FeatureSet:
@@ -147,7 +148,21 @@ class TaskDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Shuffled batches that resume in mid-epoch."""
-        return self._dataloader("train", self.train_batch_size)
+        loader = self._dataloader("train", self.train_batch_size)
+        resume, self._resume = self._resume, None
+        if resume is not None:
+            loader.load_state_dict(resume)
+        return loader
+
+    def resume(self, checkpoint: dict[str, Any]) -> None:
+        """Let the next training loader go on after the batches that `checkpoint` was trained on.
+
+        Lightning hands a loader its state only if it makes it after the checkpoint is read. It makes it before where
+        it must know how many steps an epoch has: in every run whose length is given in epochs.
+        """
+        loops = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
+        states = loops.get("combined_loader") or [None]
+        self._resume = states[0]
 
     def val_dataloader(self) -> ResumableDataLoader:
         """Every evaluation row once, longest first."""

@@ -27,6 +27,7 @@ class ResumableCSVLogger(Logger):
         self._flush_every = flush_every
         self._rows: list[dict[str, Any]] | None = None
         self._unwritten = 0
+        self._is_urgent = False
 
     @property
     def name(self) -> str:
@@ -59,8 +60,13 @@ class ResumableCSVLogger(Logger):
             self._rows = [row for row in self._read() if int(row["step"]) < now]
         self._rows.append({"step": now, **{name: float(value) for name, value in metrics.items()}})
         self._unwritten += 1
-        if self._unwritten >= self._flush_every:
+        if self._unwritten >= self._flush_every or self._is_urgent:
+            self._is_urgent = False
             self.save()
+
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        """The row of a step comes after the checkpoint of that step; a run that goes on from there logs it no more."""
+        self._is_urgent = True
 
     @rank_zero_only
     def save(self) -> None:

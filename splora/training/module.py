@@ -242,6 +242,11 @@ class PruningModule(LightningModule):
             name: value for name, value in checkpoint["state_dict"].items() if name not in frozen
         }
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A run that goes on takes its data from where it was."""
+        if self.trainer.training:
+            self.trainer.datamodule.resume(checkpoint)
+
     @property
     def artifacts(self) -> dict[str, Any]:
         """Files of the last evaluation by name (predictions, n-best lists)."""

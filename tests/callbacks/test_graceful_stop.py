@@ -44,8 +44,11 @@ def test_a_run_ends_with_its_step(trainer: Any, kind: signal.Signals, capsys: py
         os.kill(os.getpid(), kind)
         batch(stop, trainer, is_step=False)  # gradients are still being accumulated
         assert trainer.saved == []
+        batch(stop, trainer, is_step=True)  # and is logged before the run stops
         with pytest.raises(Interrupted, match="by the user"):
             batch(stop, trainer, is_step=True)
+        with pytest.raises(Interrupted, match="by the user"):
+            stop.on_validation_start(trainer, None)  # type: ignore[arg-type]
         with pytest.raises(Interrupted):
             os.kill(os.getpid(), kind)  # the second time at once
     assert trainer.saved == [(7, "last.ckpt")]
@@ -69,6 +72,7 @@ def test_slurm_queues_the_job_again(
         with stop.listening():
             stop.on_train_start(trainer, None)  # type: ignore[arg-type]
             os.kill(os.getpid(), signal.SIGUSR1)
+            batch(stop, trainer, is_step=True)
             with pytest.raises(Interrupted, match="queued again"):
                 batch(stop, trainer, is_step=True)
     finally:
@@ -91,6 +95,7 @@ def test_several_processes_stop_together(trainer: Any) -> None:
         if trainer.global_step == 8:
             break
     assert agreements == [False]  # at step 6; another process asks
+    batch(stop, trainer, is_step=True)
     with pytest.raises(Interrupted):
         batch(stop, trainer, is_step=True)
     assert trainer.saved == [(9, "last.ckpt")]

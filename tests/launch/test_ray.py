@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from scripts.launch.ray_launcher import RayLauncher, _refuse_too_much
+from scripts.launch.ray_launcher import RayLauncher, _refuse_too_much, _refuse_unshared
 from scripts.launch.start import check
 from splora.errors import InputError
 from splora.locks import RUN_LOCK, is_held
@@ -131,3 +131,35 @@ def test_options_that_do_not_go_together(options: Namespace) -> None:
     vars(options).update(launcher="slurm", address=None, gpus_per_run=None, cpus_per_run=None)
     with pytest.raises(InputError, match="allowed are local, ray"):
         check(options)
+
+
+def test_an_output_folder_that_a_node_does_not_see(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'splora[ray]'")
+
+    class Elsewhere:
+        """A cluster whose second node has another file system."""
+
+        def __init__(self) -> None:
+            self.looks = 0
+
+        def remote(self, look: Any) -> Any:
+            """A task that looks for the file, on the second node in vain."""
+
+            def submit(path: str) -> tuple[int, bool]:
+                self.looks += 1
+                return self.looks, look(path) and self.looks == 1
+
+            return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=submit))
+
+        def wait(self, looks: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+            """All are done."""
+            return looks, []
+
+        def get(self, look: tuple[int, bool]) -> bool:
+            """What it saw."""
+            return look[1]
+
+    nodes = [{"NodeID": 2 * "0" * 28, "NodeManagerAddress": name} for name in ("one", "two")]
+    with pytest.raises(InputError, match=r"is not shared with two; choose an --output-dir"):
+        _refuse_unshared(Elsewhere(), nodes, tmp_path)
+    assert list(tmp_path.iterdir()) == []

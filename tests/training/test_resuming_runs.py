@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import Callback, Trainer
 from safetensors.torch import load_file
 
 from splora.training.run import run
@@ -94,6 +95,40 @@ def test_kill_9_and_start_again(tiny_spec: Make, tmp_path: Path, root: Path, met
     steps = [line.split(",")[0] for line in (killed / "metrics.csv").read_text(encoding="utf-8").splitlines()[1:]]
     wanted = [line.split(",")[0] for line in (quiet / "metrics.csv").read_text(encoding="utf-8").splitlines()[1:]]
     assert steps == wanted
+
+
+class Stopped(Exception):
+    """The end that a test makes."""
+
+
+class StopAt(Callback):
+    """Ends a run after a step, without a word."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """End it."""
+        if trainer.global_step == self._step:
+            raise Stopped
+
+
+@pytest.mark.parametrize("length", [{"max_steps": 12}, {"max_steps": None, "num_train_epochs": 2.0}])
+@pytest.mark.parametrize("stops", [(3,), (6,), (7, 8, 11)])
+def test_runs_go_on_alike_whether_counted_in_steps_or_epochs(
+    tiny_spec: Make, tmp_path: Path, length: dict[str, Any], stops: tuple[int, ...]
+) -> None:
+    # Six batches an epoch, a checkpoint after every one: within an epoch, at its end and in the next.
+    spec = tiny_spec(pruning_method="topK", adapter="splopa", checkpoint_every_n_steps=1, **length)
+    run(spec, tmp_path / "quiet")
+    for step in stops:
+        with pytest.raises(Stopped):
+            run(spec, tmp_path / "stopped", callbacks=[StopAt(step)])
+    run(spec, tmp_path / "stopped")
+    assert_same_end(tmp_path / "quiet", tmp_path / "stopped")
+    told = [(tmp_path / name / "metrics.csv").read_text(encoding="utf-8") for name in ("quiet", "stopped")]
+    steps = [[line.split(",")[0] for line in text.splitlines()] for text in told]
+    assert steps[1] == steps[0]
 
 
 def test_a_run_killed_after_its_last_step_is_still_scored(tiny_spec: Make, tmp_path: Path) -> None:
