@@ -31,7 +31,7 @@ test: setup lint types  ## Run everything CI runs.
 check-sheet: setup  ## Check every cell of the workbook.
 	$(BIN)/python scripts/run_from_sheet.py --check
 
-benchmarks: setup  ## Measure the figures of docs/figures.md (about ten minutes).
+benchmarks: setup  ## Measure the figures of docs/ (hours; those of pruning need ../shared).
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:  ## Remove caches and build products (keeps runs/).

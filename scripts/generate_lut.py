@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", default="luts", metavar="DIR", help="where both files go (default: luts)")
     parser.add_argument("--precision", default="fp32", metavar="TYPE", help="fp32 (default) or bf16")
     parser.add_argument("--threads", type=int, help="processor threads (default: torch's choice)")
-    parser.add_argument("--repeats", type=int, default=10, help="rounds whose median counts (default: 10)")
+    parser.add_argument("--repeats", type=int, default=20, help="rounds whose median counts (default: 20)")
     parser.add_argument(
         "--neuron_step", type=int, help="distance of measured numbers of neurons (default: a 24th of all)"
     )
