@@ -28,21 +28,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--task_name", required=True, metavar="TASK", help="mnli, qqp, qnli, sst2, stsb, mrpc, squad, squad_v2, …"
     )
-    parser.add_argument("--mu", type=float, required=True, help="fraction of the dense MACs, above 0 and at most 1")
     parser.add_argument("--ckpt_dir", metavar="DIR", help="folder of the fine-tuned checkpoint")
     parser.add_argument("--data_dir", metavar="DIR", help="folder of the task's data (default: the hub)")
-    parser.add_argument("--output_dir", metavar="DIR", help="default: output/MODEL/TASK/…")
-    parser.add_argument(
-        "--sample_batch_size",
-        type=int,
-        default=SAMPLES["stat"],
-        dest="num_samples",
-        metavar="N",
-        help="the same as --num_samples",
-    )
-    parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU; the same as --device cuda:N")
-    add_shared(parser, SAMPLES["stat"])
-    add_stat(parser)
+    add_published(parser)
     options = parser.parse_args(arguments)
     if options.gpu is not None:
         options.device = f"cuda:{options.gpu}"
@@ -59,6 +47,18 @@ def main(arguments: list[str] | None = None) -> None:
             choices=lambda: stat_choices(options),
         )
         carry_out(request)
+
+
+def add_published(parser: argparse.ArgumentParser) -> None:
+    """What the published programs for encoders and for OPT have in common, and the options of the method."""
+    parser.add_argument("--mu", type=float, required=True, help="fraction of the dense MACs, above 0 and at most 1")
+    parser.add_argument("--output_dir", metavar="DIR", help="default: output/MODEL/TASK/…")
+    parser.add_argument(
+        "--sample_batch_size", type=int, dest="num_samples", metavar="N", help="the same as --num_samples"
+    )
+    parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU; the same as --device cuda:N")
+    add_shared(parser, SAMPLES["stat"])
+    add_stat(parser)
 
 
 def budget_of(mu: float) -> Budget:

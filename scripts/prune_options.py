@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Training examples that each method calibrates with by default, as published.
+#: Training examples that each method calibrates with by default, as published; and windows of a text.
 SAMPLES = {"fisher": 2048, "stat": 512}
+TEXT_SAMPLES = 128
 
 
 def add_shared(parser: argparse.ArgumentParser, samples: int) -> None:
@@ -25,9 +26,8 @@ def add_shared(parser: argparse.ArgumentParser, samples: int) -> None:
         "--num_samples",
         "--num-samples",
         type=int,
-        default=samples,
         metavar="N",
-        help=f"training examples to calibrate with (default: {samples})",
+        help=f"training examples to calibrate with (default: {samples}; of a text, {TEXT_SAMPLES} windows)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draw of these examples (default: 0)")
     parser.add_argument(
@@ -42,7 +42,7 @@ def add_shared(parser: argparse.ArgumentParser, samples: int) -> None:
         "--max-seq-length",
         type=int,
         metavar="N",
-        help="tokens per example at most (default: 384 for questions, 128 else)",
+        help="tokens per example at most (default: 384 for questions, the model's positions for a text, 128 else)",
     )
     parser.add_argument(
         "--doc_stride",
@@ -237,6 +237,7 @@ def request_of(
     output: str | None,
     model_label: str,
     choices: Callable[[], dict[str, Any]],
+    summary: Path | None = None,
 ) -> PruneRequest:
     """The request that options make.
 
@@ -245,6 +246,7 @@ def request_of(
         output: folder of the result; None: one below `output/<model>/<task>/`.
         model_label: `<model>` in `output/<model>/<task>.txt`.
         choices: reads the method's own choices.
+        summary: text file that gets one line; None: `output/<model>/<task>.txt`.
 
     Raises:
         InputError: all that can be found wrong without loading anything.
@@ -252,6 +254,7 @@ def request_of(
     from splora.posttraining.budget import Budget
     from splora.posttraining.request import PruneRequest
     from splora.tasks.sources import canonical_task
+    from splora.tasks.text_sources import TEXT_TASKS
 
     problems: list[str] = []
 
@@ -265,6 +268,7 @@ def request_of(
     found_task = read(lambda: canonical_task(task), "task")
     found_budget = read(budget, Budget("mac", 0.5))
     folder = Path("output") / model_label
+    usual = TEXT_SAMPLES if found_task in TEXT_TASKS else SAMPLES[method]
     name = f"{method}-{found_budget.metric}-{found_budget.fraction:g}-seed-{options.seed}"
     request = PruneRequest(
         method=method,
@@ -273,7 +277,7 @@ def request_of(
         data=data,
         budget=found_budget,
         output=Path(output) if output else folder / found_task / name,
-        samples=options.num_samples,
+        samples=usual if options.num_samples is None else options.num_samples,
         seed=options.seed,
         tokens=options.seq_len,
         max_seq_length=options.max_seq_length,
@@ -286,7 +290,7 @@ def request_of(
         latency_tokens=options.latency_seq_len,
         columns=read(lambda: _columns(options.column), {}),
         force=options.force,
-        summary=folder / f"{found_task}.txt",
+        summary=summary or folder / f"{found_task}.txt",
         choices=read(choices, {}),
     )
     read(request.check, None)

@@ -18,13 +18,13 @@ from splora.errors import InputError
 from splora.posttraining.pickled_weights import check_pickle, not_only_weights, pickles
 from splora.tasks import hub
 from splora.tasks.glue_tasks import TASKS
-from splora.tasks.sources import QA_TASKS, canonical_task
+from splora.tasks.sources import QA_TASKS, auto_model, canonical_task
+from splora.tasks.text_sources import TEXT_TASKS
 
 #: What a question-answering head gives for each token: that an answer starts there, and that it ends there.
 SPANS = ("start", "end")
 #: Bytes at whose multiples torch allocates tensors on the CPU.
 ALIGNMENT = 64
-_AUTO_MODELS = {True: "AutoModelForQuestionAnswering", False: "AutoModelForSequenceClassification"}
 
 
 def load_checkpoint(
@@ -37,7 +37,7 @@ def load_checkpoint(
             read), one of `splora.export` whose layers differ in size, or a hub name.
         task: its name in any spelling.
         num_labels: outputs of the task head; None: as many as the task has labels, 1 for a score, 2 for
-            question answering.
+            question answering. Language models have none.
         cache_dir: folder of downloads.
         options: for `from_pretrained`, e.g. `attn_implementation`.
 
@@ -53,6 +53,7 @@ def load_checkpoint(
     with _silence():
         config = hub.load_config(name, cache_dir)
         family = _family(name, config)
+        _check_kind(name, family, task)
         _check_labels(name, config, task, num_labels)
         for path in pickles(name):
             check_pickle(path)
@@ -98,18 +99,29 @@ def _class(name: str, config: Any, task: str) -> Any:
     """What has the `from_pretrained` of the checkpoint: an auto class, or that of a pruned model."""
     import transformers
 
-    auto_model = _AUTO_MODELS[task in QA_TASKS]
+    wanted = auto_model(task)
     if not getattr(config, "is_heterogeneous", False):
-        return getattr(transformers, auto_model)
+        return getattr(transformers, wanted)
     from splora.export.pruned_modeling import CLASSES
 
     architecture = (config.architectures or ["none"])[0]
-    if architecture not in CLASSES or not architecture.endswith(auto_model.removeprefix("AutoModel")):
+    if architecture not in CLASSES or not architecture.endswith(wanted.removeprefix("AutoModel")):
         raise InputError(f"{name}: has no head for {task}; this pruned model is a {architecture}.")
     return CLASSES[architecture]
 
 
+def _check_kind(name: str, family: anatomy.Family, task: str) -> None:
+    """Refuse an encoder for a text, and a decoder for anything else."""
+    if (task in TEXT_TASKS) == family.causal:
+        return
+    causal = ", ".join(sorted(kind for kind, other in anatomy.FAMILIES.items() if other.causal == (task in TEXT_TASKS)))
+    what = "no causal language model" if task in TEXT_TASKS else "a language model"
+    raise InputError(f"{name}: is of the family {family.model_type}, {what}; {task} needs one of {causal}.")
+
+
 def _check_labels(name: str, config: Any, task: str, num_labels: int | None) -> None:
+    if task in TEXT_TASKS:
+        return
     names = SPANS if task in QA_TASKS else TASKS[task].labels
     wanted, found = num_labels or len(names) or 1, int(config.num_labels)
     if found != wanted:

@@ -24,7 +24,8 @@ from splora.posttraining.search import search_macs
 from splora.posttraining.stages import Report, Stage, silent
 from splora.posttraining.stat import StatOptions, prune_stat
 from splora.posttraining.subject import Subject
-from splora.tasks.sources import QA_TASKS, data_sources, make_data_module
+from splora.tasks.sources import QA_TASKS, data_sources, make_data_module, reads_first_token
+from splora.tasks.text_sources import TEXT_TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +70,14 @@ def prepare(request: PruneRequest, report: Report) -> Subject:
     train_file, predict_file = data_sources(request.data, request.task)
     questions = request.task in QA_TASKS
     options: dict[str, Any] = {"doc_stride": request.doc_stride} if questions else {"columns": request.columns or None}
+    # Windows of a text are as long as the model takes them.
+    length = None if request.task in TEXT_TASKS else 384 if questions else 128
     data = make_data_module(
         request.task,
         request.model,
         train_file,
         predict_file,
-        max_seq_length=request.max_seq_length or (384 if questions else 128),
+        max_seq_length=request.max_seq_length or length,
         seed=request.seed,
         max_train_examples=request.samples,
         **options,
@@ -104,7 +107,7 @@ def run_method(
             subject.costs,
             request.budget.fraction,
             StatOptions(**request.choices),
-            first_token_only=request.task not in QA_TASKS,
+            first_token_only=reads_first_token(request.task),
             precision=subject.precision,
             seed=request.seed,
             report=report,
@@ -117,7 +120,7 @@ def run_method(
         _search(subject, request, latency),
         request.budget.fraction,
         FisherOptions(**request.choices, seed=request.seed),
-        first_token_only=request.task not in QA_TASKS,
+        first_token_only=reads_first_token(request.task),
         precision=subject.precision,
         report=report,
     )
@@ -129,7 +132,9 @@ def measure_latency(
     """Median milliseconds of the dense and the pruned model on one batch without padding, by turns."""
     from splora.posttraining.latency_measure import clock, median_times, model_call
 
-    batch_size = request.latency_batch_size or (latency.batch_size if latency is not None else 32)
+    # Sentences come in batches; a text's window fills one alone.
+    usual = 1 if request.task in TEXT_TASKS else 32
+    batch_size = request.latency_batch_size or (latency.batch_size if latency is not None else usual)
     tokens = request.latency_tokens or (latency.tokens if latency is not None else subject.data.width)
     device = next(subject.model.parameters()).device
     with torch.inference_mode():
@@ -167,4 +172,5 @@ def _predict(name: str, model: nn.Module, subject: Subject, report: Report) -> P
         subject.data,
         subject.precision,
         lambda done, total: report(f"evaluate {name}", f"batch {done} of {total}", done / total),
+        dense=None if model is subject.model else subject.model,
     )

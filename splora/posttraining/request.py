@@ -9,6 +9,7 @@ from typing import Any
 
 from splora.errors import InputError
 from splora.posttraining.budget import Budget
+from splora.tasks.text_sources import TEXT_TASKS
 
 #: The file that marks a finished pruning.
 RESULT = "result.json"
@@ -107,6 +108,11 @@ class PruneRequest:
             problems.append(
                 "A latency budget needs measured tables: give --mha_lut and --ffn_lut; "
                 "scripts/generate_lut.py measures them."
+            )
+        if self.method == "fisher" and self.task in TEXT_TASKS:
+            problems.append(
+                f"Fisher pruning is for encoders and their tasks; {self.task} is a text: prune its language models "
+                f"by STAT (splora prune stat)."
             )
         for check in (self._check_output, self._check_device, self._check_precision):
             try:

@@ -24,6 +24,8 @@ from splora.posttraining.sublayers import PARTS
 LOGITS = ("logits", "start_logits", "end_logits")
 #: Tokens, padding included, whose activations one backward pass holds.
 BACKWARD_TOKENS = 512
+#: Of a language model, every so many tokens' predictions are compared: neighbours say much the same.
+STRIDE = 4
 
 #: By layer, and there by `heads` and `neurons`: F, summed over the tokens of a sequence, float64 (hidden, hidden).
 Metrics = list[dict[str, Tensor]]
@@ -108,10 +110,20 @@ def divergences(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def logits(model: nn.Module, batches: Sequence[Batch], precision: Precision) -> list[Tensor]:
-    """Logits of each batch, of tokens that are no padding where each token has a prediction of its own."""
+    """Logits of each batch, of tokens that are no padding where each token has a prediction of its own.
+
+    Of a language model only every `STRIDE`-th token's: those of all would fill any memory.
+    """
     device, found = next(model.parameters()).device, []
+    network: Any = model
     for batch in batches:
         batch = to_device(batch, device)
+        if is_language_model(model):
+            with precision.forward(device):
+                hidden = network.base_model(**batch, use_cache=False).last_hidden_state
+                rows = hidden[batch["attention_mask"].bool()][STRIDE - 1 :: STRIDE]
+                found.append(network.get_output_embeddings()(rows))
+            continue
         with precision.forward(device):
             result = model(**batch)
         for name in LOGITS:
@@ -119,6 +131,12 @@ def logits(model: nn.Module, batches: Sequence[Batch], precision: Precision) -> 
                 one = result[name]
                 found.append(one[batch["attention_mask"].bool()] if one.dim() == 3 else one)
     return found
+
+
+def is_language_model(model: nn.Module) -> bool:
+    """Whether each token's prediction is of the next one, over the vocabulary."""
+    network: Any = model
+    return anatomy.family_of(network.config).causal and network.get_output_embeddings() is not None
 
 
 def _direction(logits: Tensor, keep: Tensor, generator: torch.Generator) -> Tensor:

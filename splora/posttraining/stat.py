@@ -24,16 +24,25 @@ from splora.posttraining.interpolative import group_errors, group_gram, pivoted_
 from splora.posttraining.plan import Plan
 from splora.posttraining.precision import Precision
 from splora.posttraining.reconstruct import reconstruct
-from splora.posttraining.sensitivity import divergences, logits, output_metrics, root
+from splora.posttraining.sensitivity import (
+    BACKWARD_TOKENS,
+    divergences,
+    is_language_model,
+    logits,
+    output_metrics,
+    root,
+)
 from splora.posttraining.stages import Report, Stage, silent
 from splora.posttraining.stat_budget import Counts, allocate, by_depth, by_trend, published_counts
-from splora.posttraining.stat_grams import Batch, arguments_of, layer_grams, thinned
+from splora.posttraining.stat_grams import Batch, arguments_of, beginnings, layer_grams, thinned
 from splora.posttraining.states import Storage
 from splora.posttraining.sublayers import PARTS
 
 #: Tokens and sequences at least that sensitivities are measured on, and that candidates are compared on.
 SENSITIVITY_SAMPLE = (3000, 128)
 CANDIDATE_SAMPLE = (2048, 128)
+#: The same of texts, whose every token is predicted, in tokens of beginnings of windows.
+TEXT_SAMPLE = 8192
 #: Tokens per channel of the widest layer, and at least, that heads and neurons are chosen by.
 CHOICE_TOKENS_PER_CHANNEL, CHOICE_TOKENS = 8, 32768
 #: What heads' errors are multiplied by when they compete with neurons: candidates for the split of the budget. The
@@ -161,7 +170,12 @@ def _default(
     begin = time.perf_counter()
     layers = anatomy.layers(model)
     report("interpolate", "sensitivities", 0.0)
-    metrics = output_metrics(model, thinned(batches, *SENSITIVITY_SAMPLE), seed, precision)
+    if is_language_model(model):
+        texts = beginnings(batches, BACKWARD_TOKENS)
+        felt_by = sample = thinned(texts, TEXT_SAMPLE)
+    else:
+        felt_by, sample = thinned(batches, *SENSITIVITY_SAMPLE), thinned(batches, *CANDIDATE_SAMPLE)
+    metrics = output_metrics(model, felt_by, seed, precision)
     widest = max(max(linear.in_features for linear in layer.linears.values()) for layer in layers)
     chosen_by = thinned(batches, max(CHOICE_TOKENS, CHOICE_TOKENS_PER_CHANNEL * widest))
     paths: dict[str, list[Path]] = {part.name: [] for part in PARTS}
@@ -177,7 +191,6 @@ def _default(
             paths[part.name].append(eliminate(gram.centred()[0].div_(gram.rows), outputs, part.size(found.layer)))
         grams.append({name: gram.compact() for name, gram in found.grams.items()})
         del found, gram, weight, outputs
-    sample = thinned(batches, *CANDIDATE_SAMPLE)
     expected = logits(model, sample, precision) if len(options.head_factors) > 1 else []
     best: tuple[torch.Tensor, Folded, Plan] | None = None
     measured: dict[str, float] = {}

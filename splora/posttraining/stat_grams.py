@@ -135,6 +135,11 @@ def thinned(batches: Sequence[Batch], tokens: int, sequences: int = 1) -> list[B
     return found
 
 
+def beginnings(batches: Sequence[Batch], tokens: int) -> list[Batch]:
+    """The first tokens of every sequence: to a decoder, shorter texts."""
+    return [{name: values[:, :tokens] for name, values in batch.items()} for batch in batches]
+
+
 def split(batches: Sequence[Batch], tokens: int) -> Iterator[Batch]:
     """The batches in pieces of at most `tokens` tokens, padding included, one sequence at least."""
     for batch in batches:

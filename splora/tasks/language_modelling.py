@@ -92,7 +92,7 @@ class TextDataModule(TaskDataModule):
         if len(tokens) < self.width:
             raise InputError(
                 f"{source or self.task}: this text has {len(tokens):,} tokens, fewer than one window of "
-                f"{self.width:,}; give a longer text, or a smaller --seq_len."
+                f"{self.width:,}; give a longer text, or shorter windows (--max_seq_length)."
             )
         if split == "train" and self.max_train_examples is not None:
             windows = drawn_windows(tokens, self.width, self.max_train_examples, self.seed)

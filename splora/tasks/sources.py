@@ -9,13 +9,16 @@ from splora.errors import InputError, nearest
 from splora.tasks.folders import content_of, find_files, listed
 from splora.tasks.glue_tables import find_source
 from splora.tasks.glue_tasks import TASKS as GLUE_TASKS
+from splora.tasks.text_sources import TEXT_TASKS, text_source
 
 if TYPE_CHECKING:
     from splora.tasks.data_module import TaskDataModule
 
 QA_TASKS = ("squad", "squad_v2")
-#: Every task by the name that the program uses.
+#: Every task that models are fine-tuned for, by the name that the program uses.
 TASKS = (*QA_TASKS, *GLUE_TASKS)
+#: These, and the texts that language models are judged on.
+ALL_TASKS = (*TASKS, *TEXT_TASKS)
 
 #: The source that is made by the program itself, as in `hub.EMBEDDED`, whose module is slow to import.
 _EMBEDDED = "embedded"
@@ -26,6 +29,10 @@ _SPELLINGS = {"squad1": "squad", "squadv1": "squad", "squad11": "squad", "squadv
     "squad2": "squad_v2",
     "squad20": "squad_v2",
     "squadv20": "squad_v2",
+    "wikitext": "wikitext2",
+    "wikitext2raw": "wikitext2",
+    "wikitext2rawv1": "wikitext2",
+    "penntreebank": "ptb",
 }
 
 
@@ -35,19 +42,34 @@ def canonical_task(name: str) -> str:
     Raises:
         InputError: there is no such task.
     """
-    spellings = {_plain(task): task for task in TASKS} | _SPELLINGS
+    spellings = {_plain(task): task for task in ALL_TASKS} | _SPELLINGS
     try:
         return spellings[_plain(name)]
     except KeyError:
-        raise InputError(f"task is {name!r}; allowed are {', '.join(TASKS)}{nearest(name, TASKS) or '.'}") from None
+        raise InputError(
+            f"task is {name!r}; allowed are {', '.join(ALL_TASKS)}{nearest(name, ALL_TASKS) or '.'}"
+        ) from None
+
+
+def auto_model(task: str) -> str:
+    """The auto class of transformers that loads a task's models."""
+    if task in TEXT_TASKS:
+        return "AutoModelForCausalLM"
+    return "AutoModelForQuestionAnswering" if task in QA_TASKS else "AutoModelForSequenceClassification"
+
+
+def reads_first_token(task: str) -> bool:
+    """Whether the task's head looks at the first token alone (of the encoders that this program knows)."""
+    return task in GLUE_TASKS
 
 
 def data_sources(data_dir: str | None, task: str, need_train: bool = True) -> tuple[str | None, str | None]:
     """Training and evaluation data of a task in a folder, as a data module takes them.
 
     Args:
-        data_dir: a folder of GLUE's tables (see `glue_tables.find_source`) or of SQuAD's JSON (`train.json`,
-            `dev-v1.1.json`, `validation.jsonl` and the like); None: the hub; `embedded`.
+        data_dir: a folder of GLUE's tables (see `glue_tables.find_source`), of SQuAD's JSON (`train.json`,
+            `dev-v1.1.json`, `validation.jsonl` and the like) or of texts (see `text_sources.find_text`), where one file
+            may be both splits; None: the hub; `embedded`.
         task: its name in any spelling.
         need_train: whether missing training data are an error. If not, the first source is one that says so when
             it is read.
@@ -62,6 +84,8 @@ def data_sources(data_dir: str | None, task: str, need_train: bool = True) -> tu
     if data_dir is None or data_dir == _EMBEDDED:
         return data_dir, data_dir
     folder = Path(data_dir).expanduser()
+    if task in TEXT_TASKS and folder.is_file():
+        return str(folder), str(folder)
     if not folder.is_dir():
         finding = "is a file" if folder.exists() else "there is no such folder"
         raise InputError(f"{data_dir}: {finding}; a folder with the data of {task} is needed.")
@@ -70,7 +94,7 @@ def data_sources(data_dir: str | None, task: str, need_train: bool = True) -> tu
     splits: tuple[Literal["train", "eval"], ...] = ("train", "eval") if need_train else ("eval",)
     for split in splits:
         try:
-            sources[split] = _questions(folder, task, split) if task in QA_TASKS else _tables(folder, task, split)
+            sources[split] = _source(folder, task, split)
         except InputError as error:
             problems += error.problems
     if problems:
@@ -97,20 +121,28 @@ def make_data_module(
         InputError: there is no such task, or an option does not fit it.
     """
     task = canonical_task(task)
-    if task not in QA_TASKS:
+    if task in GLUE_TASKS:
         from splora.tasks.glue import GlueDataModule
 
         return GlueDataModule(model, train_file, predict_file, task=task, **options)
-    from splora.tasks.squad import SquadDataModule
-
     if options.pop("columns", None):
         raise InputError(f"columns are given, but {task} has none; they are for {', '.join(GLUE_TASKS)}.")
+    if task in TEXT_TASKS:
+        from splora.tasks.language_modelling import TextDataModule
+
+        return TextDataModule(model, train_file, predict_file, task=task, **options)
+    from splora.tasks.squad import SquadDataModule
+
     return SquadDataModule(
         model, train_file, predict_file, task="squad_v2" if task == "squad_v2" else "squad", **options
     )
 
 
-def _tables(folder: Path, task: str, split: Literal["train", "eval"]) -> str:
+def _source(folder: Path, task: str, split: Literal["train", "eval"]) -> str:
+    if task in QA_TASKS:
+        return _questions(folder, task, split)
+    if task in TEXT_TASKS:
+        return text_source(folder, task, split)
     find_source(str(folder), task, split)
     return str(folder)
 

@@ -1,0 +1,105 @@
+"""Perplexity of an OPT, dense, pruned or quantized, with the published flag names.
+
+python scripts/opt_eval.py --model_name opt-125M --seed 0
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from scripts.opt_names import checkpoint_name, summary_path
+from splora.errors import InputError, exit_on_input_error
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Evaluate one model on one or more texts."""
+    options = _parser().parse_args(arguments)
+    with exit_on_input_error():
+        evaluate(options)
+
+
+def evaluate(options: argparse.Namespace) -> dict[str, float]:
+    """Print, record and return the perplexity by task.
+
+    Raises:
+        InputError: an unknown text, or a model or data that cannot be read.
+    """
+    from splora.tasks.sources import canonical_task, data_sources
+    from splora.tasks.text_sources import TEXT_TASKS
+
+    problems: list[str] = []
+    sources: dict[str, Any] = {}
+    for given in options.task or (list(TEXT_TASKS) if options.data_dir is None else ["wikitext2"]):
+        try:
+            task = canonical_task(given)
+            if task not in TEXT_TASKS:
+                raise InputError(f"--task is {given!r}, which is no text; allowed are {', '.join(TEXT_TASKS)}.")
+            sources[task] = data_sources(options.data_dir, task, need_train=False)[1]
+        except InputError as error:
+            problems += error.problems
+    if options.max_seq_length is not None and options.max_seq_length < 2:
+        problems.append(f"--max_seq_length is {options.max_seq_length}; it must be 2 or larger.")
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+
+    import torch
+
+    from scripts.console import StageProgress
+    from splora.posttraining.checkpoint import load_checkpoint
+    from splora.posttraining.outcome import append_line
+    from splora.posttraining.precision import Precision
+    from splora.posttraining.text_evaluation import text_losses
+    from splora.quiet import quiet_libraries
+    from splora.tasks.language_modelling import TextDataModule
+
+    quiet_libraries()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    precision = Precision.parse(options.precision)
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = checkpoint_name(options.model_name)
+    model = load_checkpoint(name, next(iter(sources))).to(device)
+    found: dict[str, float] = {}
+    with StageProgress() as progress:
+        for task, source in sources.items():
+            data = TextDataModule(name, source, source, options.max_seq_length, task=task, seed=options.seed)
+
+            def told(done: int, total: int, task: str = task) -> None:
+                progress.report(f"evaluate {task}", f"batch {done} of {total}", done / total)
+
+            losses = text_losses(model, data, precision, told)
+            found[task] = data.evaluate({"losses": losses}).metrics["perplexity"]
+            line = f"eval seed={options.seed}: perplexity {found[task]:.2f} on {task}, {len(losses)} windows of "
+            line += f"{data.width} tokens, {precision.name}, {name}"
+            print(line, flush=True)
+            append_line(summary_path(options.model_name), line)
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="opt_eval.py", description="Measure the perplexity of an OPT.")
+    parser.add_argument(
+        "--model_name", required=True, metavar="NAME", help="opt-125M, opt-1.3B, …, another hub name, or a folder"
+    )
+    parser.add_argument(
+        "--task",
+        nargs="+",
+        metavar="TASK",
+        help="wikitext2, ptb, c4 (default: all three from the hub; wikitext2 where --data_dir is given)",
+    )
+    parser.add_argument("--data_dir", metavar="DIR", help="folder or file of the text (default: the hub)")
+    parser.add_argument("--seed", type=int, default=0, help="recorded; nothing here is random (default: 0)")
+    parser.add_argument(
+        "--max_seq_length", type=int, metavar="N", help="tokens per window at most (default: the model's positions)"
+    )
+    parser.add_argument("--precision", default="auto", help="auto (default: bf16 where it is fast), fp32 or bf16")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:1")
+    parser.add_argument("--threads", type=int, metavar="N", help="processor threads (default: torch's choice)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

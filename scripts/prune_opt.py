@@ -1,0 +1,67 @@
+"""Pruning of OPT by interpolative decompositions, with the published flag names (Flynn et al. 2024, STAT).
+
+python scripts/prune_opt.py --model_name opt-125M --task wikitext2 --mu 0.7 --seed 0
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scripts.opt_names import checkpoint_name, summary_path
+from scripts.prune_bert import add_published, budget_of
+from scripts.prune_options import carry_out, request_of, stat_choices
+from splora.errors import exit_on_input_error
+
+if TYPE_CHECKING:
+    from splora.posttraining.request import PruneRequest
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prune one language model."""
+    parser = argparse.ArgumentParser(
+        prog="prune_opt.py", description="Prune an OPT by interpolative decompositions, without training."
+    )
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    with exit_on_input_error():
+        carry_out(request_from(options))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The published flags and those of the method."""
+    parser.add_argument(
+        "--model_name", required=True, metavar="NAME", help="opt-125M, opt-1.3B, …, another hub name, or a folder"
+    )
+    parser.add_argument(
+        "--task", "--task_name", default="wikitext2", dest="task", help="wikitext2 (default), ptb or c4"
+    )
+    parser.add_argument("--data_dir", metavar="DIR", help="folder or file of the text (default: the hub)")
+    add_published(parser)
+
+
+def request_from(options: argparse.Namespace) -> PruneRequest:
+    """The request that options make.
+
+    Raises:
+        InputError: all that can be found wrong without loading anything.
+    """
+    if options.gpu is not None:
+        options.device = f"cuda:{options.gpu}"
+    return request_of(
+        options,
+        method="stat",
+        model=checkpoint_name(options.model_name),
+        task=options.task,
+        data=options.data_dir,
+        budget=lambda: budget_of(options.mu),
+        output=options.output_dir,
+        model_label=Path(options.model_name).name,
+        choices=lambda: stat_choices(options),
+        summary=summary_path(options.model_name),
+    )
+
+
+if __name__ == "__main__":
+    main()
