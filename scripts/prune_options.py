@@ -112,9 +112,10 @@ def add_fisher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--damping", type=float, default=1.0, help="of the least squares of rescaling (default: 1)")
     parser.add_argument(
         "--states",
-        default="fp32",
-        metavar="fp32|bf16|disk",
-        help="where hidden states of the samples are kept between layers (default: fp32, in memory)",
+        default="auto",
+        metavar="auto|fp32|bf16|disk",
+        help="where hidden states of the samples are kept between layers: in memory as fp32 or bf16, in temporary "
+        "files, or (auto, the default) in memory while they are small",
     )
 
 
@@ -128,7 +129,7 @@ def fisher_choices(options: argparse.Namespace) -> dict[str, Any]:
     for name, allowed in (
         ("fisher_labels", ("data", "model")),
         ("teacher", ("sqrt", "dense")),
-        ("states", ("fp32", "bf16", "disk")),
+        ("states", ("auto", "fp32", "bf16", "disk")),
         ("bias_correction", ("auto", "on", "off")),
     ):
         value = getattr(options, name)
@@ -179,9 +180,10 @@ def add_stat(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--states",
-        default="fp32",
-        metavar="fp32|bf16|disk",
-        help="where hidden states of the samples are kept between layers (default: fp32, in memory)",
+        default="auto",
+        metavar="auto|fp32|bf16|disk",
+        help="where hidden states of the samples are kept between layers: in memory as fp32 or bf16, in temporary "
+        "files, or (auto, the default) in memory while they are small",
     )
 
 
@@ -192,7 +194,7 @@ def stat_choices(options: argparse.Namespace) -> dict[str, Any]:
         InputError: values that are not allowed, all of them.
     """
     problems: list[str] = []
-    allowed = ("fp32", "bf16", "disk")
+    allowed = ("auto", "fp32", "bf16", "disk")
     if options.states not in allowed:
         problems.append(
             f"--states is {options.states!r}; allowed are {', '.join(allowed)}{nearest(options.states, allowed) or '.'}"

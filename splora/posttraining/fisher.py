@@ -47,7 +47,7 @@ class FisherOptions:
     teacher: Literal["sqrt", "dense"] = "dense"
     damping: float = 1.0
     bias_correction: Literal["auto", "on", "off"] = "auto"
-    storage: Storage = "fp32"
+    storage: Storage = "auto"
     seed: int = 0
 
 

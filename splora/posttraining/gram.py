@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 #: Blocks of columns that a Gram matrix is summed up in.
-BLOCKS = 4
+BLOCKS = 6
 
 
 class Gram:
@@ -36,6 +36,7 @@ class Gram:
         self._products, self.sum = zeros(channels, channels), zeros(channels)
         self.cross, self.target_sum, self.target_square = zeros(targets, channels), zeros(targets), zeros(1)
         self._whole = True  # also below the diagonal
+        self._packed: list[Tensor] = []
         self.rows, self.precision = 0.0, torch.finfo(torch.float64).eps
         width = -(-max(channels, 1) // BLOCKS)
         self._blocks = [slice(start, min(start + width, channels)) for start in range(0, channels, width)]
@@ -46,7 +47,7 @@ class Gram:
             activations = activations.float()
         self.precision = max(self.precision, torch.finfo(activations.dtype).eps)
         self._whole = False
-        # Symmetric: blocks above the diagonal only, 5/8 of the products.
+        # Symmetric: blocks above the diagonal only, 7/12 of the products.
         for block in self._blocks:
             self._products[block, block.start :].add_(
                 activations[:, block].T @ activations[:, block.start :], alpha=weight
@@ -79,18 +80,26 @@ class Gram:
 
     @property
     def matrix(self) -> Tensor:
-        """ZᵀZ, float64 (channels, channels); to be read only."""
+        """ZᵀZ, float64 (channels, channels); to be read only. Made anew after `compact`."""
+        if self._packed:
+            whole = self.sum.new_empty(self.channels, self.channels)
+            for block, rows in zip(self._blocks, self._packed, strict=True):
+                whole[block, block.start :] = rows
+                whole[block.stop :, block] = rows[:, block.stop - block.start :].T
+            return whole
         if not self._whole:
             for block in self._blocks:
                 corner = self._products[block, block]
                 corner.copy_(corner.triu() + corner.triu(1).T)
                 self._products[block.stop :, block] = self._products[block, block.stop :].T
             self._whole = True
-        return self._products.double()
+        return self._products
 
     def compact(self) -> Gram:
-        """Keep the products in fp32, half the memory, when the last row was added; they need no more by then."""
-        self._products = self.matrix.float()
+        """Keep the products in fp32 and none of them twice, a third of the memory, when the last row was added."""
+        matrix = self.matrix
+        self._packed = [matrix[block, block.start :].float() for block in self._blocks]
+        self._products = self.sum.new_empty(0, 0)
         self.precision = max(self.precision, torch.finfo(torch.float32).eps)
         return self
 
@@ -104,4 +113,4 @@ class Gram:
     @property
     def bytes(self) -> int:
         """Bytes held."""
-        return self._products.nbytes + self.cross.nbytes
+        return self._products.nbytes + sum(rows.nbytes for rows in self._packed) + self.cross.nbytes

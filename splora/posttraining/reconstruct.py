@@ -18,13 +18,11 @@ from splora import anatomy
 from splora.posttraining.gram import Gram
 from splora.posttraining.precision import Precision
 from splora.posttraining.stat_grams import OTHERS, Batch
-from splora.posttraining.states import States, Storage
+from splora.posttraining.states import Kept, States, Storage
 from splora.posttraining.sublayers import PARTS
 
 #: Ridges that are tried, as parts of the Gram matrix's diagonal; the search starts in the middle.
 RIDGES = (0.0004, 0.002, 0.01, 0.05, 0.25, 1.25, 6.25)
-#: Activations of all samples at one sub-layer that are kept at most, in bytes.
-KEPT_BYTES = 128 * 2**20
 
 
 @dataclass
@@ -49,7 +47,7 @@ def reconstruct(
     batches: Sequence[Batch],
     *,
     first_token_only: bool,
-    storage: Storage = "fp32",
+    storage: Storage = "auto",
     precision: Precision,
     progress: Callable[[str, int], None] | None = None,
 ) -> Reconstruction:
@@ -78,7 +76,7 @@ def reconstruct(
             if progress is not None:
                 progress(name, 2 * number + part_number)
             # What the projection gets is made twice where it is too much to keep.
-            kept = _Kept()
+            kept = Kept()
             grams = [Gram(linear.in_features, linear.out_features, device) for _ in range(2)]
             for index, keep in enumerate(masks):
                 with precision.forward(device):
@@ -175,22 +173,6 @@ def _solve(linear: nn.Linear, halves: Sequence[Gram]) -> tuple[float, float]:
     linear.weight.copy_(weight)
     linear.bias.copy_(bias)
     return RIDGES[chosen], error
-
-
-class _Kept:
-    """The tensors of all batches, or none of them where they are more than `KEPT_BYTES`."""
-
-    def __init__(self) -> None:
-        self.tensors: list[Tensor] = []
-        self.whole, self._bytes = True, 0
-
-    def put(self, tensor: Tensor) -> Tensor:
-        self._bytes += tensor.nbytes
-        if self._bytes > KEPT_BYTES:
-            self.whole, self.tensors = False, []
-        if self.whole:
-            self.tensors.append(tensor)
-        return tensor
 
 
 def _halves(masks: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -47,7 +47,7 @@ def rescale(
     first_token_only: bool,
     damping: float = 1.0,
     correct_bias: bool = False,
-    storage: Storage = "fp32",
+    storage: Storage = "auto",
     precision: Precision = FP32,
     progress: Callable[[str, int], None] | None = None,
 ) -> Rescaling:

@@ -66,7 +66,7 @@ class StatOptions:
     exact_paper: bool = False
     head_factors: Sequence[float] = HEAD_FACTORS
     reconstruct: bool = True
-    storage: Storage = "fp32"
+    storage: Storage = "auto"
 
 
 def prune_stat(
@@ -192,7 +192,8 @@ def _default(
         grams.append({name: gram.compact() for name, gram in found.grams.items()})
         del found, gram, weight, outputs
     expected = logits(model, sample, precision) if len(options.head_factors) > 1 else []
-    best: tuple[torch.Tensor, Folded, Plan] | None = None
+    best: tuple[torch.Tensor, Plan] | None = None
+    folded: Folded | None = None
     measured: dict[str, float] = {}
     for factor in options.head_factors:
         report("interpolate", f"candidate {factor:g}", (len(layers) + 1) / (len(layers) + 2))
@@ -200,17 +201,20 @@ def _default(
             [path.errors for path in paths["heads"]], [path.errors for path in paths["neurons"]], costs, budget, factor
         )
         plan = _first(paths, counts)
+        folded = None  # no two of them side by side: what was is made again, where it is the best
         folded = fold(model, plan, grams, bias=True, damping=DAMPING)
         values = divergences(expected, logits(folded.model, sample, precision)) if expected else torch.zeros(1)
         measured[f"{factor:g}"] = float(values.mean())
         if best is None or _better(values, best[0]):
-            best = values, folded, plan
-        del folded  # the next candidate is made beside the best one alone
+            best = values, plan
     assert best is not None
+    assert folded is not None
+    if best[1] != plan:
+        plan, folded = best[1], None
+        folded = fold(model, plan, grams, bias=True, damping=DAMPING)
     del grams
     report("interpolate", "", 1.0)
     notes: dict[str, Any] = {"divergence_by_head_factor": measured} if expected else {}
-    _, folded, plan = best
     yield _stage("interpolate", folded, plan, begin, notes)
     if not options.reconstruct:
         return

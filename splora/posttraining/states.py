@@ -12,13 +12,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from splora import anatomy
 from splora.errors import InputError
 from splora.posttraining.calibration import to_device
 from splora.posttraining.sublayers import embedded
 
-#: Where hidden states are kept: in memory as fp32 or as bf16, or in files of a temporary folder.
-Storage = Literal["fp32", "bf16", "disk"]
-STORAGES: tuple[Storage, ...] = ("fp32", "bf16", "disk")
+#: Where hidden states are kept: in memory as fp32 or as bf16, in fp32 files of a temporary folder, or in memory as long
+#: as they are no more than `MEMORY_BYTES`, else in files.
+Storage = Literal["auto", "fp32", "bf16", "disk"]
+STORAGES: tuple[Storage, ...] = ("auto", "fp32", "bf16", "disk")
+MEMORY_BYTES = 128 * 2**20
+#: Activations of all samples at one sub-layer that are kept at most, in bytes.
+KEPT_BYTES = 128 * 2**20
 
 
 class States:
@@ -33,7 +38,12 @@ class States:
         InputError: the temporary folder cannot hold the files.
     """
 
-    def __init__(self, model: nn.Module, batches: Sequence[dict[str, Tensor]], storage: Storage = "fp32") -> None:
+    def __init__(self, model: nn.Module, batches: Sequence[dict[str, Tensor]], storage: Storage = "auto") -> None:
+        if storage == "auto":
+            width = anatomy.layers(model)[0].linears["query"].in_features
+            needed = 4 * width * sum(batch["input_ids"].numel() for batch in batches)
+            # Beside a GPU's work they would be copied to and fro: there they stay.
+            storage = "disk" if needed > MEMORY_BYTES and next(model.parameters()).device.type == "cpu" else "fp32"
         self._dtype = torch.bfloat16 if storage == "bf16" else torch.float32
         self._device = next(model.parameters()).device
         self._folder: Path | None = None
@@ -74,3 +84,20 @@ class States:
                 f"{path.parent}: hidden states cannot be kept here ({error}); set TMPDIR, or keep them in memory."
             ) from error
         return mapped
+
+
+class Kept:
+    """Activations of all batches at one sub-layer, or none of them where they are more than `KEPT_BYTES`."""
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self.whole, self._bytes = True, 0
+
+    def put(self, tensor: Tensor) -> Tensor:
+        """Add the tensor of the next batch, and return it."""
+        self._bytes += tensor.nbytes
+        if self._bytes > KEPT_BYTES:
+            self.whole, self.tensors = False, []
+        if self.whole:
+            self.tensors.append(tensor)
+        return tensor

@@ -1,0 +1,121 @@
+"""Peak memory of STAT over the model's own, on the shape of BERT-base with random weights and random samples.
+
+    python benchmarks/stat_memory.py --samples 512 2048
+
+Resident anonymous memory of this process, read every 5 ms, less what it holds when the model is loaded and the samples
+are drawn. Prints one line per number of samples; each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+
+MIB = 2**20
+
+
+def main() -> None:
+    """Measure each number of samples."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--samples", type=int, nargs="+", default=[512, 2048])
+    parser.add_argument("--tokens", type=int, default=64, help="per sample")
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--budget", type=float, default=0.5)
+    parser.add_argument("--states", default="auto")
+    parser.add_argument("--exact-paper", action="store_true")
+    options = parser.parse_args()
+    if len(options.samples) > 1:
+        for samples in options.samples:
+            given = [sys.executable, __file__, *sys.argv[1:], "--samples", str(samples)]
+            subprocess.run(given, check=True)
+        return
+    measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Prune once, and print the peak."""
+    from typing import Any
+
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from splora.posttraining.budget import Costs
+    from splora.posttraining.precision import Precision
+    from splora.posttraining.stat import StatOptions, prune_stat
+
+    torch.manual_seed(0)
+    (samples,) = options.samples
+    model = BertForSequenceClassification(BertConfig(num_hidden_layers=options.layers)).eval()
+    batches: Any = [
+        {
+            "input_ids": torch.randint(1, 30000, (rows, options.tokens)),
+            "attention_mask": torch.ones(rows, options.tokens, dtype=torch.long),
+        }
+        for rows in [32] * (samples // 32)
+    ]
+    precision = Precision.parse("auto")
+    # Kernels and pools that any pass needs are no cost of the method.
+    with torch.no_grad(), precision.forward(torch.device("cpu")):
+        model(**batches[0])
+    before = held()
+    watch = Watch()
+    begin = time.perf_counter()
+    for stage in prune_stat(
+        model,
+        batches,
+        Costs.of(model, options.tokens),
+        options.budget,
+        StatOptions(exact_paper=options.exact_paper, storage=options.states),
+        first_token_only=True,
+        precision=precision,
+        report=lambda stage, item, _: watch.mark(f"{stage} {item}"),
+    ):
+        last = stage
+    seconds = time.perf_counter() - begin
+    watch.stop()
+    own = sum(parameter.numel() for parameter in last.model.parameters()) * 4 / MIB
+    print(
+        f"{samples} samples of {options.tokens} tokens: {(watch.peak - before) / MIB:,.0f} MiB over the model's own, "
+        f"at {watch.place}; the pruned model itself has {own:,.0f} MiB; {seconds:.1f} s"
+    )
+
+
+class Watch:
+    """Reads resident memory on a thread of its own, and knows where it was largest."""
+
+    def __init__(self) -> None:
+        self.peak, self.place, self._now, self._running = 0, "", "", True
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def mark(self, place: str) -> None:
+        """What is being done from now on."""
+        self._now = place
+
+    def stop(self) -> None:
+        """End reading."""
+        self._running = False
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._running:
+            found = held()
+            if found > self.peak:
+                self.peak, self.place = found, self._now
+            time.sleep(0.005)
+
+
+def held() -> int:
+    """Bytes of anonymous memory that are resident (Linux): mapped files, which the system can drop, are none of it."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    line = next(line for line in lines if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    main()
