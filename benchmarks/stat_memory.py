@@ -73,29 +73,31 @@ def measure(options: argparse.Namespace) -> None:
         StatOptions(exact_paper=options.exact_paper, storage=options.states),
         first_token_only=True,
         precision=precision,
-        report=lambda stage, item, _: watch.mark(f"{stage} {item}"),
+        report=lambda stage, item, _: watch.mark(stage, item),
     ):
         last = stage
     seconds = time.perf_counter() - begin
     watch.stop()
     own = sum(parameter.numel() for parameter in last.model.parameters()) * 4 / MIB
+    stages = ", ".join(f"{name} {(peak - before) / MIB:,.0f} ({item})" for name, (peak, item) in watch.peaks.items())
     print(
-        f"{samples} samples of {options.tokens} tokens: {(watch.peak - before) / MIB:,.0f} MiB over the model's own, "
-        f"at {watch.place}; the pruned model itself has {own:,.0f} MiB; {seconds:.1f} s"
+        f"{samples} samples of {options.tokens} tokens, MiB over the model's own: {stages}; "
+        f"{own:,.0f} of them are the pruned model; {seconds:.1f} s"
     )
 
 
 class Watch:
-    """Reads resident memory on a thread of its own, and knows where it was largest."""
+    """Reads resident memory on a thread of its own: by stage, the most, and what was done then."""
 
     def __init__(self) -> None:
-        self.peak, self.place, self._now, self._running = 0, "", "", True
+        self.peaks: dict[str, tuple[int, str]] = {}
+        self._now, self._running = ("start", ""), True
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def mark(self, place: str) -> None:
+    def mark(self, stage: str, item: str) -> None:
         """What is being done from now on."""
-        self._now = place
+        self._now = stage, item
 
     def stop(self) -> None:
         """End reading."""
@@ -104,9 +106,8 @@ class Watch:
 
     def _run(self) -> None:
         while self._running:
-            found = held()
-            if found > self.peak:
-                self.peak, self.place = found, self._now
+            stage, item = self._now
+            self.peaks[stage] = max(self.peaks.get(stage, (0, "")), (held(), item))
             time.sleep(0.005)
 
 

@@ -15,8 +15,9 @@ from splora.tasks.features import Collator, Rows
 
 logger = logging.getLogger(__name__)
 
-#: Tokens per batch, padding included: enough for full matrix products, few enough for the activations of one batch.
-BATCH_TOKENS = 4096
+#: Tokens per batch, padding included: few enough for the activations of one batch; and enough for full matrix products,
+#: from which on no row is taken that would be padding by more than a quarter.
+BATCH_TOKENS, FULL_TOKENS, LEAST_FILLED = 4096, 1024, 0.75
 #: Model arguments that say what the answer is.
 LABELS = ("labels", "start_positions", "end_positions")
 
@@ -78,11 +79,18 @@ def draw(data: TaskDataModule, samples: int, batch_size: int | None = None) -> C
 
 
 def by_length(rows: Rows, lengths: Rows, tokens: int = BATCH_TOKENS) -> list[Rows]:
-    """Batches of rows sorted by length, longest first; at most `tokens` tokens each with padding, one row at least."""
+    """Batches of rows sorted by length, longest first; at most `tokens` tokens each with padding, one row at least.
+
+    A batch ends before, where it is full enough and the next row much shorter than its longest.
+    """
     order = np.argsort(-lengths, kind="stable")
-    batches, start = [], 0
+    ordered, batches, start = lengths[order], [], 0
     while start < len(order):
-        count = max(1, tokens // int(lengths[order[start]]))
+        longest = int(ordered[start])
+        most = max(1, tokens // longest)
+        full = min(most, -(-FULL_TOKENS // longest))
+        similar = int((ordered[start : start + most] >= LEAST_FILLED * longest).sum())
+        count = max(full, similar)
         batches.append(rows[order[start : start + count]])
         start += count
     return batches

@@ -60,14 +60,15 @@ def eliminate(gram: Tensor, outputs: Tensor, size: int, damping: float = 1e-4) -
         together = min(TOGETHER, max(1, int(count * TOGETHER_PART))) if size == 1 else 1
         least, chosen = scores.topk(together, largest=False)
         columns = (chosen[:, None] * size + torch.arange(size, device=gram.device)).flatten()
-        rows = inverse[columns]
-        step = torch.linalg.solve(rows[:, columns], rows)
-        lost = (values[:, columns] @ torch.linalg.solve(rows[:, columns], values[:, columns].T)).diagonal().sum()
+        rows, leaving = inverse[columns], values[:, columns]
+        solved = torch.linalg.solve(rows[:, columns], torch.cat([rows, leaving.T], dim=1))
+        step = solved[:, : rows.shape[1]]
+        lost = (leaving.T * solved[:, rows.shape[1] :]).sum()
         # Shared out by the scores, which are each one's alone.
         grown.append(lost * least / least.sum() if float(least.sum()) > 0 else torch.zeros_like(least))
         gone.append(left[chosen])
-        values -= values[:, columns] @ step
-        inverse -= rows.T @ step
+        values.addmm_(leaving, step, alpha=-1)
+        inverse.addmm_(rows.T, step, alpha=-1)
         alive[chosen] = False
         count -= together
         if len(alive) - count >= STALE * len(alive):

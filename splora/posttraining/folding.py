@@ -57,15 +57,16 @@ def fold(model: nn.Module, plan: Plan, grams: Sequence[dict[str, Gram]], *, bias
             if damping:
                 matrix = matrix if bias else matrix.clone()
                 matrix.diagonal().mul_(1 + damping)
-            found = combine(matrix, kept, removed, gram.tolerance)
+            weight = linear.weight.double()
+            gone = weight[:, removed]
+            found = combine(matrix, kept, removed, gram.tolerance, gone)
             if found.rank < len(kept):
                 dependent[f"layer.{number}.{part.name}"] = (found.rank, len(kept))
-            weight = linear.weight.double()
             target = thinner.linears[part.role]
-            target.weight.copy_(weight[:, kept] + weight[:, removed] @ found.weights.T)
+            target.weight.copy_(weight[:, kept] + found.weights.T)
             if bias:
                 means = gram.sum / max(gram.rows, 1.0)
-                target.bias.add_(weight[:, removed] @ (means[removed] - found.weights.T @ means[kept]))
+                target.bias.add_(gone @ means[removed] - found.weights.T @ means[kept])
     return Folded(smaller, dependent)
 
 

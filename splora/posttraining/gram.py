@@ -6,6 +6,8 @@ is O(channels²); rows are never kept.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -60,15 +62,24 @@ class Gram:
             self.target_sum.add_(targets.sum(0, dtype=torch.float64), alpha=weight)
             self.target_square.add_(targets.square().sum(dtype=torch.float64), alpha=weight)
 
-    def __add__(self, other: Gram) -> Gram:
-        """The sums over the rows of both."""
-        both = Gram(0)
-        both.channels, both._blocks, both.rows = self.channels, self._blocks, self.rows + other.rows
-        both.precision = max(self.precision, other.precision)
-        both._whole = self._whole and other._whole
+    def of_targets(self, combinations: Tensor) -> Gram:
+        """The sums that combinations of the targets, (new targets, targets), would have; products are shared.
+
+        The targets' square, which all solutions have in common, stays as it is.
+        """
+        found = copy.copy(self)
+        found.cross = combinations @ self.cross
+        found.target_sum = combinations @ self.target_sum
+        return found
+
+    def absorb(self, other: Gram) -> None:
+        """Add the sums over the rows of another one, whose products are then gone."""
+        self.rows += other.rows
+        self.precision = max(self.precision, other.precision)
+        self._whole = self._whole and other._whole
         for name in ("_products", "sum", "cross", "target_sum", "target_square"):
-            setattr(both, name, getattr(self, name) + getattr(other, name))
-        return both
+            getattr(self, name).add_(getattr(other, name))
+        other._products = other.sum.new_empty(0, 0)
 
     def centred(self) -> tuple[Tensor, Tensor]:
         """Products of the deviations from the means: of activations (channels, channels), and with targets; new."""

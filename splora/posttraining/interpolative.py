@@ -104,7 +104,9 @@ class Combination:
     rank: int
 
 
-def combine(gram: Tensor, kept: Tensor, removed: Tensor, tolerance: float | None = None) -> Combination:
+def combine(
+    gram: Tensor, kept: Tensor, removed: Tensor, tolerance: float | None = None, weight: Tensor | None = None
+) -> Combination:
     """Solve for the combinations: R11⁻¹ R12 of the factorization with `kept` in front, by normal equations.
 
     Args:
@@ -112,8 +114,11 @@ def combine(gram: Tensor, kept: Tensor, removed: Tensor, tolerance: float | None
         kept: numbers of columns, int64.
         removed: the others.
         tolerance: part of a column's square norm below which its rest counts as zero; None: that of float64.
+        weight: (outputs, removed): solve for the combinations times its transpose, (kept, outputs), at once.
     """
-    return solve(gram[kept[:, None], kept], gram[kept[:, None], removed], tolerance)
+    rows = gram.index_select(0, kept)
+    right = rows.index_select(1, removed)
+    return solve(rows.index_select(1, kept), right if weight is None else right @ weight.T, tolerance)
 
 
 def solve(matrix: Tensor, right: Tensor, tolerance: float | None = None) -> Combination:

@@ -21,8 +21,10 @@ from splora.posttraining.stat_grams import OTHERS, Batch
 from splora.posttraining.states import Kept, States, Storage
 from splora.posttraining.sublayers import PARTS
 
-#: Ridges that are tried, as parts of the Gram matrix's diagonal; the search starts in the middle.
+#: Ridges that are tried, as parts of the Gram matrix's diagonal.
 RIDGES = (0.0004, 0.002, 0.01, 0.05, 0.25, 1.25, 6.25)
+#: Random combinations of output channels that ridges are compared on: their errors stand for those of all channels.
+COMPARED = 64
 
 
 @dataclass
@@ -31,12 +33,10 @@ class Reconstruction:
 
     Attributes:
         ridges: per sub-layer (`layer.3.heads`, …), the ridge that was chosen.
-        errors: per sub-layer, squared error on the held-out halves as a part of the target's square.
         state_bytes: hidden states held between layers, at their largest.
     """
 
     ridges: dict[str, float] = field(default_factory=dict)
-    errors: dict[str, float] = field(default_factory=dict)
     state_bytes: int = 0
 
 
@@ -68,6 +68,8 @@ def reconstruct(
     halves = _halves(masks)
     own, taught = States(student, batches, storage), States(teacher, batches, storage)
     done.state_bytes = own.bytes + taught.bytes
+    # Neighbouring layers mostly want the same ridge: each search starts where that of the layer before ended.
+    chosen = {part.name: len(RIDGES) // 2 for part in PARTS}
     pairs = list(zip(anatomy.layers(student), anatomy.layers(teacher), strict=True))
     for number, (layer, dense) in enumerate(pairs):
         last = first_token_only and number == len(pairs) - 1
@@ -91,7 +93,8 @@ def reconstruct(
                             gram.add(inner[half, 0], target[half, 0])
                         counted = keep & half[:, None]
                         gram.add(inner[counted], target[counted], OTHERS if last else 1.0)
-            done.ridges[name], done.errors[name] = _solve(linear, grams)
+            chosen[part.name] = _solve(linear, grams, chosen[part.name])
+            done.ridges[name] = RIDGES[chosen[part.name]]
             for index, keep in enumerate(masks):
                 with precision.forward(device):
                     hidden = own[index]
@@ -124,13 +127,16 @@ class RidgeSystem:
     def solve(self, ridge: float) -> tuple[Tensor, Tensor]:
         """Weights (targets, channels) and bias (targets,); `ridge` is 0 or larger."""
         epsilon = torch.finfo(self._unit.dtype).eps * max(len(self._unit), 1)
-        damped = self._unit.clone()
-        damped.diagonal().add_(ridge)
-        factor, failed = torch.linalg.cholesky_ex(damped)
+        # In place and back: a copy of the matrix is what there is no memory for.
+        diagonal = self._unit.diagonal()
+        undamped = diagonal.clone()
+        diagonal.add_(ridge)
+        factor, failed = torch.linalg.cholesky_ex(self._unit)
         while int(failed):
-            damped.diagonal().add_(epsilon)
+            diagonal.add_(epsilon)
             epsilon *= 10
-            factor, failed = torch.linalg.cholesky_ex(damped)
+            factor, failed = torch.linalg.cholesky_ex(self._unit)
+        diagonal.copy_(undamped)
         weight = self._prior + torch.cholesky_solve(self._right.T, factor).T * self._scale
         return weight, self._target_means - weight @ self._means
 
@@ -147,32 +153,43 @@ def squared_error(gram: Gram, weight: Tensor, bias: Tensor) -> float:
     return float(value + bias @ (gram.rows * bias + 2 * (weight @ gram.sum) - 2 * gram.target_sum))
 
 
-def _solve(linear: nn.Linear, halves: Sequence[Gram]) -> tuple[float, float]:
-    """Fit one projection in place; the ridge that was chosen and its relative held-out error."""
-    whole = halves[0] + halves[1]
+def _solve(linear: nn.Linear, halves: Sequence[Gram], first: int) -> int:
+    """Fit one projection in place; the number of the ridge that was chosen, searched for from `first` on."""
     prior = linear.weight.double()
-    middle = len(RIDGES) // 2
-    chosen, error = middle, float("nan")
+    chosen = first
     if linear.in_features and all(half.rows for half in halves):
-        systems = [RidgeSystem(half, prior, torch.float32) for half in halves]
+        signs = _signs(len(prior)).to(prior)
+        compared = [half.of_targets(signs) for half in halves] if len(signs) < len(prior) else halves
+        systems = [
+            RidgeSystem(half, signs @ prior if compared is not halves else prior, torch.float32) for half in compared
+        ]
         found: dict[int, float] = {}
 
         def held_out(number: int) -> float:
             if number not in found:
                 found[number] = sum(
                     squared_error(other, *system.solve(RIDGES[number]))
-                    for system, other in zip(systems, reversed(halves), strict=True)
+                    for system, other in zip(systems, reversed(compared), strict=True)
                 )
             return found[number]
 
         for step in (-1, 1):
             while 0 <= chosen + step < len(RIDGES) and held_out(chosen + step) < held_out(chosen):
                 chosen += step
-        error = found[chosen] / max(float(whole.target_square), 1e-30)
-    weight, bias = RidgeSystem(whole, prior).solve(RIDGES[chosen])
+        systems.clear()
+    whole = halves[0]
+    whole.absorb(halves[1])
+    weight, bias = RidgeSystem(whole, prior, torch.float32).solve(RIDGES[chosen])
     linear.weight.copy_(weight)
     linear.bias.copy_(bias)
-    return RIDGES[chosen], error
+    return chosen
+
+
+def _signs(channels: int) -> Tensor:
+    """`COMPARED` random combinations of channels whose squares sum up to those of all on average, always the same."""
+    drawn = torch.randint(0, 2, (COMPARED, channels), generator=torch.Generator().manual_seed(0))
+    signs: Tensor = (2.0 * drawn - 1.0) / COMPARED**0.5
+    return signs
 
 
 def _halves(masks: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -39,7 +39,7 @@ from splora.posttraining.states import Storage
 from splora.posttraining.sublayers import PARTS
 
 #: Tokens and sequences at least that sensitivities are measured on, and that candidates are compared on.
-SENSITIVITY_SAMPLE = (3000, 128)
+SENSITIVITY_SAMPLE = (2048, 128)
 CANDIDATE_SAMPLE = (2048, 128)
 #: The same of texts, whose every token is predicted, in tokens of beginnings of windows.
 TEXT_SAMPLE = 8192
@@ -192,25 +192,27 @@ def _default(
         grams.append({name: gram.compact() for name, gram in found.grams.items()})
         del found, gram, weight, outputs
     expected = logits(model, sample, precision) if len(options.head_factors) > 1 else []
-    best: tuple[torch.Tensor, Plan] | None = None
+    tried: list[tuple[float, Plan, torch.Tensor]] = []
     folded: Folded | None = None
-    measured: dict[str, float] = {}
-    for factor in options.head_factors:
+    # The usual one last, so that it need not be made again.
+    for factor in reversed(options.head_factors):
         report("interpolate", f"candidate {factor:g}", (len(layers) + 1) / (len(layers) + 2))
         counts = allocate(
             [path.errors for path in paths["heads"]], [path.errors for path in paths["neurons"]], costs, budget, factor
         )
         plan = _first(paths, counts)
-        folded = None  # no two of them side by side: what was is made again, where it is the best
+        folded = None  # no two of them side by side
         folded = fold(model, plan, grams, bias=True, damping=DAMPING)
         values = divergences(expected, logits(folded.model, sample, precision)) if expected else torch.zeros(1)
-        measured[f"{factor:g}"] = float(values.mean())
-        if best is None or _better(values, best[0]):
-            best = values, plan
-    assert best is not None
+        tried.insert(0, (factor, plan, values))
     assert folded is not None
-    if best[1] != plan:
-        plan, folded = best[1], None
+    measured = {f"{factor:g}": float(values.mean()) for factor, _, values in tried}
+    _, plan, least = tried[0]
+    for _, other, values in tried[1:]:
+        if _better(values, least):
+            plan, least = other, values
+    if plan != tried[0][1]:
+        folded = None
         folded = fold(model, plan, grams, bias=True, damping=DAMPING)
     del grams
     report("interpolate", "", 1.0)
@@ -230,7 +232,7 @@ def _default(
         progress=lambda name, number: report("reconstruct", name, number / (2 * len(layers))),
     )
     report("reconstruct", "", 1.0)
-    notes = {"ridges": done.ridges, "held_out_errors": done.errors, "hidden_state_bytes": done.state_bytes}
+    notes = {"ridges": done.ridges, "hidden_state_bytes": done.state_bytes}
     yield Stage("reconstruct", folded.model, plan, time.perf_counter() - begin, notes)
 
 

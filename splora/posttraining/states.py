@@ -21,9 +21,9 @@ from splora.posttraining.sublayers import embedded
 #: as they are no more than `MEMORY_BYTES`, else in files.
 Storage = Literal["auto", "fp32", "bf16", "disk"]
 STORAGES: tuple[Storage, ...] = ("auto", "fp32", "bf16", "disk")
-MEMORY_BYTES = 128 * 2**20
+MEMORY_BYTES = 64 * 2**20
 #: Activations of all samples at one sub-layer that are kept at most, in bytes.
-KEPT_BYTES = 128 * 2**20
+KEPT_BYTES = 64 * 2**20
 
 
 class States:
