@@ -2,8 +2,8 @@
 
 To second order the divergence of predictions that an error δ of a token's sub-layer output makes is ½ δᵀ F δ with
 F = Jᵀ (diag p − p pᵀ) J, p the predicted probabilities and J the derivative of the logits. As diag p − p pᵀ = B Bᵀ with
-B = diag √p − p √pᵀ, gradients g of logitsᵀ B u for random u have E[g gᵀ] = F: one backward pass to the activations,
-none to the weights.
+B = diag √p − p √pᵀ, gradients g of logitsᵀ B u for random signs u have E[g gᵀ] = F: one backward pass to the
+activations, none to the weights. Of two classes, diag p − p pᵀ = p₀ p₁ (1, −1)ᵀ (1, −1): nothing is left to chance.
 """
 
 from __future__ import annotations
@@ -144,7 +144,11 @@ def _direction(logits: Tensor, keep: Tensor, generator: torch.Generator) -> Tens
     if logits.shape[-1] == 1:
         return torch.ones_like(logits)
     probabilities = logits.float().softmax(-1)
-    scaled = probabilities.sqrt() * torch.randn(logits.shape, generator=generator).to(logits.device)
+    if logits.shape[-1] == 2:
+        size = probabilities.prod(-1, keepdim=True).sqrt()
+        return torch.cat([size, -size], -1).to(logits.dtype)
+    signs = torch.randint(0, 2, logits.shape, generator=generator).to(logits.device) * 2 - 1
+    scaled = probabilities.sqrt() * signs
     direction = scaled - probabilities * scaled.sum(-1, keepdim=True)
     if logits.dim() == 3:
         direction = direction * keep[:, :, None]

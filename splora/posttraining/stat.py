@@ -39,7 +39,7 @@ from splora.posttraining.states import Storage
 from splora.posttraining.sublayers import PARTS
 
 #: Tokens and sequences at least that sensitivities are measured on, and that candidates are compared on.
-SENSITIVITY_SAMPLE = (2048, 128)
+SENSITIVITY_SAMPLE = (2048, 256)
 CANDIDATE_SAMPLE = (2048, 128)
 #: The same of texts, whose every token is predicted, in tokens of beginnings of windows.
 TEXT_SAMPLE = 8192
