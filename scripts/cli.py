@@ -1,4 +1,4 @@
-"""The console commands `lightning` and `splora`: fit, validate, test, predict from YAML; count, plot, prune, report."""
+"""The console commands `lightning` and `splora`: fit and the like from YAML; count, plot, prune, quantize, report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ COMMANDS = {
     "count": "scripts.count",
     "plot": "scripts.plot",
     "prune": "scripts.prune",
+    "quantize": "scripts.quantize",
     "report": "scripts.report",
 }
 

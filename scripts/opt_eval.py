@@ -46,6 +46,7 @@ def evaluate(options: argparse.Namespace) -> dict[str, float]:
     import torch
 
     from scripts.console import StageProgress
+    from splora.export.quantized import is_quantized, load_quantized
     from splora.posttraining.checkpoint import load_checkpoint
     from splora.posttraining.outcome import append_line
     from splora.posttraining.precision import Precision
@@ -61,7 +62,8 @@ def evaluate(options: argparse.Namespace) -> dict[str, float]:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     name = checkpoint_name(options.model_name)
-    model = load_checkpoint(name, next(iter(sources))).to(device)
+    model = load_quantized(name) if is_quantized(name) else load_checkpoint(name, next(iter(sources)))
+    model.to(device)
     found: dict[str, float] = {}
     with StageProgress() as progress:
         for task, source in sources.items():

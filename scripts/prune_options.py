@@ -20,8 +20,8 @@ SAMPLES = {"fisher": 2048, "stat": 512}
 TEXT_SAMPLES = 128
 
 
-def add_shared(parser: argparse.ArgumentParser, samples: int) -> None:
-    """Options of any method."""
+def add_calibration(parser: argparse.ArgumentParser, samples: int) -> None:
+    """Options of any method that looks at samples."""
     parser.add_argument(
         "--num_samples",
         "--num-samples",
@@ -30,13 +30,6 @@ def add_shared(parser: argparse.ArgumentParser, samples: int) -> None:
         help=f"training examples to calibrate with (default: {samples}; of a text, {TEXT_SAMPLES} windows)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draw of these examples (default: 0)")
-    parser.add_argument(
-        "--seq_len",
-        "--seq-len",
-        type=int,
-        metavar="N",
-        help="sequence length that MACs are counted at (default: the examples' average)",
-    )
     parser.add_argument(
         "--max_seq_length",
         "--max-seq-length",
@@ -63,6 +56,26 @@ def add_shared(parser: argparse.ArgumentParser, samples: int) -> None:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:1")
     parser.add_argument("--threads", type=int, metavar="N", help="processor threads (default: torch's choice)")
     parser.add_argument(
+        "--states",
+        default="auto",
+        metavar="auto|fp32|bf16|disk",
+        help="where hidden states of the samples are kept between layers: in memory as fp32 or bf16, in temporary "
+        "files, or (auto, the default) in memory while they are small",
+    )
+    parser.add_argument("--force", action="store_true", help="replace another result in the output folder")
+
+
+def add_shared(parser: argparse.ArgumentParser, samples: int) -> None:
+    """Options of any method of pruning."""
+    add_calibration(parser, samples)
+    parser.add_argument(
+        "--seq_len",
+        "--seq-len",
+        type=int,
+        metavar="N",
+        help="sequence length that MACs are counted at (default: the examples' average)",
+    )
+    parser.add_argument(
         "--latency_batch_size",
         "--latency-batch-size",
         type=int,
@@ -78,7 +91,6 @@ def add_shared(parser: argparse.ArgumentParser, samples: int) -> None:
     )
     parser.add_argument("--mha_lut", "--mha-lut", metavar="FILE", help="measured latencies of attention blocks")
     parser.add_argument("--ffn_lut", "--ffn-lut", metavar="FILE", help="measured latencies of feed-forward blocks")
-    parser.add_argument("--force", action="store_true", help="replace another result in the output folder")
 
 
 def add_fisher(parser: argparse.ArgumentParser) -> None:
@@ -110,13 +122,6 @@ def add_fisher(parser: argparse.ArgumentParser) -> None:
         help="let biases take up what is lost on average (default auto: not for questions); off as published",
     )
     parser.add_argument("--damping", type=float, default=1.0, help="of the least squares of rescaling (default: 1)")
-    parser.add_argument(
-        "--states",
-        default="auto",
-        metavar="auto|fp32|bf16|disk",
-        help="where hidden states of the samples are kept between layers: in memory as fp32 or bf16, in temporary "
-        "files, or (auto, the default) in memory while they are small",
-    )
 
 
 def fisher_choices(options: argparse.Namespace) -> dict[str, Any]:
@@ -177,13 +182,6 @@ def add_stat(parser: argparse.ArgumentParser) -> None:
         default="1,0.5,2",
         metavar="LIST",
         help="what errors of heads count against those of neurons: candidates that are measured (default: 1,0.5,2)",
-    )
-    parser.add_argument(
-        "--states",
-        default="auto",
-        metavar="auto|fp32|bf16|disk",
-        help="where hidden states of the samples are kept between layers: in memory as fp32 or bf16, in temporary "
-        "files, or (auto, the default) in memory while they are small",
     )
 
 
@@ -290,7 +288,7 @@ def request_of(
         tables=read(lambda: _tables(options.mha_lut, options.ffn_lut), None),
         latency_batch_size=options.latency_batch_size,
         latency_tokens=options.latency_seq_len,
-        columns=read(lambda: _columns(options.column), {}),
+        columns=read(lambda: columns_of(options.column), {}),
         force=options.force,
         summary=summary or folder / f"{found_task}.txt",
         choices=read(choices, {}),
@@ -324,7 +322,12 @@ def carry_out(request: PruneRequest) -> None:
     )
 
 
-def _columns(given: list[str]) -> dict[str, str]:
+def columns_of(given: list[str]) -> dict[str, str]:
+    """Names of columns by what they hold, from `NAME=COLUMN`.
+
+    Raises:
+        InputError: something else is given.
+    """
     pairs = [text.partition("=") for text in given]
     wrong = [text for text, (name, sign, column) in zip(given, pairs, strict=True) if not (name and sign and column)]
     if wrong:

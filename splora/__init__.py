@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from splora.export.folder import load_pruned
+    from splora.export.quantized import load_quantized
 
-__all__ = ["load_pruned"]
+__all__ = ["load_pruned", "load_quantized"]
 __version__ = "0.1.0"
 
 
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from splora.export.folder import load_pruned
 
         return load_pruned
+    if name == "load_quantized":
+        from splora.export.quantized import load_quantized
+
+        return load_quantized
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -50,26 +50,56 @@ def load_pruned(path: str | Path, **options: Any) -> nn.Module:
     import transformers
     from safetensors import SafetensorError
 
-    from splora.export.pruned_modeling import CLASSES
+    from splora.export.quantized import is_quantized
 
+    folder = model_folder(path)
+    if is_quantized(folder):
+        raise InputError(f"{path}: this model is quantized; splora.load_quantized loads it.")
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder)
+        model: nn.Module = class_of(path, config).from_pretrained(folder, **options)
+        return model.eval()
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{path}: the model cannot be read ({told(error)}).") from error
+
+
+def model_folder(path: str | Path) -> Path:
+    """The folder of a model.
+
+    Raises:
+        InputError: there is no such folder, or no model in it.
+    """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise InputError(f"{path}: there is no such folder.")
     if not (folder / CONFIG).is_file():
         raise InputError(f"{path}: this folder holds no model; it has no {CONFIG}.")
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder)
-        name = (config.architectures or ["none"])[0]
-        found = CLASSES.get(name) if config.is_heterogeneous else getattr(transformers, name, None)
-        if found is not None:
-            model: nn.Module = found.from_pretrained(folder, **options)
-            return model.eval()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{path}: the model cannot be read ({_first_line(error)}).") from error
-    known = f"pruned ones are {', '.join(CLASSES)}" if config.is_heterogeneous else f"see 'architectures' in {CONFIG}"
-    raise InputError(f"{path}: a model of the class {name!r} is not known; {known}.")
+    return folder
 
 
-def _first_line(error: BaseException) -> str:
+def class_of(path: str | Path, config: Any) -> Any:
+    """The class that a configuration names: of transformers, or of `pruned_modeling` where layers differ in size.
+
+    Raises:
+        InputError: there is no such class.
+    """
+    import transformers
+
+    from splora.export.pruned_modeling import CLASSES
+
+    name = (config.architectures or ["none"])[0]
+    found = CLASSES.get(name) if config.is_heterogeneous else getattr(transformers, name, None)
+    if found is None:
+        known = (
+            f"pruned ones are {', '.join(CLASSES)}" if config.is_heterogeneous else f"see 'architectures' in {CONFIG}"
+        )
+        raise InputError(f"{path}: a model of the class {name!r} is not known; {known}.")
+    return found
+
+
+def told(error: BaseException) -> str:
+    """The first line of what a library says of a mistake, or the mistake's name."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

@@ -15,6 +15,7 @@ from torch import nn
 
 from splora import anatomy
 from splora.errors import InputError
+from splora.export.quantized import is_quantized
 from splora.posttraining.pickled_weights import check_pickle, not_only_weights, pickles
 from splora.tasks import hub
 from splora.tasks.glue_tasks import TASKS
@@ -49,6 +50,8 @@ def load_checkpoint(
     task = canonical_task(task)
     if name == hub.EMBEDDED:
         raise InputError(f"{name}: has no head for {task}; pass the folder of a model that is fine-tuned on it.")
+    if is_quantized(name):
+        raise InputError(f"{name}: this model is quantized; pass the one that it was made from.")
     _check_family(name)
     with _silence():
         config = hub.load_config(name, cache_dir)

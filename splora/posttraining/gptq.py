@@ -88,11 +88,13 @@ def factorize(hessian: Tensor, damping: float = 0.01, act_order: bool = False) -
     added = damping * unit if unit > 0 else 1.0  # inputs that are all zero: nothing is to be made up for
     identity = torch.eye(len(exact), dtype=exact.dtype, device=exact.device)
     for attempt in range(ATTEMPTS + 1):
-        lower, failed = torch.linalg.cholesky_ex(exact + added * identity)
+        damped = exact.flip(0, 1)
+        damped.diagonal().add_(added)
+        lower, failed = torch.linalg.cholesky_ex(damped)
         if not int(failed):
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-            if not int(failed):
-                return Factor(upper.float(), order, added)
+            # Turned back, it is an upper triangle R with H = R Rᵀ: U is R⁻¹, and H⁻¹ itself is not needed.
+            upper = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
+            return Factor(upper.float(), order, added)
         added = max(added * GROWTH, 1e-6 * unit) if attempt < ATTEMPTS - 1 else unit
     return Factor(identity.float(), order, added)
 
@@ -109,7 +111,8 @@ def gptq(weight: Tensor, factor: Factor, options: GridOptions) -> QuantizedWeigh
         factor: of the layer's inputs.
     """
     nearest = round_to_nearest(weight, options)
-    columns = weight.detach().float().T.contiguous()
+    # Always a copy: the transpose of a single row would be contiguous as it is.
+    columns = weight.detach().float().T.clone(memory_format=torch.contiguous_format)
     width, block = options.width(len(columns)), block_size(options, len(columns))
     order, upper = factor.order, factor.upper
     if order is not None:
@@ -130,7 +133,8 @@ def gptq(weight: Tensor, factor: Factor, options: GridOptions) -> QuantizedWeigh
             step, zero = grids[where[start + i] // width]
             code = to_codes(row, step, zero, options)
             error = (row - (code - zero) * step).div_(diagonal[i])
-            own[i + 1 :].addr_(local[i, i + 1 :], error, alpha=-1)
+            # Not `addr_`, which makes another matrix of its size.
+            own[i + 1 :].addcmul_(local[i, i + 1 :, None], error, value=-1)
             codes[start + i], errors[start + i] = code, error
         columns[end:].addmm_(upper[start:end, end:].T, errors[start:end], alpha=-1)
     if order is not None:

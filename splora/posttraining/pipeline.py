@@ -51,10 +51,10 @@ def prune(request: PruneRequest, report: Report = silent) -> dict[str, Any]:
         # A budget that buys nothing is told before anything costly.
         _search(subject, request, latency)(*_any_importance(subject.model), request.budget.fraction)
 
-    dense = _predict("dense", subject.model, subject, report)
+    dense = predicted("dense", subject.model, subject, report)
     stages: list[tuple[Stage, Predictions]] = []
     for stage in run_method(subject, request, latency, report):
-        stages.append((stage, _predict(stage.name, stage.model, subject, report)))
+        stages.append((stage, predicted(stage.name, stage.model, subject, report)))
     final = stages[-1][0]
     result = describe(request, subject, dense, stages)
     result["latency_ms"] = measure_latency(request, subject, final.model, latency, report)
@@ -166,7 +166,8 @@ def _any_importance(model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Te
     return [torch.ones(layer.heads) for layer in layers], [torch.ones(layer.neurons) for layer in layers]
 
 
-def _predict(name: str, model: nn.Module, subject: Subject, report: Report) -> Predictions:
+def predicted(name: str, model: nn.Module, subject: Subject, report: Report) -> Predictions:
+    """What a model predicts on the evaluation split, with progress."""
     return predict(
         model,
         subject.data,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from splora.errors import InputError
+from splora.export.packing import dequantize
 
 BITS = (2, 3, 4, 8)
 #: Smallest and largest step that fp16 holds: steps are stored so.
@@ -86,11 +87,7 @@ class QuantizedWeight:
 
     def dequantize(self) -> Tensor:
         """(code − zero) · step, float32 (out, in); the same numbers wherever they are computed."""
-        inputs = self.codes.shape[1]
-        width = self.options.width(inputs)
-        steps = self.steps.float().repeat_interleave(width, dim=1)[:, :inputs]
-        zeros = self.zeros.float().repeat_interleave(width, dim=1)[:, :inputs]
-        return (self.codes.float() - zeros) * steps
+        return dequantize(self.codes, self.steps, self.zeros, self.options.width(self.codes.shape[1]))
 
     def split(self, rows: list[int]) -> list[QuantizedWeight]:
         """Parts of these numbers of output rows."""

@@ -43,7 +43,7 @@ def layer_grams(
     *,
     parts: Collection[str] = ("heads", "neurons"),
     first_token_only: bool = False,
-    storage: Storage = "fp32",
+    storage: Storage = "auto",
     precision: Precision,
 ) -> Iterator[LayerGrams]:
     """Yield the Gram matrices of each layer; only hidden states are held between two layers.

@@ -23,6 +23,11 @@ from splora import anatomy
 from splora.anatomy import Layer
 
 
+def attention_input(layer: Layer, hidden: Tensor) -> Tensor:
+    """What query, key and value get, (batch, tokens, hidden)."""
+    return _normed(layer.attention_norm, hidden) if layer.norm_first else hidden
+
+
 def attention_context(layer: Layer, hidden: Tensor, keep: Tensor | None) -> Tensor:
     """What the attention output projection gets.
 
@@ -33,7 +38,7 @@ def attention_context(layer: Layer, hidden: Tensor, keep: Tensor | None) -> Tens
     Returns:
         Contexts of the heads side by side, (batch, tokens, heads · head_size).
     """
-    x = layer.attention_norm(hidden) if layer.norm_first else hidden
+    x = attention_input(layer, hidden)
     batch, tokens, _ = x.shape
     if layer.heads == 0:
         return x.new_empty(batch, tokens, 0)
@@ -54,10 +59,14 @@ def attention_close(layer: Layer, hidden: Tensor, projected: Tensor) -> Tensor:
     return total if layer.norm_first else _normed(layer.attention_norm, total)
 
 
+def feed_forward_input(layer: Layer, hidden: Tensor) -> Tensor:
+    """What the first feed-forward linear gets, (batch, tokens, hidden)."""
+    return _normed(layer.ffn_norm, hidden) if layer.norm_first else hidden
+
+
 def activated_neurons(layer: Layer, hidden: Tensor) -> Tensor:
     """What the second feed-forward linear gets, (batch, tokens, neurons)."""
-    x = _normed(layer.ffn_norm, hidden) if layer.norm_first else hidden
-    activated: Tensor = layer.activation(layer.linears["ffn_in"](x))
+    activated: Tensor = layer.activation(layer.linears["ffn_in"](feed_forward_input(layer, hidden)))
     return activated
 
 
@@ -80,12 +89,16 @@ class Part:
     Attributes:
         name: `heads` or `neurons`.
         role: the output projection.
+        inputs: the projections before it.
+        enter: from (layer, hidden states) to what these get.
         inner: from (layer, hidden states, kept tokens) to what the projection gets.
         close: from (layer, hidden states, what it puts out) to the hidden states after it.
     """
 
     name: str
     role: str
+    inputs: tuple[str, ...]
+    enter: Callable[[Layer, Tensor], Tensor]
     inner: Callable[[Layer, Tensor, Tensor | None], Tensor]
     close: Callable[[Layer, Tensor, Tensor], Tensor]
 
@@ -96,8 +109,15 @@ class Part:
 
 #: The sub-layers in the order in which data meets them.
 PARTS = (
-    Part("heads", "attention_output", attention_context, attention_close),
-    Part("neurons", "ffn_out", lambda layer, hidden, keep: activated_neurons(layer, hidden), feed_forward_close),
+    Part("heads", "attention_output", ("query", "key", "value"), attention_input, attention_context, attention_close),
+    Part(
+        "neurons",
+        "ffn_out",
+        ("ffn_in",),
+        feed_forward_input,
+        lambda layer, hidden, keep: activated_neurons(layer, hidden),
+        feed_forward_close,
+    ),
 )
 
 

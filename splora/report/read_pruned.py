@@ -1,4 +1,4 @@
-"""A folder of `splora prune` as the report knows it."""
+"""A folder of `splora prune` or `splora quantize` as the report knows it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from splora.report.repeat import pruning_command
 from splora.report.runs import Environment, Pruned
 from splora.report.values import number, numbers, read_object, table, text, texts, whole
 
-POST_TRAINING = ("fisher", "stat")
+POST_TRAINING = ("fisher", "stat", "gptq", "rtn")
 RESULT = "result.json"
 
 

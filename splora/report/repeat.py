@@ -21,7 +21,10 @@ _OPTIONS: dict[str, str | None] = {
     "tables": None,
     "columns": None,
     "gradient_batch_size": None,
+    "reconstruct": None,
 }
+#: Methods that are no pruning: their command, of which the method is an option.
+_QUANTIZATIONS = ("gptq", "rtn")
 
 
 def training_command(folder: Path, exp_id: str, sheet: str) -> str:
@@ -35,9 +38,10 @@ def training_command(folder: Path, exp_id: str, sheet: str) -> str:
 
 
 def pruning_command(result: Mapping[str, Any], folder: Path) -> str:
-    """`splora prune` with every setting that the result tells."""
+    """`splora prune` or `splora quantize` with every setting that the result tells."""
     settings: Mapping[str, Any] = result["settings"]
-    words = ["splora", "prune", str(result["method"])]
+    method = str(result["method"])
+    words = ["splora", "quantize", "--method", method] if method in _QUANTIZATIONS else ["splora", "prune", method]
     for name, value in settings.items():
         option = _OPTIONS.get(name, f"--{name}")
         if option is not None and value is not None:
@@ -50,6 +54,8 @@ def pruning_command(result: Mapping[str, Any], folder: Path) -> str:
         words += [word for name, column in columns.items() for word in ("--column", f"{name}={column}")]
     if settings.get("gradient_batch_size"):
         words += ["--gradients", str(settings["gradient_batch_size"])]
+    if settings.get("reconstruct") is False:
+        words.append("--no_reconstruction")
     latency = result.get("latency_ms")
     if isinstance(latency, dict) and {"batch_size", "tokens"} <= set(latency):
         words += ["--latency_batch_size", str(latency["batch_size"]), "--latency_seq_len", str(latency["tokens"])]
@@ -61,4 +67,6 @@ def pruning_command(result: Mapping[str, Any], folder: Path) -> str:
 def _option(option: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [option] if value else []
+    if isinstance(value, list):
+        return [option, ",".join(f"{one:g}" if isinstance(one, float) else str(one) for one in value)]
     return [option, f"{value:g}" if isinstance(value, float) else str(value)]

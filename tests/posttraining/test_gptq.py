@@ -75,17 +75,26 @@ def test_with_unrelated_inputs_it_is_rounding() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([2, 3, 4, 8]), st.sampled_from([None, 8]), st.booleans(), st.booleans())
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 6),
+    st.sampled_from([2, 3, 4, 8]),
+    st.sampled_from([None, 8]),
+    st.booleans(),
+    st.booleans(),
+)
 def test_outputs_are_never_worse_than_those_of_rounding(
-    seed: int, bits: int, group_size: int | None, symmetric: bool, act_order: bool
+    seed: int, rows: int, bits: int, group_size: int | None, symmetric: bool, act_order: bool
 ) -> None:
     options = GridOptions(bits, group_size, symmetric)
-    weight, hessian = layer(seed)
+    weight, hessian = layer(seed, rows)
+    before = weight.clone()
     found = gptq(weight, factorize(hessian, act_order=act_order), options)
     ours = output_errors(weight - found.dequantize(), hessian)
     theirs = output_errors(weight - round_to_nearest(weight, options).dequantize(), hessian)
     assert bool((ours <= theirs * (1 + 1e-3) + 1e-6).all())
     assert int(found.codes.max()) <= 2**bits - 1
+    assert torch.equal(weight, before)
 
 
 def test_correlated_inputs_gain_much() -> None:

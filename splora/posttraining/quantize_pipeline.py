@@ -1,0 +1,126 @@
+"""A checkpoint becomes a quantized checkpoint: load, evaluate, calibrate, quantize, evaluate, save packed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from splora.errors import InputError
+from splora.export.packing import WEIGHTS
+from splora.export.quantized import save_quantized, stored_bytes
+from splora.files import replacing_folder, write_json
+from splora.machine import peak_memory_bytes
+from splora.posttraining.outcome import append_line, describe
+from splora.posttraining.pipeline import predicted, prepare
+from splora.posttraining.plan import Plan
+from splora.posttraining.quantization_grid import QuantizedWeight
+from splora.posttraining.quantize_model import quantize_model, sharing_copy
+from splora.posttraining.quantize_request import QuantizeRequest
+from splora.posttraining.request import RESULT
+from splora.posttraining.stages import Report, Stage, silent
+from splora.posttraining.stat_grams import arguments_of
+from splora.posttraining.subject import Subject
+from splora.tasks import hub
+
+
+def quantize(request: QuantizeRequest, report: Report = silent) -> dict[str, Any]:
+    """Carry out a request and return its result, which is also written to `result.json`.
+
+    Raises:
+        InputError: something that the person gave does not work; nothing is written then.
+    """
+    request.check()
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    own_dtype = _dtype(hub.load_config(request.model))
+    subject = prepare(request, report)
+    dense = predicted("dense", subject.model, subject, report)
+
+    begin = time.perf_counter()
+    model = sharing_copy(subject.model)
+    if request.choices["half"]:
+        _halve(model)
+    batches = arguments_of(list(subject.calibration))
+    weights = quantize_model(model, batches, request.options(), precision=subject.precision, report=report)
+    stage = Stage("quantize", model, Plan.dense(model), time.perf_counter() - begin)
+    found = predicted("quantized", model, subject, report)
+
+    result = describe(request, subject, dense, [(stage, found)])
+    result["quantized"] = result["pruned"]
+    result["bits_per_weight"] = _bits_per_weight(weights)
+    result["peak_memory_bytes"] = peak_memory_bytes()
+    dtype = torch.float16 if request.choices["half"] else own_dtype
+    _save(request, subject, model, weights, dtype, result, stored_bytes(subject.model, own_dtype))
+    return result
+
+
+def summary_line(result: dict[str, Any], output: Path) -> str:
+    """The line of `output/opt/<model>.txt` or `output/<model>/<task>.txt`."""
+    settings, sizes = result["settings"], result["bytes"]
+    groups = "whole rows" if settings["group_size"] == -1 else f"groups of {settings['group_size']}"
+    return (
+        f"{result['task']} {result['method']} {settings['bits']} bits, {groups}, seed={result['seed']} "
+        f"samples={result['samples']}: {result['metric']} {result['quantized']:.2f} (dense {result['dense']:.2f}), "
+        f"KL {result['kl_divergence']['quantize']:.4f}, {sizes['quantized'] / 2**20:.2f} of "
+        f"{sizes['dense'] / 2**20:.2f} MiB, {result['seconds']:.1f} s, {output}"
+    )
+
+
+def _save(
+    request: QuantizeRequest,
+    subject: Subject,
+    model: nn.Module,
+    weights: dict[str, QuantizedWeight],
+    dtype: torch.dtype | None,
+    result: dict[str, Any],
+    dense_bytes: int,
+) -> None:
+    """Write model and result in place of the output folder, then the line of the summary; adds `bytes`."""
+    grid = request.options().grid
+    notes = {name: request.settings()[name] for name in ("method", "act_order", "damping", "samples", "seed")}
+    request.output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(request.output) as beside:
+        save_quantized(model, weights, grid, subject.data.tokenizer, beside, dtype=dtype, notes=notes)
+        result["bytes"] = {"dense": dense_bytes, "quantized": (beside / WEIGHTS).stat().st_size}
+        write_json(beside / RESULT, result)
+    if request.summary is not None:
+        append_line(request.summary, summary_line(result, request.output))
+
+
+def _halve(model: nn.Module) -> None:
+    """Round all parameters to fp16, each in a tensor of its own.
+
+    Raises:
+        InputError: a value is too large for fp16.
+    """
+    rounded: dict[int, nn.Parameter] = {}
+    for name, parameter in list(model.named_parameters(remove_duplicate=False)):
+        if id(parameter) not in rounded:
+            values = parameter.detach().half()
+            if not bool(values.isfinite().all()):
+                raise InputError(f"{name} holds values that are too large for fp16; leave out --half.")
+            rounded[id(parameter)] = nn.Parameter(values.to(parameter.dtype), parameter.requires_grad)
+        module, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(module), leaf, rounded[id(parameter)])
+
+
+def _bits_per_weight(weights: dict[str, QuantizedWeight]) -> float:
+    """Bits of codes, steps and zeros per quantized weight."""
+    bits = count = 0
+    for weight in weights.values():
+        grid = weight.options
+        of_group = 16 + (0 if grid.symmetric else grid.bits)
+        bits += weight.codes.numel() * grid.bits + weight.steps.numel() * of_group
+        count += weight.codes.numel()
+    return bits / max(1, count)
+
+
+def _dtype(config: Any) -> torch.dtype | None:
+    """What a checkpoint says that it is stored in."""
+    found = getattr(config, "dtype", None)
+    found = getattr(torch, found, None) if isinstance(found, str) else found
+    return found if isinstance(found, torch.dtype) else None
