@@ -1,6 +1,6 @@
 """A sweep of 8 rows whose workers and drivers are killed at random moments ends like one that nobody disturbed.
 
-Run by hand: ``python benchmarks/kill_sweep.py [--kills 20] [--seed 0] [--steps 400]``. Every kill is ``kill -9`` of the
+Run by hand: ``python benchmarks/kill_sweep.py [--kills 20] [--seed 0] [--steps 1000]``. Each kill is ``kill -9`` of the
 driver or of one worker; whenever the driver is gone, the same command is given again. At the end all rows must be
 finished, with the scores of the quiet sweep, without half-written files. Exit status 0 says that they are.
 """
@@ -28,8 +28,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--rows", type=int, default=len(_ROWS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=400, help="of every row; more leave more time to kill")
-    parser.add_argument("--wait", type=float, nargs=2, default=(1.0, 25.0), help="seconds between two kills")
+    parser.add_argument("--steps", type=int, default=1000, help="of every row; more leave more time to kill")
+    parser.add_argument("--wait", type=float, nargs=2, default=(1.0, 20.0), help="seconds between two kills")
     options = parser.parse_args()
     chance = random.Random(options.seed)
     rows = list(_ROWS)[: options.rows]
@@ -52,7 +52,7 @@ def main() -> int:
             state = _read(killed / "runs" / "Demo" / str(row) / "state.json")
             told = f"{state.get('state')} ({state.get('reason')})"
             print(f"EXP ID {row}: {told}, {_scores(killed, row)} instead of {_scores(quiet, row)}")
-        half = [str(path) for path in killed.rglob(".*.tmp")]
+        half = [path for ending in ("tmp", "old") for path in killed.rglob(f".*.{ending}")]
         print(f"{sum(kills.values())} kills ({kills['driver']} drivers, {kills['worker']} workers)")
         print(f"{len(same)} of {len(rows)} rows finished with the quiet sweep's scores; {len(half)} half files")
         enough = sum(kills.values()) == options.kills
@@ -106,8 +106,8 @@ def _workers(place: Path) -> list[int]:
 def _is_worker(pid: int, place: Path) -> bool:
     """A process id in a file may belong to somebody else by now: only this sweep's own processes are killed."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return b"scripts.launch.worker" in words and Path(f"/proc/{pid}/cwd").resolve() == place.resolve()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"scripts.launch." in command and Path(f"/proc/{pid}/cwd").resolve() == place.resolve()
     except OSError:
         return False
 

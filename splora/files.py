@@ -14,7 +14,10 @@ from typing import Any
 
 from splora.errors import DiskFull, InputError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+def is_full(error: BaseException) -> bool:
+    """Whether the system said that there is no space left, on the disk or for this user."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -33,7 +36,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(written.fileno())
         beside.replace(target)
     except OSError as error:
-        kind = DiskFull if error.errno in _FULL else InputError
+        kind = DiskFull if is_full(error) else InputError
         raise kind(f"{target}: cannot be written ({error.strerror or error}).") from error
     finally:
         with suppress(OSError):
@@ -42,7 +45,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; it takes the place of `path` when the block ends well.
+    """Yield an empty folder beside `path`; it takes the place of `path` when the block ends well, else `path` stays.
 
     Raises:
         InputError: the folder cannot be written to; `DiskFull` where that is the reason.
@@ -59,18 +62,28 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         beside.rename(path)
     except (OSError, SafetensorError) as error:
         told = getattr(error, "strerror", None) or str(error)
-        kind = DiskFull if getattr(error, "errno", None) in _FULL or os.strerror(errno.ENOSPC) in told else InputError
+        kind = DiskFull if is_full(error) or os.strerror(errno.ENOSPC) in told else InputError
         raise kind(f"{path}: cannot be written ({told}).") from error
     finally:
+        if before.exists() and not path.exists():  # moved away, but nothing took its place
+            with suppress(OSError):
+                before.rename(path)
         shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(before, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(before, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half-written in `folder`; nobody may be writing there now."""
+    """Remove what killed processes left half-written in `folder`; nobody may be writing there now.
+
+    A folder that was moved away, and whose place nothing took, is put back.
+    """
     for ending in ("tmp", "old"):
         for left in folder.glob(f".*.{'[0-9a-f]' * 8}.{ending}"):
-            if left.is_dir():
+            place = left.with_name(left.name[1 : -len(".01234567.old")])
+            if ending == "old" and not place.exists():
+                left.rename(place)
+            elif left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)

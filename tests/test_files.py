@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from splora.errors import InputError, exit_on_input_error, nearest
-from splora.files import replacing, write_json, write_text
+from splora.files import remove_leftovers, replacing, replacing_folder, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path: Path) -> None:
@@ -27,6 +27,44 @@ def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path: Path) -> Non
     write_json(path, {"ä": 1})
     assert json.loads(path.read_text(encoding="utf-8")) == {"ä": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+def test_a_folder_that_nothing_can_replace_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    path = tmp_path / "model"
+    write_text(path / "a.txt", "old")
+    rename = Path.rename
+
+    def fails_for_the_new_one(self: Path, target: Path) -> Path:
+        if self.name.endswith(".tmp"):
+            raise error
+        return rename(self, target)
+
+    def replace() -> None:
+        with replacing_folder(path) as beside:
+            write_text(beside / "a.txt", "new")
+            monkeypatch.setattr(Path, "rename", fails_for_the_new_one)
+
+    with pytest.raises(InputError if isinstance(error, OSError) else KeyboardInterrupt):
+        replace()
+    assert (path / "a.txt").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    monkeypatch.undo()
+    with replacing_folder(path) as beside:
+        write_text(beside / "a.txt", "new")
+    assert (path / "a.txt").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_kill_left_behind_is_removed_or_put_back(tmp_path: Path) -> None:
+    for name in ("model", ".model.0123abcd.tmp", ".model.0123abcd.old", ".adapter.0123abcd.old"):
+        write_text(tmp_path / name / "a.txt", name)
+    (tmp_path / ".a.txt.0123abcd.tmp").touch()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "model"]
+    assert (tmp_path / "model" / "a.txt").read_text() == "model"
 
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from scripts.launch.progress import Show
 from scripts.launch.work import FULL, STOPPED, Launcher, Running, Work
 from scripts.run_row import read_result, summary
 from splora.errors import InputError
+from splora.files import is_full
 from splora.locks import DRIVER_LOCK, holding
 from splora.training.run import RESULT
 from splora.training.state import (
@@ -123,8 +124,9 @@ class Driver:
         try:
             running = self._launcher.start(work)
         except OSError as error:  # no memory for a process, or its log cannot be opened
-            self._set(work, FAILED, f"could not be started ({error.strerror or error})")
-            self._show.tell(f"EXP ID {work.name}: failed: {self._reason(work)}")
+            state = INTERRUPTED if is_full(error) else FAILED
+            self._set(work, state, f"could not be started ({error.strerror or error})")
+            self._show.tell(f"EXP ID {work.name}: {state}: {self._reason(work)}")
             return
         self._running[work.name] = (work, running)
         self._show.tell(f"EXP ID {work.name}: {shows} into {work.folder}")
@@ -244,7 +246,8 @@ def _why(status: int, folder: Path) -> str:
         lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
         lines = []
-    return lines[-1][:500] if lines else f"its process ended with status {status}"
+    silent = "the disk is full" if status == FULL else f"its process ended with status {status}"
+    return lines[-1][:500].removeprefix("error: ") if lines else silent
 
 
 def _rows(number: int) -> str:

@@ -48,5 +48,4 @@ def run_here(works: Sequence[Work], force: bool) -> int:
 
 
 def _is_alone(work: Work) -> bool:
-    several = work.trainer.get("devices", 1) != 1 or work.trainer.get("num_nodes", 1) != 1
-    return is_first_process() and not several and not work.trainer.get("strategy")
+    return is_first_process() and work.is_one_process

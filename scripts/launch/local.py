@@ -1,4 +1,4 @@
-"""Rows on this machine: each in a fresh process, on devices and threads of its own."""
+"""Rows on this machine: each in a process of its own, on devices and threads of its own."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from scripts.launch.devices import Slot
+from scripts.launch.fork_server import ForkedProcess, ForkServer
 from scripts.launch.work import Work
 from splora.training.state import LOG
+
+WORKER = "scripts.launch.worker"
 
 
 class LocalRun:
     """A row that runs in a process of this machine."""
 
-    def __init__(self, process: subprocess.Popen[bytes], slot: int, free: list[int]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | ForkedProcess, slot: int, free: list[int]) -> None:
         self._process = process
         self._slot = slot
         self._free = free
@@ -54,6 +57,7 @@ class LocalLauncher:
         self._slots = list(slots)
         self._free = list(reversed(range(len(self._slots))))
         self.slots = len(self._slots)
+        self._server: ForkServer | None = None
 
     def start(self, work: Work) -> LocalRun:
         """Start a row in a free slot; what it prints goes to the log in its folder."""
@@ -63,9 +67,11 @@ class LocalLauncher:
         if slot.gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot.gpus
         with (work.folder / LOG).open("ab") as log:
+            command = [*worker_command(work, slot.threads), "--parent", str(os.getpid())]
+            forked = self._forked(command, log.fileno(), environment) if _can_fork(slot, work) else None
             # A session of its own: Ctrl-C reaches the driver alone, which passes it on.
-            process = subprocess.Popen(
-                [*worker_command(work, slot.threads), "--parent", str(os.getpid())],
+            process = forked or subprocess.Popen(
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -75,12 +81,24 @@ class LocalLauncher:
         return LocalRun(process, number, self._free)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """End the process that workers were forked from."""
+        if self._server is not None:
+            self._server.close()
+
+    def _forked(self, command: list[str], log: int, environment: dict[str, str]) -> ForkedProcess | None:
+        # Slots without GPUs are all alike, and so are the environments of their workers.
+        self._server = self._server or ForkServer(environment)
+        return self._server.start(command[command.index(WORKER) + 1 :], log)
+
+
+def _can_fork(slot: Slot, work: Work) -> bool:
+    """CUDA does not survive a fork, and Lightning starts the other processes of a row by its first one's command."""
+    return sys.platform == "linux" and not slot.gpus and work.is_one_process
 
 
 def worker_command(work: Work, threads: int) -> list[str]:
     """The command of a row's own process."""
-    words = [sys.executable, "-m", "scripts.launch.worker", str(work.folder), "--threads", str(threads)]
+    words = [sys.executable, "-m", WORKER, str(work.folder), "--threads", str(threads)]
     return [*words, "--trainer", json.dumps(work.trainer), "--command", work.command]
 
 

@@ -37,6 +37,12 @@ class Work:
         """The run's folder."""
         return self.job.folder
 
+    @property
+    def is_one_process(self) -> bool:
+        """Whether the row runs on one device, so that Lightning starts no other process for it."""
+        several = self.trainer.get("devices", 1) != 1 or self.trainer.get("num_nodes", 1) != 1
+        return not several and not self.trainer.get("strategy")
+
 
 class Running(Protocol):
     """A row that a launcher has started."""

@@ -15,11 +15,13 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from scripts.launch.work import FULL, STOPPED
 from scripts.run_row import alone, read_result, summary, train
 from splora.errors import EXIT_CODE, DiskFull, InputError, Interrupted
+from splora.files import is_full
 from splora.machine import is_first_process
 from splora.training.run import CHECKPOINT, RESULT, SPECIFICATION
 from splora.training.specification import RunSpecification
@@ -29,7 +31,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the row; returns the exit status: 0, 2 for what the user got wrong, 130 for stopped, 75 for a full disk."""
+    """Run the row; returns the exit status.
+
+    That is 0, 2 for what the user got wrong, 130 for stopped, 75 for a full disk, and 1 for what nobody foresaw.
+    """
     parser = argparse.ArgumentParser(prog="worker", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--trainer", type=json.loads, default={}, help="settings of the Trainer, as JSON")
@@ -37,6 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, help="end when this process does")
     parser.add_argument("--threads", type=int, help="threads of the CPU")
     options = parser.parse_args(arguments)
+    try:
+        return _guarded(options)
+    except Exception as error:
+        with suppress(OSError):  # the disk of the log may be what is full
+            traceback.print_exc()
+        return FULL if is_full(error) else 1
+
+
+def _guarded(options: argparse.Namespace) -> int:
     # Ray's tasks run with SIGINT blocked, and processes inherit that.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     if options.parent is not None:
@@ -87,9 +101,4 @@ def _watch(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    except Exception:
-        traceback.print_exc()
-        status = 1
-    sys.exit(status)
+    sys.exit(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import json
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import DiskFull, InputError
-from splora.files import remove_leftovers, write_json, write_text
+from splora.files import is_full, remove_leftovers, write_json, write_text
 from splora.machine import is_first_process
 from splora.training.configuration import lightning_config
 from splora.training.specification import FIELDS, RunSpecification
@@ -131,7 +130,7 @@ def disk_full_is_told(output_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if not is_full(error):
             raise
         raise DiskFull(
             f"{output_dir}: the disk is full; free some space and give the same command again, "

@@ -104,7 +104,7 @@ def test_a_row_whose_needed_row_has_recovered_runs_without_being_asked_to(
     ("ended", "state", "reason"),
     [
         (-9, "interrupted", "SIGKILL"),
-        (75, "interrupted", "status 75"),
+        (75, "interrupted", "the disk is full"),
         (-11, "failed", "SIGSEGV"),
         (2, "failed", "no space for another word"),
     ],
