@@ -64,6 +64,8 @@ def test_a_command_of_the_readme_runs(command: str, tmp_path: Path, request: pyt
         rest += SHORT_FIT
     if rest[:1] == ["prune"]:
         rest += SHORT_PRUNING
+    if rest[:1] == ["quantize"]:
+        rest += ["--num-samples", "32", "--threads", "1"]
     # The same tree under another folder, so that runs/ of the person who tests is left alone.
     for name in ("scripts", "splora", "callbacks", "hparams", "configs", "bert-base-uncased"):
         (tmp_path / "project" / name).parent.mkdir(exist_ok=True)
