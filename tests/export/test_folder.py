@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +150,9 @@ save_file(found, "found.safetensors")
 
 
 @pytest.mark.slow
-def test_stock_transformers_loads_where_splora_is_not(mixed: Plan, tiny: Any, outputs: Any, tmp_path: Path) -> None:
+def test_stock_transformers_loads_where_splora_is_not(
+    mixed: Plan, tiny: Any, outputs: Any, tmp_path: Path, elsewhere: Any
+) -> None:
     ids = torch.randint(5, 60, (2, 7), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[1, 4:] = 0
@@ -169,18 +168,7 @@ def test_stock_transformers_loads_where_splora_is_not(mixed: Plan, tiny: Any, ou
         wanted[name] = out.logits if "logits" in out else torch.stack([out.start_logits, out.end_logits], dim=-1)
         if name == "OPTForCausalLM":
             written = smaller.generate(ids[:1], max_new_tokens=5, do_sample=False)
-    (tmp_path / "elsewhere.py").write_text(_ELSEWHERE)
-    quiet = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-I", "elsewhere.py"],
-        cwd=tmp_path,
-        env=os.environ | quiet,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = load_file(tmp_path / "found.safetensors")
+    found = elsewhere(_ELSEWHERE)
     assert torch.equal(found.pop("written"), written)
     assert len(found) == 3 * len(NAMES)
     for name in NAMES:

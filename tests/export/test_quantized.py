@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -202,7 +201,9 @@ save_file(found, "found.safetensors")
 
 
 @pytest.mark.slow
-def test_stock_transformers_loads_where_splora_is_not(tiny: Any, outputs: Any, mixed: Plan, tmp_path: Path) -> None:
+def test_stock_transformers_loads_where_splora_is_not(
+    tiny: Any, outputs: Any, mixed: Plan, tmp_path: Path, elsewhere: Any
+) -> None:
     ids = torch.randint(5, 60, (2, 7), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[1, 4:] = 0
@@ -220,18 +221,7 @@ def test_stock_transformers_loads_where_splora_is_not(tiny: Any, outputs: Any, m
             wanted[f"{kind}{name}"] = logits
             if name == "OPTForCausalLM":
                 written = model.generate(ids[:1], max_new_tokens=5, do_sample=False)
-    (tmp_path / "elsewhere.py").write_text(_ELSEWHERE)
-    quiet = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-I", "elsewhere.py"],
-        cwd=tmp_path,
-        env=os.environ | quiet,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = load_file(tmp_path / "found.safetensors")
+    found = elsewhere(_ELSEWHERE)
     assert torch.equal(found.pop("written"), written)
     assert len(found) == 2 * len(wanted)
     for name, logits in wanted.items():
