@@ -8,7 +8,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scripts.prune_options import SAMPLES, add_shared, add_stat, carry_out, request_of, stat_choices
+from scripts.prune_options import (
+    SAMPLES,
+    add_checkpoint,
+    add_place,
+    add_shared,
+    add_stat,
+    carry_out,
+    request_of,
+    stat_choices,
+)
 from splora.errors import InputError, exit_on_input_error
 from splora.posttraining.budget import Budget
 
@@ -19,21 +28,9 @@ def main(arguments: list[str] | None = None) -> None:
         prog="prune_bert.py",
         description="Prune a fine-tuned encoder by interpolative decompositions, without training.",
     )
-    parser.add_argument(
-        "--model_name",
-        required=True,
-        metavar="NAME",
-        help="published name; the checkpoint itself where --ckpt_dir is missing",
-    )
-    parser.add_argument(
-        "--task_name", required=True, metavar="TASK", help="mnli, qqp, qnli, sst2, stsb, mrpc, squad, squad_v2, …"
-    )
-    parser.add_argument("--ckpt_dir", metavar="DIR", help="folder of the fine-tuned checkpoint")
-    parser.add_argument("--data_dir", metavar="DIR", help="folder of the task's data (default: the hub)")
+    add_checkpoint(parser)
     add_published(parser)
     options = parser.parse_args(arguments)
-    if options.gpu is not None:
-        options.device = f"cuda:{options.gpu}"
     with exit_on_input_error():
         request = request_of(
             options,
@@ -52,11 +49,10 @@ def main(arguments: list[str] | None = None) -> None:
 def add_published(parser: argparse.ArgumentParser) -> None:
     """What the published programs for encoders and for OPT have in common, and the options of the method."""
     parser.add_argument("--mu", type=float, required=True, help="fraction of the dense MACs, above 0 and at most 1")
-    parser.add_argument("--output_dir", metavar="DIR", help="default: output/MODEL/TASK/…")
+    add_place(parser)
     parser.add_argument(
         "--sample_batch_size", type=int, dest="num_samples", metavar="N", help="the same as --num_samples"
     )
-    parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU; the same as --device cuda:N")
     add_shared(parser, SAMPLES["stat"])
     add_stat(parser)
 

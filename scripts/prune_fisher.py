@@ -8,7 +8,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scripts.prune_options import SAMPLES, add_fisher, add_shared, carry_out, fisher_choices, request_of
+from scripts.prune_options import (
+    SAMPLES,
+    add_checkpoint,
+    add_fisher,
+    add_place,
+    add_shared,
+    carry_out,
+    fisher_choices,
+    request_of,
+)
 from splora.errors import exit_on_input_error
 from splora.posttraining.budget import Budget
 
@@ -16,26 +25,13 @@ from splora.posttraining.budget import Budget
 def main(arguments: list[str] | None = None) -> None:
     """Prune one checkpoint."""
     parser = argparse.ArgumentParser(prog="prune_fisher.py", description="Prune a fine-tuned encoder without training.")
-    parser.add_argument(
-        "--model_name",
-        required=True,
-        metavar="NAME",
-        help="published name; the checkpoint itself where --ckpt_dir is missing",
-    )
-    parser.add_argument(
-        "--task_name", required=True, metavar="TASK", help="mnli, qqp, qnli, sst2, stsb, mrpc, squad, squad_v2, …"
-    )
-    parser.add_argument("--ckpt_dir", metavar="DIR", help="folder of the fine-tuned checkpoint")
-    parser.add_argument("--data_dir", metavar="DIR", help="folder of the task's data (default: the hub)")
+    add_checkpoint(parser)
     parser.add_argument("--constraint", type=float, required=True, help="fraction of the dense cost, between 0 and 1")
     parser.add_argument("--metric", default="mac", help="what the constraint counts: mac (default) or latency")
-    parser.add_argument("--output_dir", metavar="DIR", help="default: output/MODEL/TASK/…")
-    parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU; the same as --device cuda:N")
+    add_place(parser)
     add_shared(parser, SAMPLES["fisher"])
     add_fisher(parser)
     options = parser.parse_args(arguments)
-    if options.gpu is not None:
-        options.device = f"cuda:{options.gpu}"
     with exit_on_input_error():
         request = request_of(
             options,

@@ -47,8 +47,6 @@ def request_from(options: argparse.Namespace) -> PruneRequest:
     Raises:
         InputError: all that can be found wrong without loading anything.
     """
-    if options.gpu is not None:
-        options.device = f"cuda:{options.gpu}"
     return request_of(
         options,
         method="stat",

@@ -93,6 +93,33 @@ def add_shared(parser: argparse.ArgumentParser, samples: int) -> None:
     parser.add_argument("--ffn_lut", "--ffn-lut", metavar="FILE", help="measured latencies of feed-forward blocks")
 
 
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """The published flags that name a fine-tuned encoder and its task."""
+    parser.add_argument(
+        "--model_name",
+        required=True,
+        metavar="NAME",
+        help="published name; the checkpoint itself where --ckpt_dir is missing",
+    )
+    parser.add_argument(
+        "--task_name", required=True, metavar="TASK", help="mnli, qqp, qnli, sst2, stsb, mrpc, squad, squad_v2, …"
+    )
+    parser.add_argument("--ckpt_dir", metavar="DIR", help="folder of the fine-tuned checkpoint")
+    parser.add_argument("--data_dir", metavar="DIR", help="folder of the task's data (default: the hub)")
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """The published flags that say where the result goes, and where it is computed."""
+    parser.add_argument("--output_dir", metavar="DIR", help="default: output/MODEL/TASK/…")
+    parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU; the same as --device cuda:N")
+
+
+def device_of(options: argparse.Namespace) -> str:
+    """`--device`, or the GPU that the published `--gpu` numbers."""
+    number = getattr(options, "gpu", None)
+    return str(options.device) if number is None else f"cuda:{number}"
+
+
 def add_fisher(parser: argparse.ArgumentParser) -> None:
     """Options of Fisher pruning."""
     parser.add_argument(
@@ -283,7 +310,7 @@ def request_of(
         max_seq_length=options.max_seq_length,
         doc_stride=options.doc_stride,
         precision=options.precision,
-        device=options.device,
+        device=device_of(options),
         threads=options.threads,
         tables=read(lambda: _tables(options.mha_lut, options.ffn_lut), None),
         latency_batch_size=options.latency_batch_size,

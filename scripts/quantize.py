@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts.opt_names import checkpoint_name, summary_path
-from scripts.prune_options import SAMPLES, TEXT_SAMPLES, add_calibration, columns_of
+from scripts.prune_options import SAMPLES, TEXT_SAMPLES, add_calibration, columns_of, device_of
 from splora.errors import InputError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def make_request(options: argparse.Namespace, **others: Any) -> QuantizeRequest:
         max_seq_length=options.max_seq_length,
         doc_stride=options.doc_stride,
         precision=options.precision,
-        device=options.device,
+        device=device_of(options),
         threads=options.threads,
         force=options.force,
         choices={

@@ -50,7 +50,6 @@ def requests_from(options: argparse.Namespace) -> tuple[PruneRequest | None, Qua
         pruning = prune_opt.request_from(first)
     except InputError as error:
         problems += error.problems
-    options.device = first.device  # what --gpu has made of it
     whole = pruning is not None and pruning.budget.fraction == 1.0
     folder = Path("output") / Path(options.model_name).name / (pruning.task if pruning else "text")
     prefix = "" if whole else f"mac-{options.mu:g}-"

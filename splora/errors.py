@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 EXIT_CODE = 2
@@ -36,6 +36,17 @@ def nearest(found: object, allowed: Iterable[object]) -> str:
     folded = {name.lower(): name for name in names}
     match = difflib.get_close_matches(str(found).lower(), folded, n=1, cutoff=0.5)
     return f"; did you mean {folded[match[0]]!r}?" if match else ""
+
+
+def problems_of(*checks: Callable[[], object]) -> list[str]:
+    """What all checks find, in their order: none keeps another from being made."""
+    problems: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            problems += error.problems
+    return problems
 
 
 @contextmanager

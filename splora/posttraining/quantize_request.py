@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from splora.errors import InputError
+from splora.errors import InputError, problems_of
 from splora.export.quantized import is_quantized
 from splora.posttraining.quantization_grid import GridOptions
 from splora.posttraining.quantize_options import QuantizeOptions
@@ -45,12 +45,7 @@ class QuantizeRequest(PruneRequest):
         Raises:
             InputError: one sentence for each finding.
         """
-        problems = []
-        for check in (super().check, self.options().check, self._check_model):
-            try:
-                check()
-            except InputError as error:
-                problems += error.problems
+        problems = problems_of(super().check, self.options().check, self._check_model)
         if problems:
             raise InputError(problems)
 

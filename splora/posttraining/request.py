@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from splora.errors import InputError
+from splora.errors import InputError, problems_of
 from splora.posttraining.budget import Budget
 from splora.tasks.text_sources import TEXT_TASKS
 
@@ -114,11 +114,7 @@ class PruneRequest:
                 f"Fisher pruning is for encoders and their tasks; {self.task} is a text: prune its language models "
                 f"by STAT (splora prune stat)."
             )
-        for check in (self._check_output, self._check_device, self._check_precision):
-            try:
-                check()
-            except InputError as error:
-                problems += error.problems
+        problems += problems_of(self._check_output, self._check_device, self._check_precision)
         if problems:
             raise InputError(problems)
 
