@@ -6,7 +6,8 @@
     python benchmarks/stat.py --task wikitext2 --model output/small-opt --data ../shared/data/wikitext2 \
         --samples 128 --methods exact default
 
-Every method draws the same samples; they take turns in one process. `exact` is `--exact-paper`.
+Every method draws the same samples; they take turns in one process. `exact` is `--exact-paper`; `interpolate` is the default
+without its reconstruction, `candidates` the default with three measured splits of the budget between heads and neurons.
 """
 
 from __future__ import annotations
@@ -23,16 +24,22 @@ from splora.posttraining.stat import StatOptions, prune_stat
 
 def main() -> None:
     """Compare, and print a table in Markdown."""
-    methods: dict[str, Method] = {"exact": partial(stat, exact_paper=True), "default": stat, "fisher": fisher}
+    methods: dict[str, Method] = {
+        "exact": partial(stat, options=StatOptions(exact_paper=True)),
+        "default": partial(stat, options=StatOptions()),
+        "fisher": fisher,
+        "interpolate": partial(stat, options=StatOptions(reconstruct=False)),
+        "candidates": partial(stat, options=StatOptions(head_factors=(1.0, 0.5, 2.0))),
+    }
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add_options(parser, samples=512)
     parser.set_defaults(budgets=[0.7, 0.6, 0.5, 0.4, 0.3, 0.2], seeds=[0, 1, 2, 3, 4])
-    parser.add_argument("--methods", nargs="+", choices=methods, default=list(methods))
+    parser.add_argument("--methods", nargs="+", choices=methods, default=["exact", "default", "fisher"])
     options = parser.parse_args()
     compare(options, {name: methods[name] for name in options.methods})
 
 
-def stat(drawn: Draw, budget: float, exact_paper: bool = False) -> tuple[nn.Module, float]:
+def stat(drawn: Draw, budget: float, options: StatOptions) -> tuple[nn.Module, float]:
     """Pruned by interpolative decompositions."""
     return last_of(
         prune_stat(
@@ -40,7 +47,7 @@ def stat(drawn: Draw, budget: float, exact_paper: bool = False) -> tuple[nn.Modu
             drawn.calibration,
             drawn.costs,
             budget,
-            StatOptions(exact_paper=exact_paper),
+            options,
             first_token_only=drawn.first_token_only,
             precision=drawn.precision,
             seed=drawn.seed,

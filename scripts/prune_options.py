@@ -206,9 +206,10 @@ def add_stat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--head_factors",
         "--head-factors",
-        default="1,0.5,2",
+        default="1",
         metavar="LIST",
-        help="what errors of heads count against those of neurons: candidates that are measured (default: 1,0.5,2)",
+        help="what errors of heads count against those of neurons; several are candidates whose divergence is measured "
+        "(default: 1)",
     )
 
 

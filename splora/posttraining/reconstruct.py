@@ -79,7 +79,7 @@ def reconstruct(
                 progress(name, 2 * number + part_number)
             # What the projection gets is made twice where it is too much to keep.
             kept = Kept()
-            grams = [Gram(linear.in_features, linear.out_features, device) for _ in range(2)]
+            grams = [Gram(linear.in_features, linear.out_features, device, precision) for _ in range(2)]
             for index, keep in enumerate(masks):
                 with precision.forward(device):
                     hidden, above = own[index], taught[index]
@@ -87,12 +87,11 @@ def reconstruct(
                     projected = dense.linears[part.role](part.inner(dense, above, keep))
                     taught[index] = part.close(dense, above, projected)
                 target = above + projected.float() - hidden
-                with precision.products():
-                    for gram, half in zip(grams, halves[index], strict=True):
-                        if last:
-                            gram.add(inner[half, 0], target[half, 0])
-                        counted = keep & half[:, None]
-                        gram.add(inner[counted], target[counted], OTHERS if last else 1.0)
+                for gram, half in zip(grams, halves[index], strict=True):
+                    if last:
+                        gram.add(inner[half, 0], target[half, 0])
+                    counted = keep & half[:, None]
+                    gram.add(inner[counted], target[counted], OTHERS if last else 1.0)
             chosen[part.name] = _solve(linear, grams, chosen[part.name])
             done.ridges[name] = RIDGES[chosen[part.name]]
             for index, keep in enumerate(masks):

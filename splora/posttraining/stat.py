@@ -16,7 +16,7 @@ from torch import nn
 
 from splora import anatomy
 from splora.posttraining.budget import Costs
-from splora.posttraining.calibration import Calibration
+from splora.posttraining.calibration import BATCH_TOKENS, Calibration
 from splora.posttraining.elimination import Path, eliminate
 from splora.posttraining.folding import Folded, fold, plan_of
 from splora.posttraining.gram import Gram
@@ -34,7 +34,7 @@ from splora.posttraining.sensitivity import (
 )
 from splora.posttraining.stages import Report, Stage, silent
 from splora.posttraining.stat_budget import Counts, allocate, by_depth, by_trend, published_counts
-from splora.posttraining.stat_grams import Batch, arguments_of, beginnings, layer_grams, thinned
+from splora.posttraining.stat_grams import Batch, arguments_of, beginnings, layer_grams, regrouped, thinned
 from splora.posttraining.states import Storage
 from splora.posttraining.sublayers import PARTS
 
@@ -45,9 +45,10 @@ CANDIDATE_SAMPLE = (2048, 128)
 TEXT_SAMPLE = 8192
 #: Tokens per channel of the widest layer, and at least, that heads and neurons are chosen by.
 CHOICE_TOKENS_PER_CHANNEL, CHOICE_TOKENS = 8, 32768
-#: What heads' errors are multiplied by when they compete with neurons: candidates for the split of the budget. The
-#: first one stays unless another is better by more than the standard error of their difference.
-HEAD_FACTORS = (1.0, 0.5, 2.0)
+#: What heads' errors are multiplied by when they compete with neurons. Several are candidates for the split of the
+#: budget: the first one stays unless another is better by more than the standard error of their difference. As errors
+#: are measured by what they do to the predictions, others have not been found to be better (docs/posttraining.md).
+HEAD_FACTORS = (1.0,)
 #: Part of the Gram matrix's diagonal that is added before removed channels are combined from kept ones.
 DAMPING = 1e-3
 
@@ -175,6 +176,7 @@ def _default(
         felt_by = sample = thinned(texts, TEXT_SAMPLE)
     else:
         felt_by, sample = thinned(batches, *SENSITIVITY_SAMPLE), thinned(batches, *CANDIDATE_SAMPLE)
+    sample = list(regrouped(sample, BATCH_TOKENS))
     metrics = output_metrics(model, felt_by, seed, precision)
     widest = max(max(linear.in_features for linear in layer.linears.values()) for layer in layers)
     chosen_by = thinned(batches, max(CHOICE_TOKENS, CHOICE_TOKENS_PER_CHANNEL * widest))

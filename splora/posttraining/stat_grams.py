@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splora import anatomy
@@ -68,19 +69,16 @@ def layer_grams(
         grams: dict[str, Gram] = {}
         for part in PARTS:
             linear = layer.linears[part.role]
-            gram = grams[part.name] = Gram(linear.in_features, device=device)
+            gram = grams[part.name] = Gram(linear.in_features, device=device, precision=precision)
             for index, keep in enumerate(masks):
                 with precision.forward(device):
                     hidden = states[index]
                     inner = part.inner(layer, hidden, keep)
                     states[index] = part.close(layer, hidden, linear(inner))
                 if part.name in parts:
-                    with precision.products():
-                        if last:
-                            gram.add(inner[:, 0])
-                            gram.add(inner[keep], weight=OTHERS)
-                        else:
-                            gram.add(inner[keep])
+                    if last:
+                        gram.add(inner[:, 0])
+                    gram.add(inner[keep], weight=OTHERS if last else 1.0)
         yield LayerGrams(number, layer, {name: grams[name] for name in parts})
 
 
@@ -140,10 +138,37 @@ def beginnings(batches: Sequence[Batch], tokens: int) -> list[Batch]:
     return [{name: values[:, :tokens] for name, values in batch.items()} for batch in batches]
 
 
-def split(batches: Sequence[Batch], tokens: int) -> Iterator[Batch]:
-    """The batches in pieces of at most `tokens` tokens, padding included, one sequence at least."""
+def regrouped(batches: Sequence[Batch], tokens: int) -> Iterator[Batch]:
+    """The same sequences in batches of at most `tokens` tokens, padding included, one sequence at least.
+
+    Neighbours are put together, padded to the widest: a model's time on few tokens is mostly not theirs.
+    """
+    held: list[Batch] = []
     for batch in batches:
         rows, width = batch["attention_mask"].shape
         size = max(1, tokens // width)
         for start in range(0, rows, size):
-            yield {name: values[start : start + size] for name, values in batch.items()}
+            piece = {name: values[start : start + size] for name, values in batch.items()}
+            together = [*held, piece]
+            if held and sum(map(_rows, together)) * max(map(_width, together)) > tokens:
+                yield _joined(held)
+                together = [piece]
+            held = together
+    if held:
+        yield _joined(held)
+
+
+def _rows(batch: Batch) -> int:
+    return len(batch["attention_mask"])
+
+
+def _width(batch: Batch) -> int:
+    return batch["attention_mask"].shape[1]
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """One batch; what is added is padding (`attention_mask` 0)."""
+    width = max(map(_width, batches))
+    return {
+        name: torch.cat([F.pad(batch[name], (0, width - _width(batch))) for batch in batches]) for name in batches[0]
+    }

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from splora.posttraining import gram as gram_module
 from splora.posttraining.gram import Gram
 from splora.posttraining.interpolative import combine, expand, group_errors, group_gram, pivoted_cholesky, solve
 
@@ -106,22 +107,43 @@ def test_errors_of_stopping_at_a_head_are_those_of_the_stacked_least_squares() -
         assert float(found[kept]) == pytest.approx(float((rest @ weight[:, back].T).norm()), rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.parametrize("gathered", [1, 30, 1000])
+@pytest.mark.parametrize("looked_at", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_sums_over_batches_are_those_of_all_rows(dtype: torch.dtype) -> None:
+def test_sums_over_batches_are_those_of_all_rows(
+    dtype: torch.dtype, looked_at: bool, gathered: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gram_module, "GATHERED", gathered)
     generator = torch.Generator().manual_seed(0)
     rows, targets = (torch.randn(101, width, generator=generator, dtype=dtype) + 1 for width in (9, 4))
     gram = Gram(9, 4)
     for part in torch.arange(101).split(13):
         gram.add(rows[part], targets[part])
-        assert torch.equal(gram.matrix, gram.matrix.T)
+        assert not looked_at or torch.equal(gram.matrix, gram.matrix.T)
     rows, targets = rows.double(), targets.double()
     tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
     torch.testing.assert_close(gram.matrix, rows.T @ rows, **tolerance)
     torch.testing.assert_close(gram.cross, targets.T @ rows, **tolerance)
+    torch.testing.assert_close(gram.sum, rows.sum(0), **tolerance)
+    torch.testing.assert_close(gram.target_sum, targets.sum(0), **tolerance)
+    torch.testing.assert_close(gram.target_square, targets.square().sum().view(1), **tolerance)
     products, cross = gram.centred()
+    # Rounding is a part of the products that were there before the means were taken out.
+    tolerance["atol"] = max(tolerance["atol"], float(gram.matrix.max()) * torch.finfo(dtype).eps)
     torch.testing.assert_close(products, (rows - rows.mean(0)).T @ (rows - rows.mean(0)), **tolerance)
     torch.testing.assert_close(cross, (targets - targets.mean(0)).T @ rows, **tolerance)
     assert gram.rows == 101
+
+
+@given(weights=st.lists(st.sampled_from([0.05, 1.0, 2.0]), min_size=1, max_size=12))
+def test_rows_of_several_weights_in_any_order_add_up(weights: list[float]) -> None:
+    rows = torch.randn(len(weights), 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    gram = Gram(4)
+    for row, weight in zip(rows, weights, strict=True):
+        gram.add(row[None], weight=weight)
+    counted = torch.tensor(weights, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(gram.matrix, rows.T @ (rows * counted))
+    torch.testing.assert_close(gram.sum, (rows * counted).sum(0))
 
 
 def test_a_row_of_weight_two_counts_as_two_rows_and_halves_add_up() -> None:

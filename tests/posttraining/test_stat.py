@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from splora import anatomy
 from splora.errors import InputError
 from splora.export.cut import cut
+from splora.posttraining import sensitivity
 from splora.posttraining.budget import Costs
 from splora.posttraining.elimination import eliminate
 from splora.posttraining.gram import Gram
@@ -21,7 +24,7 @@ from splora.posttraining.reconstruct import RIDGES, RidgeSystem, reconstruct, sq
 from splora.posttraining.sensitivity import divergences, output_metrics
 from splora.posttraining.stages import Stage
 from splora.posttraining.stat import StatOptions, prune_stat
-from splora.posttraining.stat_grams import layer_grams, split, thinned
+from splora.posttraining.stat_grams import layer_grams, regrouped, thinned
 from splora.posttraining.sublayers import activated_neurons, attention_context, embedded, forward_layer
 
 FAMILIES = [
@@ -222,6 +225,23 @@ def test_sensitivities_predict_the_divergence_of_small_errors(tiny: Any) -> None
     assert float(torch.cat(measured).mean()) == pytest.approx(predicted, rel=0.15)
 
 
+@pytest.mark.parametrize("kind", ["BertForSequenceClassification", "OPTForCausalLM"])
+def test_sensitivities_do_not_depend_on_batches_and_kernels(
+    tiny: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny(kind)
+    batches = [{key: batch[key] for key in ("input_ids", "attention_mask")} for batch in samples(24)]
+    if kind.startswith("OPT"):  # directions are drawn batch by batch
+        batches = batches[:1]
+    wanted = output_metrics(model, batches, 0, FP32)
+    monkeypatch.setattr(sensitivity, "SHORT", 0)
+    if not kind.startswith("OPT"):
+        monkeypatch.setattr(sensitivity, "BACKWARD_TOKENS", 30)
+    for one, other in zip(wanted, output_metrics(model, batches, 0, FP32), strict=True):
+        for name, metric in one.items():
+            torch.testing.assert_close(metric, other[name], rtol=1e-4, atol=1e-6 * float(metric.abs().max()))
+
+
 @pytest.mark.parametrize("size", [1, 3])
 def test_elimination_takes_the_least_each_time_and_tells_its_error(size: int) -> None:
     generator = torch.Generator().manual_seed(1)
@@ -281,13 +301,38 @@ def test_reconstruction_brings_a_cut_model_closer(tiny: Any, name: str) -> None:
     assert set(done.ridges.values()) <= set(RIDGES)
 
 
-def test_thinning_keeps_every_nth_sequence_over_all_batches_and_splitting_loses_none() -> None:
+def test_thinning_keeps_every_nth_sequence_over_all_batches() -> None:
     batches = samples(24)
     ids = torch.cat([batch["input_ids"] for batch in batches])
     plain = [{key: batch[key] for key in ("input_ids", "attention_mask")} for batch in batches]
     thin = thinned(plain, tokens=40, sequences=4)
     assert torch.equal(torch.cat([batch["input_ids"] for batch in thin]), ids[::5])
     assert len(thinned(plain, tokens=1000)) == 2
-    pieces = list(split(plain, 20))
-    assert max(len(piece["input_ids"]) for piece in pieces) == 2
-    assert torch.equal(torch.cat([piece["input_ids"] for piece in pieces]), ids)
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 9)), min_size=1, max_size=6), tokens=st.integers(1, 60)
+)
+def test_regrouping_keeps_every_sequence_in_order_and_adds_only_padding(
+    shapes: list[tuple[int, int]], tokens: int
+) -> None:
+    number = iter(range(1, 1000))
+    batches = [
+        {
+            "input_ids": torch.tensor([[next(number)] * width for _ in range(rows)]),
+            "attention_mask": torch.ones(rows, width, dtype=torch.long),
+        }
+        for rows, width in shapes
+    ]
+    sequences = [row.tolist() for batch in batches for row in batch["input_ids"]]
+    found = list(regrouped(batches, tokens))
+    kept = [
+        row[keep.bool()].tolist()
+        for batch in found
+        for row, keep in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    ]
+    assert kept == sequences
+    assert all(batch["input_ids"].numel() <= tokens or len(batch["input_ids"]) == 1 for batch in found)
+    assert len(found) <= sum(-(-rows // max(1, tokens // width)) for rows, width in shapes)
+    if sum(rows for rows, _ in shapes) * max(width for _, width in shapes) <= tokens:
+        assert len(found) == 1
