@@ -6,8 +6,8 @@
     python benchmarks/stat.py --task wikitext2 --model output/small-opt --data ../shared/data/wikitext2 \
         --samples 128 --methods exact default
 
-Every method draws the same samples; they take turns in one process. `exact` is `--exact-paper`; `interpolate` is the default
-without its reconstruction, `candidates` the default with three measured splits of the budget between heads and neurons.
+Every method draws the same samples; they take turns in one process. `exact` is `--exact-paper`; `interpolate` is the
+default without its reconstruction, `candidates` with three measured splits of the budget between heads and neurons.
 """
 
 from __future__ import annotations
