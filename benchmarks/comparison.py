@@ -72,20 +72,24 @@ def last_of(stages: Iterable[Stage]) -> tuple[nn.Module, float]:
     return found[-1].model, sum(stage.seconds for stage in found)
 
 
-def compare(options: argparse.Namespace, methods: Mapping[str, Method]) -> None:
+#: By method and budget, one measurement per seed: `metric`, `kl`, `seconds`, `elapsed`.
+Measured = dict[tuple[str, float], list[dict[str, float]]]
+
+
+def compare(options: argparse.Namespace, methods: Mapping[str, Method]) -> Measured:
     """Measure every cell, methods taking turns in one process, and print one line per method and budget."""
     torch.set_num_threads(options.threads)
     quiet_libraries()
     task = canonical_task(options.task)
     known = _known(options.log)
-    rows: dict[tuple[str, float], list[dict[str, float]]] = {}
+    rows: Measured = {}
     model = load_checkpoint(options.model, task)
     dense: Predictions | None = None
     for seed in options.seeds:
         drawn: Draw | None = None
         for budget in options.budgets:
             for name, method in methods.items():
-                cell = {"task": task, "method": name, "budget": budget, "seed": seed, "samples": options.samples}
+                cell = cell_of(options, name, budget, seed)
                 found = known.get(json.dumps(cell))
                 if found is None:
                     drawn = drawn or _draw(model, task, options, seed)
@@ -109,9 +113,17 @@ def compare(options: argparse.Namespace, methods: Mapping[str, Method]) -> None:
                     print(f"{name} seed {seed} budget {budget}: {told}", flush=True)
                 rows.setdefault((name, budget), []).append(found)
     _print(rows, list(methods), options.budgets)
+    return rows
 
 
-def _print(rows: Mapping[tuple[str, float], list[dict[str, float]]], names: list[str], budgets: list[float]) -> None:
+def cell_of(options: argparse.Namespace, method: str, budget: float, seed: int) -> dict[str, Any]:
+    """What a logged measurement is of: another model, other data or windows are another cell."""
+    named = ("samples", "model", "data", "max_seq_length", "doc_stride", "threads")
+    given = {name: getattr(options, name) for name in named}
+    return {"task": canonical_task(options.task), "method": method, "budget": budget, "seed": seed, **given}
+
+
+def _print(rows: Measured, names: list[str], budgets: list[float]) -> None:
     """Means over seeds with standard deviations, and median seconds."""
     print("\n| MACs kept | " + " | ".join(f"{name}: score · KL · seconds" for name in names) + " |")
     print("|---|" + "---:|" * len(names))

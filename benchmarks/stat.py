@@ -8,18 +8,27 @@
 
 Every method draws the same samples; they take turns in one process. `exact` is `--exact-paper`; `interpolate` is the
 default without its reconstruction, `candidates` with three measured splits of the budget between heads and neurons.
+Ends with the ratios that have a target.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 from functools import partial
 
-from comparison import Draw, Method, add_options, compare, last_of
+from comparison import Draw, Measured, Method, add_options, compare, last_of
 from fisher import fisher
 from torch import nn
 
 from splora.posttraining.stat import StatOptions, prune_stat
+
+#: Methods with targets: what part of the published program's seconds they may take.
+RATIOS = {"exact": 15, "default": 10}
+#: Divergence of the default against that of the plain method, at small budgets.
+LARGEST_RATIO, LARGEST_BUDGET = 0.8, 0.4
+#: Seconds of the published program at this budget, with so many samples and threads.
+PUBLISHED_SECONDS, PUBLISHED_BUDGET, PUBLISHED_WITH = {"sst2": 34, "squad": 510}, 0.5, (512, 2)
 
 
 def main() -> None:
@@ -36,7 +45,22 @@ def main() -> None:
     parser.set_defaults(budgets=[0.7, 0.6, 0.5, 0.4, 0.3, 0.2], seeds=[0, 1, 2, 3, 4])
     parser.add_argument("--methods", nargs="+", choices=methods, default=["exact", "default", "fisher"])
     options = parser.parse_args()
-    compare(options, {name: methods[name] for name in options.methods})
+    print_ratios(compare(options, {name: methods[name] for name in options.methods}), options)
+
+
+def print_ratios(measured: Measured, options: argparse.Namespace) -> None:
+    """Divergence of the default against the plain method, and seconds against those of the published program."""
+    for budget in options.budgets:
+        if ("exact", budget) in measured and ("default", budget) in measured:
+            exact, default = (statistics.fmean(row["kl"] for row in measured[name, budget]) for name in RATIOS)
+            goal = f" (target {LARGEST_RATIO})" if budget <= LARGEST_BUDGET else ""
+            print(f"KL, default against exact, {budget} of the MACs: {default / exact:.2f} ×{goal}")
+    published = PUBLISHED_SECONDS.get(options.task)
+    if published is not None and (options.samples, options.threads) == PUBLISHED_WITH:
+        for name, part in RATIOS.items():
+            if rows := measured.get((name, PUBLISHED_BUDGET)):
+                seconds = statistics.median(row["seconds"] for row in rows)
+                print(f"{name}: {seconds:.1f} s, 1/{published / seconds:.1f} of {published} s (target 1/{part})")
 
 
 def stat(drawn: Draw, budget: float, options: StatOptions) -> tuple[nn.Module, float]:
