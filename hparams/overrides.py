@@ -69,6 +69,9 @@ def apply(row: Row, overrides: Overrides) -> Row:
     if overrides.options.get("model_name_or_path") == "--model" and row.spec.model_name_or_path.startswith("run:"):
         # The row builds on another one: the pretrained model is that row's to start from.
         del values["model_name_or_path"]
+    if values.get("task", row.spec.task) != row.spec.task:
+        # Published scores of another task are nothing to compare with.
+        values = {**dict.fromkeys(name for name in COLUMNS if name.startswith("reported_")), **values}
     spec = replace(row.spec, **values)
     problems = list(row.problems)
     known = {(found.field, found.message) for found in check(row.spec)}

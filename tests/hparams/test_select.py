@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -73,6 +74,13 @@ def test_overrides_are_typed_and_name_their_option(book: Workbook) -> None:
     assert changed.problems == []
     assert (changed.spec.num_train_epochs, changed.spec.seed, changed.spec.model_name_or_path) == (2.0, 7, "run:4")
     assert row.spec.seed == 92
+
+
+def test_scores_of_another_task_are_not_reported_for_this_one(book: Workbook) -> None:
+    row = replace(book.rows[0], spec=replace(book.rows[0].spec, reported_f1=88.4, reported_density=30.0))
+    assert apply(row, parse(["seed=7"], {})).spec.reported_f1 == 88.4
+    other = apply(row, parse(["task=qnli", "reported_density=50"], {})).spec
+    assert (other.task, other.reported_f1, other.reported_density) == ("qnli", None, 50.0)
 
 
 @pytest.mark.parametrize(
