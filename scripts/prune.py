@@ -53,11 +53,16 @@ def _budget(options: argparse.Namespace) -> Budget:
 
 def _add_common(parser: argparse.ArgumentParser, method: str) -> None:
     parser.add_argument(
-        "--model", required=True, metavar="PATH", help="folder or hub name of the fine-tuned checkpoint"
+        "--model",
+        required=True,
+        metavar="PATH",
+        help="folder or hub name of the fine-tuned checkpoint; opt-125M and the like",
     )
-    parser.add_argument("--task", required=True, help="mnli, qqp, qnli, sst2, stsb, mrpc, squad, squad_v2, …")
+    parser.add_argument(
+        "--task", required=True, help="mnli, qqp, qnli, sst2, stsb, mrpc, squad, squad_v2; wikitext2, …"
+    )
     parser.add_argument("--data", metavar="DIR", help="folder of the task's data (default: the hub)")
-    parser.add_argument("--budget", required=True, metavar="mac=0.5", help="mac=F or latency=F, F between 0 and 1")
+    parser.add_argument("--budget", required=True, metavar="mac=0.5", help="mac=F or latency=F, F above 0, at most 1")
     parser.add_argument("--output", metavar="DIR", help="default: output/MODEL/TASK/…")
     add_shared(parser, SAMPLES[method])
 

@@ -9,7 +9,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.opt_names import checkpoint_name, summary_path
 from scripts.prune_bert import add_published, budget_of
 from scripts.prune_options import carry_out, request_of, stat_choices
 from splora.errors import exit_on_input_error
@@ -50,14 +49,13 @@ def request_from(options: argparse.Namespace) -> PruneRequest:
     return request_of(
         options,
         method="stat",
-        model=checkpoint_name(options.model_name),
+        model=options.model_name,
         task=options.task,
         data=options.data_dir,
         budget=lambda: budget_of(options.mu),
         output=options.output_dir,
         model_label=Path(options.model_name).name,
         choices=lambda: stat_choices(options),
-        summary=summary_path(options.model_name),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from scripts.opt_names import checkpoint_name, summary_path
 from splora.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -265,16 +266,15 @@ def request_of(
     output: str | None,
     model_label: str,
     choices: Callable[[], dict[str, Any]],
-    summary: Path | None = None,
 ) -> PruneRequest:
-    """The request that options make.
+    """The request that options make. Of a text, `model` may be a published name of an OPT.
 
     Args:
         budget: reads the budget from the options.
         output: folder of the result; None: one below `output/<model>/<task>/`.
-        model_label: `<model>` in `output/<model>/<task>.txt`.
+        model_label: `<model>` of the text file that gets one line, `output/<model>/<task>.txt`, or
+            `output/opt/<model>.txt` if the task is a text.
         choices: reads the method's own choices.
-        summary: text file that gets one line; None: `output/<model>/<task>.txt`.
 
     Raises:
         InputError: all that can be found wrong without loading anything.
@@ -296,11 +296,12 @@ def request_of(
     found_task = read(lambda: canonical_task(task), "task")
     found_budget = read(budget, Budget("mac", 0.5))
     folder = Path("output") / model_label
-    usual = TEXT_SAMPLES if found_task in TEXT_TASKS else SAMPLES[method]
+    of_text = found_task in TEXT_TASKS
+    usual = TEXT_SAMPLES if of_text else SAMPLES[method]
     name = f"{method}-{found_budget.metric}-{found_budget.fraction:g}-seed-{options.seed}"
     request = PruneRequest(
         method=method,
-        model=model,
+        model=checkpoint_name(model) if of_text else model,
         task=found_task,
         data=data,
         budget=found_budget,
@@ -318,7 +319,7 @@ def request_of(
         latency_tokens=options.latency_seq_len,
         columns=read(lambda: columns_of(options.column), {}),
         force=options.force,
-        summary=summary or folder / f"{found_task}.txt",
+        summary=summary_path(model_label) if of_text else folder / f"{found_task}.txt",
         choices=read(choices, {}),
     )
     read(request.check, None)
@@ -343,7 +344,10 @@ def carry_out(request: PruneRequest) -> None:
         for sublayer, largest in notes.get("skipped", {}).items():
             print(f"{stage}: {sublayer} keeps its weights; its largest factor would be {largest:.3g}.")
         for sublayer, told in notes.get("dependent_channels", {}).items():
-            print(f"{stage}: {sublayer}: {told}; the others are left as they are.")
+            print(
+                f"{stage}: {sublayer}: {told}, so an eigenvalue factorization, whose least-norm solution spreads over "
+                f"all of them, was used instead of Cholesky's."
+            )
     held = max((notes.get("hidden_state_bytes", 0) for notes in result["notes"].values()), default=0)
     print(
         f"memory: {result['peak_memory_bytes'] / 2**20:,.0f} MiB at most, {held / 2**20:,.0f} MiB of it hidden states"

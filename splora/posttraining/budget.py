@@ -56,7 +56,7 @@ class Budget:
 
     Attributes:
         metric: what is counted, MACs or measured milliseconds.
-        fraction: of what the dense model costs, strictly between 0 and 1.
+        fraction: of what the dense model costs, above 0 and at most 1 (all of it stays); of milliseconds, below 1.
     """
 
     metric: Literal["mac", "latency"]
@@ -67,7 +67,7 @@ class Budget:
         """Read `mac=0.5` or `latency=0.6`.
 
         Raises:
-            InputError: another form, another metric, or a fraction that does not lie between 0 and 1.
+            InputError: another form, another metric, or a fraction out of range.
         """
         matched = re.fullmatch(r"\s*([A-Za-z_]+)\s*=\s*(\S+)\s*", text)
         if matched is None:
@@ -79,7 +79,7 @@ class Budget:
         """A budget of these values.
 
         Raises:
-            InputError: an unknown metric, or a fraction that does not lie between 0 and 1.
+            InputError: an unknown metric, or a fraction out of range.
         """
         problems = []
         name = {"macs": "mac"}.get(metric.lower(), metric.lower())
@@ -91,10 +91,16 @@ class Budget:
             value = float(fraction)
         except ValueError:
             value = float("nan")
-        if not 0 < value < 1:
+        if name == "latency" and value == 1:
+            problems.append(
+                f"{fraction_option}: {fraction} of the dense model's latency asks for no speed-up at all; a latency "
+                f"budget is larger than 0 and smaller than 1, and mac=1 keeps everything."
+            )
+        elif not 0 < value <= 1:
+            most = "smaller than 1" if name == "latency" else "at most 1"
             problems.append(
                 f"{fraction_option}: {fraction} is out of range; a budget is a fraction of the dense model's cost, "
-                f"larger than 0 and smaller than 1."
+                f"larger than 0 and {most}."
             )
         if problems:
             raise InputError(problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,8 @@ from splora.tasks.text_sources import TEXT_TASKS, text_source
 
 if TYPE_CHECKING:
     from splora.tasks.data_module import TaskDataModule
+
+logger = logging.getLogger(__name__)
 
 QA_TASKS = ("squad", "squad_v2")
 #: Every task that models are fine-tuned for, by the name that the program uses.
@@ -69,7 +72,7 @@ def data_sources(data_dir: str | None, task: str, need_train: bool = True) -> tu
     Args:
         data_dir: a folder of GLUE's tables (see `glue_tables.find_source`), of SQuAD's JSON (`train.json`,
             `dev-v1.1.json`, `validation.jsonl` and the like) or of texts (see `text_sources.find_text`), where one file
-            may be both splits; None: the hub; `embedded`.
+            may be both splits, which a warning tells; None: the hub; `embedded`.
         task: its name in any spelling.
         need_train: whether missing training data are an error. If not, the first source is one that says so when
             it is read.
@@ -85,6 +88,12 @@ def data_sources(data_dir: str | None, task: str, need_train: bool = True) -> tu
         return data_dir, data_dir
     folder = Path(data_dir).expanduser()
     if task in TEXT_TASKS and folder.is_file():
+        if need_train:
+            logger.warning(
+                "%s: this one file is both what calibration draws from and what is evaluated; to keep them apart, give "
+                "a folder with a training and a test text.",
+                data_dir,
+            )
         return str(folder), str(folder)
     if not folder.is_dir():
         finding = "is a file" if folder.exists() else "there is no such folder"

@@ -5,7 +5,8 @@ literature (Frantar et al., arXiv 2210.17323, and the code around it):
 
 - WikiText-2 (raw): records are lines with their line break, blank lines are empty records; joined by two line breaks.
 - Penn Treebank: sentences without spaces at their ends, joined by a space.
-- C4: documents joined by a space; to evaluate, the first 1,100 documents and the first 256 windows of them.
+- C4: documents joined by a space; to evaluate, the first 1,100 documents and the first 256 windows of them; to
+  calibrate, windows from random places of the first `C4_TRAINING` documents.
 
 In a text file a line is a record. Of JSON lines (also of Parquet, and compressed as `.gz`), `text` is a record as it
 is.
@@ -15,11 +16,12 @@ from __future__ import annotations
 
 import gzip
 import logging
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from splora.errors import InputError
 from splora.tasks.folders import content_of, find_files
@@ -35,10 +37,12 @@ class TextTask:
 
     Attributes:
         separator: stands between records.
-        hub: name and configuration on the hub; and its files, where the whole would be too much.
+        hub: name and configuration on the hub.
         splits: what the hub calls the two splits.
+        hub_files: of the splits on the hub, where the whole would be too much.
+        hub_revision: branch on the hub; None: its main one.
         keeps_breaks: records of a text file keep their line break, and blank lines are records.
-        documents: records that are read to evaluate; None: all.
+        documents: records that are read of a split, the first ones; of a split without a number: all.
         windows: windows that are evaluated; None: all.
     """
 
@@ -46,22 +50,37 @@ class TextTask:
     hub: tuple[str, str | None]
     splits: dict[Split, str]
     hub_files: dict[Split, str] = field(default_factory=dict)
+    hub_revision: str | None = None
     keeps_breaks: bool = False
-    documents: int | None = None
+    documents: dict[Split, int] = field(default_factory=dict)
     windows: int | None = None
 
+
+#: Documents that calibration draws its windows from. A shard of C4 has 356,000, which would be joined and tokenized as
+#: one string for the sake of 128 windows. The literature draws as many documents from the whole shard at random, and a
+#: window of each. The first ones are as good a sample, since C4 lies in no order of its content, and the rest of the
+#: file need not be read for them; which windows they give is random still. They hold over 4 million tokens, more than
+#: WikiText-2's training text and some 16 times what 128 windows of 2,048 tokens take.
+C4_TRAINING = 10_000
 
 TEXT_TASKS: dict[str, TextTask] = {
     "wikitext2": TextTask(
         "\n\n", ("Salesforce/wikitext", "wikitext-2-raw-v1"), {"train": "train", "eval": "test"}, keeps_breaks=True
     ),
-    "ptb": TextTask(" ", ("ptb-text-only/ptb_text_only", "penn_treebank"), {"train": "train", "eval": "test"}),
+    # The main branch holds a script, which `datasets` no longer runs. The hub keeps what the script made as Parquet in
+    # a branch, where the only configuration has no name.
+    "ptb": TextTask(
+        " ",
+        ("ptb-text-only/ptb_text_only", None),
+        {"train": "train", "eval": "test"},
+        hub_revision="refs/convert/parquet",
+    ),
     "c4": TextTask(
         " ",
         ("allenai/c4", None),
         {"train": "train", "eval": "validation"},
         {"train": "en/c4-train.00000-of-01024.json.gz", "eval": "en/c4-validation.00000-of-00008.json.gz"},
-        documents=1100,
+        documents={"train": C4_TRAINING, "eval": 1100},
         windows=256,
     ),
 }
@@ -70,6 +89,7 @@ TEXT_TASKS: dict[str, TextTask] = {
 COLUMNS = ("text", "sentence")
 _TEXTS = (".txt", ".tokens", ".raw")
 _TABLES = (".jsonl", ".ndjson", ".json", ".parquet", ".jsonl.gz", ".json.gz")
+_ENDINGS = (*_TEXTS, *_TABLES)
 #: Regular expressions of file names: of the corpora as they are published, and plain ones.
 _PREFIX, _SHARD = r"(?:(?:wiki|ptb)[.]|c4-)?", r"(?:[.]\d{5}-of-\d{5})?"
 _STEMS = {name: rf"{_PREFIX}(?:{names}){_SHARD}" for name, names in (
@@ -89,7 +109,7 @@ def find_text(folder: Path, split: Split) -> Path | None:
     Raises:
         InputError: more than one file could be meant.
     """
-    found = {name: find_files(folder, stems, (*_TEXTS, *_TABLES)) for name, stems in _STEMS.items()}
+    found = {name: find_files(folder, stems, _ENDINGS) for name, stems in _STEMS.items()}
     evaluated = "test" if found["test"] else "valid"
     if split == "eval":
         return _first(found[evaluated])
@@ -113,7 +133,7 @@ def text_source(folder: Path, task: str, split: Split) -> str:
 
 
 def read_text(source: str | None, task: str, split: Split, cache_dir: str | None = None) -> str:
-    """The text of a split as one string.
+    """The text of a split as one string; of C4, that of its first documents.
 
     Args:
         source: a file; a folder of them; `embedded`; None: the hub.
@@ -124,9 +144,7 @@ def read_text(source: str | None, task: str, split: Split, cache_dir: str | None
     """
     description = TEXT_TASKS[task]
     records = _records(source, task, split, cache_dir)
-    if split == "eval":
-        records = islice(records, description.documents)
-    return description.separator.join(records)
+    return description.separator.join(islice(records, description.documents.get(split)))
 
 
 def _records(source: str | None, task: str, split: Split, cache_dir: str | None) -> Iterable[str]:
@@ -140,14 +158,22 @@ def _records(source: str | None, task: str, split: Split, cache_dir: str | None)
     path = Path(source).expanduser()
     if path.is_dir():
         path = Path(text_source(path, task, split))
-    if split == "train" and find_text(path.parent, "eval") != path and "valid" in path.name.lower():
+    if split == "train" and _stands_in(path):
         logger.warning("%s: there is no training text beside it, so this is what calibration uses.", path)
     if path.name.lower().endswith(_TABLES):
-        return _cells(_table(path), path)
+        return _cells(_table(path, description.documents.get(split)), path)
     lines = _lines(path)
     if description.keeps_breaks:
         return [line + "\n" if line.strip() else "" for line in lines]
     return [line.strip() for line in lines if line.strip()]
+
+
+def _stands_in(path: Path) -> bool:
+    """Whether this is the validation text of a folder that has a text to evaluate on, but none to train on."""
+    try:
+        return not find_files(path.parent, _STEMS["train"], _ENDINGS) and find_text(path.parent, "train") == path
+    except InputError:
+        return False  # The file was named, so that nothing depends on what else lies beside it.
 
 
 def _hub_records(description: TextTask, split: Split, cache_dir: str | None) -> Iterable[str]:
@@ -155,11 +181,19 @@ def _hub_records(description: TextTask, split: Split, cache_dir: str | None) -> 
 
     name, configuration = description.hub
     on_hub, files = description.splits[split], description.hub_files.get(split)
-    options: dict[str, Any] = {"data_files": {on_hub: files}} if files else {}
+    options: dict[str, Any] = {}
+    if files:
+        # One file of many has not the size that the hub gives for the whole.
+        options |= {"data_files": {on_hub: files}, "verification_mode": "no_checks"}
+    if description.hub_revision:
+        options["revision"] = description.hub_revision
     table = load_dataset(name, configuration, on_hub, cache_dir, **options)
     column = next((column for column in COLUMNS if column in table.column_names), None)
     if column is None:
         raise InputError(f"{name}: has no column {' or '.join(COLUMNS)}; it has {', '.join(table.column_names)}.")
+    most = description.documents.get(split)
+    if most is not None:
+        table = table.select(range(min(most, len(table))))
     return list(table[column])
 
 
@@ -176,14 +210,42 @@ def _lines(path: Path) -> list[str]:
     return content.replace("\r\n", "\n").removesuffix("\n").split("\n")
 
 
-def _table(path: Path) -> RawTable:
-    if path.suffix.lower() != ".gz":
+def _table(path: Path, most: int | None) -> RawTable:
+    """The rows of a file; of JSON lines, the first `most`, and no more of the file is read than these."""
+    compressed = path.suffix.lower() == ".gz"
+    if path.suffix.lower() == ".parquet" or (most is None and not compressed):
         return read_raw(path)
     try:
-        content = gzip.decompress(path.read_bytes()).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        with _opened(path, compressed) as file:
+            content = _first_lines(file, most)
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        if not compressed:
+            return read_raw(path)  # which tells the place
         raise InputError(f"{path}: cannot be read as compressed UTF-8 ({error}).") from error
     return parse_json(content, str(path))
+
+
+def _opened(path: Path, compressed: bool) -> IO[str]:
+    # Lines end at line feeds alone, as `parse_json` has it.
+    if compressed:
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="\n")
+    return path.open(encoding="utf-8-sig", newline="\n")
+
+
+def _first_lines(lines: Iterator[str], most: int | None) -> str:
+    """The lines up to the `most`-th that is not blank; all of them where they are one list of objects."""
+    kept: list[str] = []
+    count = 0
+    for line in lines:
+        kept.append(line)
+        if not line.strip():
+            continue
+        if not count and line.lstrip().startswith("["):
+            return "".join([*kept, *lines])
+        count += 1
+        if count == most:
+            break
+    return "".join(kept)
 
 
 def _cells(table: RawTable, path: Path) -> list[str]:

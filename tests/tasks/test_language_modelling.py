@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+import transformers
 
 from splora.errors import InputError
 from splora.posttraining.evaluation import predict
 from splora.posttraining.precision import Precision
+from splora.tasks.embedded.tokenizer import build_tokenizer
 from splora.tasks.language_modelling import TextDataModule
 from splora.tasks.text_sources import find_text, read_text
-from splora.tasks.text_windows import consecutive_windows, drawn_windows
+from splora.tasks.text_windows import consecutive_windows, drawn_windows, tokenize
 from splora.training.small_opt import SmallOPT, train_small_opt
 
 TINY = SmallOPT(vocabulary=300, positions=24, layers=1, hidden=16, heads=2, neurons=32, steps=2, batch_size=2)
@@ -29,18 +30,68 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     return train_small_opt(TINY, "embedded", folder, "wikitext2", accelerator="cpu"), folder
 
 
-def test_perplexity_is_that_of_a_naive_loop(trained: tuple[Any, Path]) -> None:
+def naive_windows(text: str, folder: Path, width: int) -> list[list[int]]:
+    """Windows of a text, one after the other; the whole text begins with the tokenizer's first token."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokens = [tokenizer.bos_token_id]
+    for token in tokenizer.tokenize(text):
+        tokens.append(tokenizer.convert_tokens_to_ids(token))
+    windows = []
+    while len(tokens) >= width:
+        windows.append(tokens[:width])
+        tokens = tokens[width:]
+    return windows
+
+
+def test_perplexity_is_that_of_a_naive_loop(trained: tuple[Any, Path], tmp_path: Path) -> None:
     model, folder = trained
-    data = TextDataModule(str(folder), "embedded", "embedded")
+    lines = [" = A heading = ", *(f" line {number} of a story that goes on . " for number in range(20))]
+    (tmp_path / "wiki.test.tokens").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    data = TextDataModule(str(folder), None, str(tmp_path / "wiki.test.tokens"))
     found = predict(model, data, Precision("fp32")).metrics["perplexity"]
-    windows = data.features("eval").columns["input_ids"]
-    assert isinstance(windows, np.ndarray)
+    # Records are lines with their break and blank ones without; two line breaks stand between records.
+    windows = naive_windows("\n\n\n\n\n".join(lines) + "\n", folder, 24)
+    assert len(windows) > 10
     means = []
     with torch.no_grad():
-        for row in torch.from_numpy(windows).long():
-            logits = model(input_ids=row[None]).logits[0]
-            means.append(F.cross_entropy(logits[:-1], row[1:]).item())
+        for row in map(torch.tensor, windows):
+            probabilities = model(input_ids=row[None]).logits[0].double().softmax(-1)
+            told = [float(probabilities[place, row[place + 1]].log()) for place in range(23)]
+            means.append(-sum(told) / 23)
     assert found == pytest.approx(float(np.exp(np.mean(means))), rel=1e-4)
+
+
+def test_the_first_token_stands_once_before_the_whole_text(trained: tuple[Any, Path], tmp_path: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(trained[1])
+    text = "a story \n\n and its end"
+    tokens = tokenize(text, tokenizer, "text", str(tmp_path)).tolist()
+    assert tokens[0] == tokenizer.bos_token_id
+    assert not set(tokens[1:]) & set(tokenizer.all_special_ids)
+    assert tokenizer.decode(tokens[1:]) == text
+    # An encoder's tokenizer has no such token, and its others are not for running text.
+    plain = build_tokenizer()
+    assert plain.bos_token_id is None
+    assert not set(tokenize(text, plain, "text", str(tmp_path)).tolist()) & {plain.cls_token_id, plain.sep_token_id}
+
+
+def test_of_c4_the_first_documents_and_windows_are_evaluated(trained: tuple[Any, Path], tmp_path: Path) -> None:
+    documents = [f"document number {number} tells of {number % 7} things" for number in range(1200)]
+    (tmp_path / "c4-validation.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8"
+    )
+    path, cache = str(tmp_path / "c4-validation.jsonl"), str(tmp_path / "cache")
+    every = naive_windows(" ".join(documents[:1100]), trained[1], 24)
+    assert len(every) > 256
+    c4 = TextDataModule(str(trained[1]), path, path, task="c4", cache_dir=cache)
+    found = c4.features("eval").columns["input_ids"]
+    assert isinstance(found, np.ndarray)
+    assert found.tolist() == every[:256]
+    # Both are limits of evaluation alone, and of this text alone.
+    train = c4.features("train").columns["input_ids"]
+    assert isinstance(train, np.ndarray)
+    assert train.tolist() == naive_windows(" ".join(documents), trained[1], 24)
+    other = TextDataModule(str(trained[1]), path, path, task="ptb", cache_dir=cache)
+    assert len(other.features("eval")) == len(train)
 
 
 def test_windows_follow_one_another_and_drawn_ones_lie_anywhere() -> None:

@@ -122,6 +122,17 @@ def test_no_folder_and_a_file_in_its_place(tmp_path: Path) -> None:
         data_sources(str(path), "squad")
 
 
+def test_one_text_for_both_splits_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("a\n", encoding="utf-8")
+    # Where nothing is calibrated there is nothing to tell.
+    assert data_sources(str(path), "wikitext2", need_train=False) == (str(path), str(path))
+    assert not caplog.records
+    assert data_sources(str(path), "wikitext2") == (str(path), str(path))
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert told.startswith(f"{path}: this one file is both what calibration draws from and what is evaluated;")
+
+
 def test_modules_of_both_kinds_and_their_options() -> None:
     data = make_data_module("STS-B", "embedded", columns={"label": "gold"}, max_seq_length=40)
     assert isinstance(data, GlueDataModule)
