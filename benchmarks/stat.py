@@ -7,7 +7,8 @@
         --samples 128 --methods exact default
 
 Every method draws the same samples; they take turns in one process. `exact` is `--exact-paper`; `interpolate` is the
-default without its reconstruction, `candidates` with three measured splits of the budget between heads and neurons.
+default without its reconstruction, `no-bias` without biases in its combinations, `no-sensitivities` with errors as they
+are, not by what they do to the predictions, `candidates` with three measured splits between heads and neurons.
 Ends with the ratios that have a target.
 """
 
@@ -38,6 +39,8 @@ def main() -> None:
         "default": partial(stat, options=StatOptions()),
         "fisher": fisher,
         "interpolate": partial(stat, options=StatOptions(reconstruct=False)),
+        "no-bias": partial(stat, options=StatOptions(bias=False)),
+        "no-sensitivities": partial(stat, options=StatOptions(sensitivities=False)),
         "candidates": partial(stat, options=StatOptions(head_factors=(1.0, 0.5, 2.0))),
     }
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])

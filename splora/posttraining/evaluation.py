@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from splora.posttraining.calibration import LABELS, by_length, to_device
 from splora.posttraining.precision import Precision
+from splora.posttraining.sensitivity import LOGITS, divergences
 from splora.posttraining.text_evaluation import text_divergence, text_losses
 from splora.tasks.data_module import TaskDataModule
 from splora.tasks.features import Collator
 from splora.tasks.language_modelling import TextDataModule
 
-#: Names under which the task heads return logits.
-LOGITS = ("logits", "start_logits", "end_logits")
 #: Fills up logits of shorter windows: no token there is ever an answer.
 FILL = -1e9
 FP32 = Precision("fp32")
@@ -84,17 +83,11 @@ def divergence(dense: Predictions, pruned: Predictions) -> float:
     """
     if pruned.from_dense is not None:
         return pruned.from_dense
-    values = [_divergence(dense.logits[name], pruned.logits[name]) for name in dense.logits]
+    values = [
+        float(divergences([torch.from_numpy(logits)], [torch.from_numpy(pruned.logits[name])]).mean())
+        for name, logits in dense.logits.items()
+    ]
     return float(np.mean(values))
-
-
-def _divergence(dense: npt.NDArray[np.float32], pruned: npt.NDArray[np.float32]) -> float:
-    if dense.shape[1] == 1:
-        return float(0.5 * np.square(dense.astype(np.float64) - pruned).mean())
-    from_dense = torch.from_numpy(dense).double().log_softmax(1)
-    from_pruned = torch.from_numpy(pruned).double().log_softmax(1)
-    terms: Tensor = from_dense.exp() * (from_dense - from_pruned)
-    return float(terms.sum(1).mean())
 
 
 def _put(

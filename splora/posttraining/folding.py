@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,28 @@ from splora.posttraining.sublayers import PARTS
 
 @dataclass(frozen=True)
 class Folded:
-    """A smaller model, and the sub-layers whose kept channels depend on one another: (rank, channels) by name."""
+    """A smaller model, and where its weights are not the only ones.
+
+    Attributes:
+        model: with corrected output projections.
+        dependent: sub-layers of which something was removed and whose kept channels depend on one another: (rank,
+            channels) by name. Damping makes every system regular, but for channels that are always zero: with it, only
+            these are told.
+    """
 
     model: nn.Module
     dependent: dict[str, tuple[int, int]]
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the result should say about it."""
+        if not self.dependent:
+            return {}
+        told = {
+            name: f"{rank} of {channels} kept channels are independent"
+            for name, (rank, channels) in self.dependent.items()
+        }
+        return {"dependent_channels": told}
 
 
 @torch.no_grad()

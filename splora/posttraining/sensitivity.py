@@ -26,6 +26,8 @@ from splora.posttraining.sublayers import PARTS
 LOGITS = ("logits", "start_logits", "end_logits")
 #: Tokens, padding included, whose activations one backward pass holds.
 BACKWARD_TOKENS = 1024
+#: The same of a language model, whose logits over the vocabulary outweigh all else; and of a text, how much is read.
+TEXT_TOKENS = 512
 #: Tokens of a sequence up to which attention's backward pass is quicker (up to 10 times) in separate products.
 SHORT = 128
 #: Of a language model, every so many tokens' predictions are compared: neighbours say much the same.
@@ -61,7 +63,8 @@ def output_metrics(model: nn.Module, batches: Sequence[Batch], seed: int, precis
     sequences = 0
     try:
         model.requires_grad_(False)
-        for batch in regrouped(batches, BACKWARD_TOKENS):
+        at_once = TEXT_TOKENS if is_language_model(model) else BACKWARD_TOKENS
+        for batch in regrouped(batches, at_once):
             batch = to_device(batch, device)
             keep = batch["attention_mask"].bool()
             with torch.enable_grad(), precision.forward(device), _attention(keep):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
+import statistics
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,7 +15,9 @@ from torch import Tensor
 
 from splora.errors import InputError
 from splora.posttraining.budget import Costs
-from splora.posttraining.stat_budget import Counts, allocate, by_depth, by_trend, published_counts
+from splora.posttraining.stat_budget import Counts, Weigh, allocate, by_depth, by_trend, published_counts
+
+Draw = Callable[[int, int, int], list[Tensor]]
 
 
 def falling(seed: int, layers: int, most: int) -> list[Tensor]:
@@ -24,16 +29,46 @@ def falling(seed: int, layers: int, most: int) -> list[Tensor]:
     ]
 
 
-def literal_rule(heads: list[Tensor], neurons: list[Tensor], costs: Costs, budget: float) -> Counts:
+def rising_at_times(seed: int, layers: int, most: int) -> list[Tensor]:
+    """In no order at all, and some layers without any error."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.randint(0, most + 1, (layers,), generator=generator).tolist()
+    zero = torch.rand(layers, generator=generator) < 0.15
+    return [
+        torch.rand(size, generator=generator, dtype=torch.float64) * (layer + 1) * (not zero[layer])
+        for layer, size in enumerate(sizes)
+    ]
+
+
+def literal_depth(errors: list[list[float]]) -> list[float]:
+    """What errors of each layer are multiplied by."""
+    return [1 + (len(errors) - i + 1) ** 0.5 for i in range(len(errors))]
+
+
+def literal_trend(errors: list[list[float]]) -> list[float]:
+    """As `literal_depth`: a line through the logarithms of the layers' means, without those that are zero."""
+    points = [(i, math.log(statistics.fmean(error))) for i, error in enumerate(errors) if any(error)]
+    if len(points) < 2:
+        return [1.0] * len(errors)
+    depths, logarithms = zip(*points, strict=True)
+    slope = statistics.linear_regression(depths, logarithms).slope
+    return [math.exp(-slope * (i - statistics.fmean(depths))) for i in range(len(errors))]
+
+
+WEIGHED = {by_depth: literal_depth, by_trend: literal_trend}
+
+
+def literal_rule(heads: list[Tensor], neurons: list[Tensor], costs: Costs, budget: float, weigh: Weigh) -> Counts:
     """As the rule reads: try every number of heads from none on, sort everything anew each time."""
     layers = len(heads)
-    factors = [1 + (layers - i + 1) ** 0.5 for i in range(layers)]
 
     def largest(errors: list[Tensor], count: int) -> tuple[list[int], float]:
+        factors = WEIGHED[weigh]([error.tolist() for error in errors])
+        # Of an error that rises along the order, the least so far counts.
         listed = [
-            (-float(value) * factors[layer], layer, number)
+            (-min(error.tolist()[: number + 1]) * factors[layer], layer, number)
             for layer, error in enumerate(errors)
-            for number, value in enumerate(error)
+            for number in range(len(error))
         ]
         listed.sort()
         kept = [sum(layer == one for _, one, _ in listed[:count]) for layer in range(layers)]
@@ -57,19 +92,28 @@ def literal_rule(heads: list[Tensor], neurons: list[Tensor], costs: Costs, budge
     return chosen
 
 
-@settings(max_examples=80, deadline=None)
+@pytest.mark.parametrize("weigh", WEIGHED)
+@pytest.mark.parametrize("drawn", [falling, rising_at_times])
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 30), st.integers(1, 9), st.floats(0.05, 1.0))
 def test_the_published_rule_is_the_literal_one(
-    seed: int, layers: int, head_cost: int, neuron_cost: int, fraction: float
+    drawn: Draw, weigh: Weigh, seed: int, layers: int, head_cost: int, neuron_cost: int, fraction: float
 ) -> None:
-    heads, neurons = falling(seed, layers, 6), falling(seed + 1, layers, 15)
+    heads, neurons = drawn(seed, layers, 6), drawn(seed + 1, layers, 15)
     costs = Costs(head_cost, neuron_cost)
     budget = fraction * costs.total(list(map(len, heads)), list(map(len, neurons)))
     if budget < min(head_cost, neuron_cost):
         return
-    found = published_counts(heads, neurons, costs, budget)
-    assert found == literal_rule(heads, neurons, costs, budget)
+    found = published_counts(heads, neurons, costs, budget, weigh)
+    assert found == literal_rule(heads, neurons, costs, budget, weigh)
     assert costs.total(found.heads, found.neurons) <= budget
+
+
+def test_a_large_error_after_a_small_one_buys_nothing() -> None:
+    heads = [torch.tensor(values, dtype=torch.float64) for values in ([5.0, 0.1, 4.0], [1.0, 0.5, 0.2])]
+    none = [torch.zeros(2, dtype=torch.float64)] * 2
+    # Where only the first head of the first layer stays, the error is 0.1: all of the other layer's are larger.
+    assert published_counts(heads, none, Costs(1, 1), 4, weigh=list).heads == (1, 3)
 
 
 def test_early_layers_weigh_more() -> None:

@@ -1,0 +1,190 @@
+"""What this program makes of STAT by default.
+
+Errors are measured by what they do to the predictions, heads and neurons compete for one budget, and projections are
+solved again on the pruned model's own activations. Each of these can be left out (`stat_options.StatOptions`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from splora import anatomy
+from splora.posttraining.budget import Costs
+from splora.posttraining.calibration import BATCH_TOKENS
+from splora.posttraining.elimination import Path, eliminate
+from splora.posttraining.folding import Folded, fold, plan_of
+from splora.posttraining.gram import Gram
+from splora.posttraining.plan import Plan
+from splora.posttraining.precision import Precision
+from splora.posttraining.reconstruct import reconstruct
+from splora.posttraining.sensitivity import (
+    TEXT_TOKENS,
+    Metrics,
+    divergences,
+    is_language_model,
+    logits,
+    output_metrics,
+    root,
+)
+from splora.posttraining.stages import Report, Stage
+from splora.posttraining.stat_budget import Counts, allocate
+from splora.posttraining.stat_grams import Batch, beginnings, layer_grams, regrouped, thinned
+from splora.posttraining.stat_options import StatOptions
+from splora.posttraining.sublayers import PARTS
+
+#: Tokens and sequences at least that sensitivities are measured on, and that candidates are compared on.
+SENSITIVITY_SAMPLE = (2048, 256)
+CANDIDATE_SAMPLE = (2048, 128)
+#: The same of texts, whose every token is predicted, in tokens of beginnings of windows.
+TEXT_SAMPLE = 8192
+#: Tokens per channel of the widest layer, and at least, that heads and neurons are chosen by.
+CHOICE_TOKENS_PER_CHANNEL, CHOICE_TOKENS = 8, 32768
+#: Part of the Gram matrix's diagonal that is added before removed channels are combined from kept ones.
+DAMPING = 1e-3
+
+#: By `heads` and `neurons`, one of each layer.
+Paths = dict[str, list[Path]]
+#: Of each layer, by `heads` and `neurons`.
+Grams = list[dict[str, Gram]]
+
+
+def prune_default(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    costs: Costs,
+    budget: float,
+    options: StatOptions,
+    *,
+    first_token_only: bool,
+    precision: Precision,
+    seed: int,
+    report: Report,
+) -> Iterator[Stage]:
+    """Yield the model after `interpolate` and `reconstruct`; arguments as of `stat.prune_stat`, but `budget` in MACs.
+
+    The model of the first stage is the one that the second stage goes on to change.
+    """
+    begin = time.perf_counter()
+    layers = len(anatomy.layers(model))
+    metrics = None
+    if options.sensitivities:
+        report("interpolate", "sensitivities", 0.0)
+        metrics = output_metrics(model, _sample(model, batches, SENSITIVITY_SAMPLE), seed, precision)
+    paths, grams = _paths(model, batches, metrics, options, first_token_only, precision, report)
+    heads, neurons = ([path.errors for path in paths[name]] for name in ("heads", "neurons"))
+    plans = [_first(paths, allocate(heads, neurons, costs, budget, factor)) for factor in options.head_factors]
+    report("interpolate", "weights", (layers + 1) / (layers + 2))
+    if len(plans) > 1:
+        sample = list(regrouped(_sample(model, batches, CANDIDATE_SAMPLE), BATCH_TOKENS))
+        plan, folded, notes = _best(model, plans, grams, options, sample, precision)
+    else:
+        plan, folded, notes = plans[0], fold(model, plans[0], grams, bias=options.bias, damping=DAMPING), {}
+    del grams
+    report("interpolate", "", 1.0)
+    yield Stage("interpolate", folded.model, plan, time.perf_counter() - begin, {**notes, **folded.notes})
+    if not options.reconstruct:
+        return
+
+    begin = time.perf_counter()
+    done = reconstruct(
+        folded.model,
+        model,
+        batches,
+        first_token_only=first_token_only,
+        storage=options.storage,
+        precision=precision,
+        progress=lambda name, number: report("reconstruct", name, number / (2 * layers)),
+    )
+    report("reconstruct", "", 1.0)
+    notes = {"ridges": done.ridges, "hidden_state_bytes": done.state_bytes}
+    yield Stage("reconstruct", folded.model, plan, time.perf_counter() - begin, notes)
+
+
+def _sample(model: nn.Module, batches: Sequence[Batch], sizes: tuple[int, int]) -> list[Batch]:
+    """At least about so many tokens and sequences of all batches; of texts, the beginnings."""
+    if is_language_model(model):
+        return thinned(beginnings(batches, TEXT_TOKENS), TEXT_SAMPLE)
+    return thinned(batches, *sizes)
+
+
+def _paths(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    metrics: Metrics | None,
+    options: StatOptions,
+    first_token_only: bool,
+    precision: Precision,
+    report: Report,
+) -> tuple[Paths, Grams]:
+    """The order in which each layer's heads and neurons go, with errors, and the activations that it was found by.
+
+    Args:
+        metrics: what errors are measured by, used up; None: as they are.
+    """
+    layers = anatomy.layers(model)
+    widest = max(max(linear.in_features for linear in layer.linears.values()) for layer in layers)
+    chosen_by = thinned(batches, max(CHOICE_TOKENS, CHOICE_TOKENS_PER_CHANNEL * widest))
+    paths: Paths = {part.name: [] for part in PARTS}
+    grams: Grams = []
+    for found in layer_grams(
+        model, chosen_by, first_token_only=first_token_only, storage=options.storage, precision=precision
+    ):
+        report("interpolate", f"layer {found.number}", (found.number + 1) / (len(layers) + 2))
+        for part in PARTS:
+            gram = found.grams[part.name]
+            outputs = found.layer.linears[part.role].weight.detach().double()
+            if metrics is not None:
+                outputs = root(metrics[found.number].pop(part.name)) @ outputs
+            products = gram.centred()[0].div_(gram.rows) if options.bias else gram.matrix / gram.rows
+            paths[part.name].append(eliminate(products, outputs, part.size(found.layer)))
+            del products, outputs
+        grams.append({name: gram.compact() for name, gram in found.grams.items()})
+        del found, gram
+    return paths, grams
+
+
+def _best(
+    model: nn.Module,
+    plans: Sequence[Plan],
+    grams: Grams,
+    options: StatOptions,
+    sample: Sequence[Batch],
+    precision: Precision,
+) -> tuple[Plan, Folded, dict[str, Any]]:
+    """The plan whose model's predictions are closest to the model's on a sample, that model, and what was measured."""
+    expected = logits(model, sample, precision)
+    measured: list[Tensor] = []
+    folded: Folded | None = None
+    # The usual one last, so that it need not be made again.
+    for plan in reversed(plans):
+        folded = None  # no two of them side by side
+        folded = fold(model, plan, grams, bias=options.bias, damping=DAMPING)
+        measured.insert(0, divergences(expected, logits(folded.model, sample, precision)))
+    best = 0
+    for number in range(1, len(plans)):
+        if _better(measured[number], measured[best]):
+            best = number
+    if folded is None or plans[best] != plans[0]:
+        folded = None
+        folded = fold(model, plans[best], grams, bias=options.bias, damping=DAMPING)
+    means = {f"{factor:g}": float(values.mean()) for factor, values in zip(options.head_factors, measured, strict=True)}
+    return plans[best], folded, {"divergence_by_head_factor": means}
+
+
+def _better(values: Tensor, than: Tensor) -> bool:
+    """Whether values are smaller on average by more than the standard error of the difference."""
+    difference = than - values
+    return bool(difference.mean() > difference.std() / len(difference) ** 0.5)
+
+
+def _first(paths: Paths, counts: Counts) -> Plan:
+    """The plan that keeps so many of each layer's heads and neurons, those that go last."""
+    kept = {
+        name: [path.order[:count] for path, count in zip(paths[name], of, strict=True)]
+        for name, of in (("heads", counts.heads), ("neurons", counts.neurons))
+    }
+    return plan_of(kept["heads"], kept["neurons"])
