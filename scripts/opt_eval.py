@@ -9,7 +9,7 @@ import argparse
 from typing import Any
 
 from scripts.opt_names import checkpoint_name, summary_path
-from splora.errors import InputError, exit_on_input_error
+from splora.errors import InputError, exit_on_input_error, problems_of
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,8 +23,10 @@ def evaluate(options: argparse.Namespace) -> dict[str, float]:
     """Print, record and return the perplexity by task.
 
     Raises:
-        InputError: an unknown text, or a model or data that cannot be read.
+        InputError: options that are not allowed; a model that cannot be read; or texts that cannot, once all others are
+            recorded.
     """
+    from splora.posttraining.compute import check_compute, find_device, use_threads
     from splora.tasks.sources import canonical_task, data_sources
     from splora.tasks.text_sources import TEXT_TASKS
 
@@ -40,14 +42,16 @@ def evaluate(options: argparse.Namespace) -> dict[str, float]:
             problems += error.problems
     if options.max_seq_length is not None and options.max_seq_length < 2:
         problems.append(f"--max_seq_length is {options.max_seq_length}; it must be 2 or larger.")
+    problems += problems_of(
+        lambda: check_compute(
+            device=options.device, precision=options.precision, threads=options.threads, seed=options.seed
+        )
+    )
     if problems:
         raise InputError(dict.fromkeys(problems))
 
-    import torch
-
     from scripts.console import StageProgress
-    from splora.export.quantized import is_quantized, load_quantized
-    from splora.posttraining.checkpoint import load_checkpoint
+    from splora.posttraining.checkpoint import load_for_evaluation
     from splora.posttraining.outcome import append_line
     from splora.posttraining.precision import Precision
     from splora.posttraining.text_evaluation import text_losses
@@ -55,29 +59,30 @@ def evaluate(options: argparse.Namespace) -> dict[str, float]:
     from splora.tasks.language_modelling import TextDataModule
 
     quiet_libraries()
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     precision = Precision.parse(options.precision)
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     name = checkpoint_name(options.model_name)
-    model = load_quantized(name) if is_quantized(name) else load_checkpoint(name, next(iter(sources)))
-    model.to(device)
+    model = load_for_evaluation(name, next(iter(sources))).to(find_device(options.device))
     found: dict[str, float] = {}
     with StageProgress() as progress:
         for task, source in sources.items():
-            data = TextDataModule(name, source, source, options.max_seq_length, task=task, seed=options.seed)
 
             def told(done: int, total: int, task: str = task) -> None:
                 progress.report(f"evaluate {task}", f"batch {done} of {total}", done / total)
 
-            losses = text_losses(model, data, precision, told)
+            try:
+                data = TextDataModule(name, source, source, options.max_seq_length, task=task, seed=options.seed)
+                losses = text_losses(model, data, precision, told)
+            except InputError as error:
+                problems += error.problems  # another text may be there all the same
+                continue
             found[task] = data.evaluate({"losses": losses}).metrics["perplexity"]
             line = f"eval seed={options.seed}: perplexity {found[task]:.2f} on {task}, {len(losses)} windows of "
             line += f"{data.width} tokens, {precision.name}, {name}"
             print(line, flush=True)
             append_line(summary_path(options.model_name), line)
+    if problems:
+        raise InputError(dict.fromkeys(problems))
     return found
 
 

@@ -9,12 +9,12 @@ dense model is quantized.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts import prune_opt, prune_options, quantize
 from splora.errors import InputError, exit_on_input_error
+from splora.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from splora.posttraining.quantize_request import QuantizeRequest
@@ -32,6 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
     with exit_on_input_error():
         pruning, request = requests_from(options)
         if pruning is not None:
+            quiet_libraries()
+            request.check_rows(pruning.model)  # rather than after the pruning
             prune_options.carry_out(pruning)
         quantize.carry_out(request)
 
@@ -79,20 +81,13 @@ def _is_there(pruning: PruneRequest, force: bool) -> bool:
     Raises:
         InputError: with other options.
     """
-    from splora.posttraining.request import RESULT
-
-    path = pruning.output / RESULT
-    if not path.is_file():
-        return False
-    before, wanted = json.loads(path.read_text(encoding="utf-8"))["settings"], pruning.settings()
-    differing = [name for name, value in wanted.items() if before.get(name) != value]
-    if differing and not force:
-        name = differing[0]
+    difference = pruning.difference()
+    if difference and not force:
         raise InputError(
-            f"{pruning.output}: this model was pruned with other options ({name} {before.get(name)!r}, here "
-            f"{wanted[name]!r}); give the same, or --force to prune it again."
+            f"{pruning.output}: this model was pruned with other options ({difference}); give the same, or --force to "
+            f"prune it again."
         )
-    return not differing
+    return difference == ""
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from splora.errors import InputError, exit_on_input_error
+from splora.errors import InputError, exit_on_input_error, nearest, problems_of
 
 #: Whole numbers and fractions that can be set, with what they are.
 SIZES = {
@@ -43,9 +43,24 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         InputError: sizes that do not fit, no text, or a folder that is in use.
     """
+    from splora.posttraining.compute import check_compute, use_threads
+    from splora.tasks.text_sources import TEXT_TASKS
+    from splora.training.small_opt import SmallOPT, train_small_opt
+
     output = Path(options.output_dir).expanduser().resolve()
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"--output_dir: {options.output_dir} is not empty; give a new or empty folder.")
+    chosen = {name: getattr(options, name) for name in (*SIZES, *RATES) if getattr(options, name) is not None}
+    settings = SmallOPT(**chosen)
+    problems = problems_of(
+        lambda: _check_output(options.output_dir, output),
+        lambda: check_compute(threads=options.threads, seed=options.seed),
+        settings.check,
+    )
+    if options.task not in TEXT_TASKS:
+        problems.append(
+            f"--task is {options.task!r}; allowed are {', '.join(TEXT_TASKS)}{nearest(options.task, TEXT_TASKS) or '.'}"
+        )
+    if problems:
+        raise InputError(problems)
 
     import torch
 
@@ -54,13 +69,9 @@ def run(options: argparse.Namespace) -> None:
     from splora.posttraining.evaluation import predict
     from splora.quiet import quiet_libraries
     from splora.tasks.language_modelling import TextDataModule
-    from splora.training.small_opt import SmallOPT, train_small_opt
 
     quiet_libraries()
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    chosen = {name: getattr(options, name) for name in (*SIZES, *RATES) if getattr(options, name) is not None}
-    settings = SmallOPT(**chosen)
+    use_threads(options.threads)
     source = options.data_dir or "embedded"
     begin = time.perf_counter()
     with replacing_folder(output) as beside:
@@ -82,6 +93,11 @@ def run(options: argparse.Namespace) -> None:
         }
         write_json(beside / "result.json", result)
     print(f"{options.output_dir}: perplexity {found:.2f} on {options.task}, {seconds:.0f} s of training.")
+
+
+def _check_output(given: str, output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"--output_dir: {given} is not empty; give a new or empty folder.")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from torch import nn
 
 from splora import anatomy
 from splora.errors import InputError
-from splora.export.quantized import is_quantized
+from splora.export.quantized import is_quantized, load_quantized
 from splora.posttraining.pickled_weights import check_pickle, not_only_weights, pickles
 from splora.tasks import hub
 from splora.tasks.glue_tasks import TASKS
@@ -52,11 +52,9 @@ def load_checkpoint(
         raise InputError(f"{name}: has no head for {task}; pass the folder of a model that is fine-tuned on it.")
     if is_quantized(name):
         raise InputError(f"{name}: this model is quantized; pass the one that it was made from.")
-    _check_family(name)
+    config = check_kind(name, task, cache_dir)
+    family = anatomy.family_of(config)
     with _silence():
-        config = hub.load_config(name, cache_dir)
-        family = _family(name, config)
-        _check_kind(name, family, task)
         _check_labels(name, config, task, num_labels)
         for path in pickles(name):
             check_pickle(path)
@@ -78,6 +76,31 @@ def load_checkpoint(
     _align(model)
     network: nn.Module = model.eval()
     return network
+
+
+def load_for_evaluation(name: str, task: str, cache_dir: str | None = None) -> nn.Module:
+    """As `load_checkpoint`, or a quantized model of a folder, which can be judged but not pruned.
+
+    Raises:
+        InputError: as there, or the quantized model has no head for the task.
+    """
+    if not is_quantized(name):
+        return load_checkpoint(name, task, cache_dir=cache_dir)
+    _check_head(name, check_kind(name, task, cache_dir), canonical_task(task), "quantized")
+    return load_quantized(name)
+
+
+def check_kind(name: str, task: str, cache_dir: str | None = None) -> Any:
+    """The configuration of a model whose family can do a task; no weights are looked at.
+
+    Raises:
+        InputError: there is no such model, its family is not supported, or is one for other tasks.
+    """
+    _check_family(name)
+    with _silence():
+        config = hub.load_config(name, cache_dir)
+    _check_task(name, _family(name, config), canonical_task(task))
+    return config
 
 
 def _check_family(name: str) -> None:
@@ -102,18 +125,24 @@ def _class(name: str, config: Any, task: str) -> Any:
     """What has the `from_pretrained` of the checkpoint: an auto class, or that of a pruned model."""
     import transformers
 
-    wanted = auto_model(task)
     if not getattr(config, "is_heterogeneous", False):
-        return getattr(transformers, wanted)
+        return getattr(transformers, auto_model(task))
     from splora.export.pruned_modeling import CLASSES
 
-    architecture = (config.architectures or ["none"])[0]
-    if architecture not in CLASSES or not architecture.endswith(wanted.removeprefix("AutoModel")):
-        raise InputError(f"{name}: has no head for {task}; this pruned model is a {architecture}.")
-    return CLASSES[architecture]
+    return CLASSES[_check_head(name, config, task, "pruned")]
 
 
-def _check_kind(name: str, family: anatomy.Family, task: str) -> None:
+def _check_head(name: str, config: Any, task: str, what: str) -> str:
+    """The class of a model that this program has written, where it has the head for a task."""
+    from splora.export.pruned_modeling import CLASSES
+
+    architecture = str((config.architectures or ["none"])[0])
+    if architecture not in CLASSES or not architecture.endswith(auto_model(task).removeprefix("AutoModel")):
+        raise InputError(f"{name}: has no head for {task}; this {what} model is a {architecture}.")
+    return architecture
+
+
+def _check_task(name: str, family: anatomy.Family, task: str) -> None:
     """Refuse an encoder for a text, and a decoder for anything else."""
     if (task in TEXT_TASKS) == family.causal:
         return

@@ -13,6 +13,7 @@ from splora import anatomy
 from splora.machine import peak_memory_bytes
 from splora.posttraining.budget import Costs
 from splora.posttraining.calibration import draw
+from splora.posttraining.compute import find_device, use_threads
 from splora.posttraining.evaluation import Predictions, predict
 from splora.posttraining.fisher import FisherOptions, Search, prune_fisher
 from splora.posttraining.latency_budget import LatencyBudget
@@ -23,7 +24,9 @@ from splora.posttraining.request import PruneRequest
 from splora.posttraining.search import search_macs
 from splora.posttraining.stages import Report, Stage, silent
 from splora.posttraining.stat import StatOptions, prune_stat
+from splora.posttraining.stat_grams import check_tokens
 from splora.posttraining.subject import Subject
+from splora.posttraining.sublayers import PARTS
 from splora.tasks.sources import QA_TASKS, data_sources, make_data_module, reads_first_token
 from splora.tasks.text_sources import TEXT_TASKS
 
@@ -41,8 +44,7 @@ def prune(request: PruneRequest, report: Report = silent) -> dict[str, Any]:
     """
     request.check()
     latency = LatencyBudget.read(request.tables) if request.tables is not None else None
-    if request.threads is not None:
-        torch.set_num_threads(request.threads)
+    use_threads(request.threads)
     subject = prepare(request, report)
     if latency is not None:
         for warning in latency.check(subject.model, request.latency_batch_size, request.latency_tokens):
@@ -50,6 +52,8 @@ def prune(request: PruneRequest, report: Report = silent) -> dict[str, Any]:
     if request.budget.metric == "mac":
         # A budget that buys nothing is told before anything costly.
         _search(subject, request, latency)(*_any_importance(subject.model), request.budget.fraction)
+    if request.method == "stat":
+        check_samples(subject)
 
     dense = predicted("dense", subject.model, subject, report)
     stages: list[tuple[Stage, Predictions]] = []
@@ -65,8 +69,9 @@ def prune(request: PruneRequest, report: Report = silent) -> dict[str, Any]:
 
 def prepare(request: PruneRequest, report: Report) -> Subject:
     """Load the checkpoint and its data, and draw the samples."""
-    from splora.posttraining.checkpoint import load_checkpoint
+    from splora.posttraining.checkpoint import check_kind, load_checkpoint
 
+    check_kind(request.model, request.task)  # the data module would ask a model of another kind for what it has not
     train_file, predict_file = data_sources(request.data, request.task)
     questions = request.task in QA_TASKS
     options: dict[str, Any] = {"doc_stride": request.doc_stride} if questions else {"columns": request.columns or None}
@@ -83,10 +88,7 @@ def prepare(request: PruneRequest, report: Report) -> Subject:
         **options,
     )
     report("load", "model", 0.0)
-    device = request.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_checkpoint(request.model, request.task).to(device)
+    model = load_checkpoint(request.model, request.task).to(find_device(request.device))
     report("load", "training data", 0.3)
     calibration = draw(data, request.samples, request.choices.get("gradient_batch_size") or None)
     report("load", "evaluation data", 0.7)
@@ -94,6 +96,16 @@ def prepare(request: PruneRequest, report: Report) -> Subject:
     report("load", "", 1.0)
     tokens = request.tokens or max(1, round(calibration.mean_tokens))
     return Subject(model, data, calibration, Precision.parse(request.precision), Costs.of(model, tokens), tokens)
+
+
+def check_samples(subject: Subject) -> None:
+    """Tell samples that say too little about the model's channels, before anything costly.
+
+    Raises:
+        InputError: they hold far fewer tokens than a layer has channels (fewer: a warning).
+    """
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in subject.calibration)
+    check_tokens(anatomy.layers(subject.model), tokens, [part.name for part in PARTS])
 
 
 def run_method(

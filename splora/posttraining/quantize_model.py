@@ -95,8 +95,8 @@ class _Walk:
         self._device = next(model.parameters()).device
         self._masks = [batch["attention_mask"].bool().to(self._device) for batch in batches]
         self._layers = anatomy.layers(model)
-        self._states = States(model, batches, options.storage)
         check_tokens(self._layers, sum(int(keep.sum()) for keep in self._masks), [part.name for part in PARTS])
+        self._states = States(model, batches, options.storage)
 
     def run(self) -> None:
         for number, layer in enumerate(self._layers):

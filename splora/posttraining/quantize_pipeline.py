@@ -14,8 +14,9 @@ from splora.export.packing import WEIGHTS
 from splora.export.quantized import save_quantized, stored_bytes
 from splora.files import replacing_folder, write_json
 from splora.machine import peak_memory_bytes
+from splora.posttraining.compute import use_threads
 from splora.posttraining.outcome import append_line, describe
-from splora.posttraining.pipeline import predicted, prepare
+from splora.posttraining.pipeline import check_samples, predicted, prepare
 from splora.posttraining.plan import Plan
 from splora.posttraining.quantization_grid import QuantizedWeight
 from splora.posttraining.quantize_model import quantize_model, sharing_copy
@@ -34,10 +35,12 @@ def quantize(request: QuantizeRequest, report: Report = silent) -> dict[str, Any
         InputError: something that the person gave does not work; nothing is written then.
     """
     request.check()
-    if request.threads is not None:
-        torch.set_num_threads(request.threads)
-    own_dtype = _dtype(hub.load_config(request.model))
+    use_threads(request.threads)
+    request.check_rows(request.model)
     subject = prepare(request, report)
+    own_dtype = _dtype(hub.load_config(request.model))
+    if request.method != "rtn":  # which looks at no samples
+        check_samples(subject)
     dense = predicted("dense", subject.model, subject, report)
 
     begin = time.perf_counter()

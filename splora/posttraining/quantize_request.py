@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from splora import anatomy
 from splora.errors import InputError, problems_of
 from splora.export.quantized import is_quantized
+from splora.posttraining.checkpoint import check_kind
 from splora.posttraining.quantization_grid import GridOptions
 from splora.posttraining.quantize_options import QuantizeOptions
 from splora.posttraining.request import PruneRequest
@@ -49,6 +51,24 @@ class QuantizeRequest(PruneRequest):
         if problems:
             raise InputError(problems)
 
+    def check_rows(self, model: str) -> None:
+        """Compare the size of groups with the rows of a model's weights, by its configuration.
+
+        Args:
+            model: the one to be quantized, or the one that it will be pruned from, whose rows are no shorter.
+
+        Raises:
+            InputError: all rows are shorter than a group; or there is no such model, or none for the task.
+        """
+        self.options().check(_widest_row(check_kind(model, self.task)))
+
     def _check_model(self) -> None:
         if is_quantized(self.model):
             raise InputError(f"{self.model}: this model is quantized already; pass the one that it was made from.")
+
+
+def _widest_row(config: Any) -> int:
+    """Inputs of the widest linear of the layers that a configuration describes."""
+    neurons = anatomy.family_of(config).sizes[1]
+    layers = config.per_layer_config if getattr(config, "is_heterogeneous", False) else [config]
+    return max(int(config.hidden_size), *(int(getattr(layer, neurons)) for layer in layers))

@@ -9,6 +9,7 @@ from typing import Any
 
 from splora.errors import InputError, problems_of
 from splora.posttraining.budget import Budget
+from splora.posttraining.compute import check_compute
 from splora.tasks.text_sources import TEXT_TASKS
 
 #: The file that marks a finished pruning.
@@ -95,10 +96,8 @@ class PruneRequest:
             f"{option} is {value}; it must be {least} or larger."
             for option, value, least in (
                 ("--num_samples", self.samples, 1),
-                ("--seed", self.seed, 0),
                 ("--seq_len", self.tokens, 1),
                 ("--max_seq_length", self.max_seq_length, 8),
-                ("--threads", self.threads, 1),
                 ("--latency_batch_size", self.latency_batch_size, 1),
                 ("--latency_seq_len", self.latency_tokens, 1),
             )
@@ -114,9 +113,22 @@ class PruneRequest:
                 f"Fisher pruning is for encoders and their tasks; {self.task} is a text: prune its language models "
                 f"by STAT (splora prune stat)."
             )
-        problems += problems_of(self._check_output, self._check_device, self._check_precision)
+        problems += problems_of(self._check_output, self._check_compute)
         if problems:
             raise InputError(problems)
+
+    def difference(self) -> str | None:
+        """In what the result in the output folder was asked for otherwise: `bits 4, here 3`; empty where in nothing.
+
+        Returns:
+            None: the folder holds no result.
+        """
+        try:
+            before = dict(json.loads((self.output / RESULT).read_text(encoding="utf-8"))["settings"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        differing = ((name, value) for name, value in self.settings().items() if before.get(name) != value)
+        return next((f"{name} {before.get(name)!r}, here {value!r}" for name, value in differing), "")
 
     def _check_output(self) -> None:
         """Never replace what another request, or something else, has left."""
@@ -126,29 +138,14 @@ class PruneRequest:
             raise InputError(f"--output_dir: {self.output} is a file; give a folder.")
         if not any(self.output.iterdir()):
             return
-        try:
-            before = json.loads((self.output / RESULT).read_text(encoding="utf-8"))["settings"]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(f"--output_dir: {self.output} holds other files; give a new or empty folder.") from None
-        differing = [name for name, value in self.settings().items() if before.get(name) != value]
-        if differing and not self.force:
-            name = differing[0]
+        difference = self.difference()
+        if difference is None:
+            raise InputError(f"--output_dir: {self.output} holds other files; give a new or empty folder.")
+        if difference and not self.force:
             raise InputError(
-                f"--output_dir: {self.output} holds another result ({name} {before.get(name)!r}, here "
-                f"{self.settings()[name]!r}); give another folder, or --force to replace it."
+                f"--output_dir: {self.output} holds another result ({difference}); give another folder, or --force to "
+                f"replace it."
             )
 
-    def _check_device(self) -> None:
-        import torch
-
-        try:
-            device = torch.device("cpu" if self.device == "auto" else self.device)
-        except RuntimeError:
-            raise InputError(f"--device is {self.device!r}; it reads auto, cpu, cuda or cuda:1.") from None
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise InputError(f"--device is {self.device!r}; torch sees {torch.cuda.device_count()} such devices here.")
-
-    def _check_precision(self) -> None:
-        from splora.posttraining.precision import Precision
-
-        Precision.parse(self.precision)
+    def _check_compute(self) -> None:
+        check_compute(device=self.device, precision=self.precision, threads=self.threads, seed=self.seed)

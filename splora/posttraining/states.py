@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from splora import anatomy
-from splora.errors import InputError
+from splora.errors import DiskFull, InputError
+from splora.files import is_full
 from splora.posttraining.calibration import to_device
 from splora.posttraining.sublayers import embedded
 
@@ -35,7 +37,7 @@ class States:
         storage: see `Storage`; files are mapped into memory, so that the system decides how much of them it holds.
 
     Raises:
-        InputError: the temporary folder cannot hold the files.
+        InputError: the temporary folder cannot hold the files; `DiskFull` where there is no space left.
     """
 
     def __init__(self, model: nn.Module, batches: Sequence[dict[str, Tensor]], storage: Storage = "auto") -> None:
@@ -48,7 +50,10 @@ class States:
         self._device = next(model.parameters()).device
         self._folder: Path | None = None
         if storage == "disk":
-            self._folder = Path(tempfile.mkdtemp(prefix="splora-states-"))
+            try:
+                self._folder = Path(tempfile.mkdtemp(prefix="splora-states-"))
+            except OSError as error:
+                raise _refused(Path(error.filename or "TMPDIR"), error) from error
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._held: list[Tensor] = []
         for number, batch in enumerate(batches):
@@ -77,13 +82,29 @@ class States:
         assert self._folder is not None
         path = self._folder / str(number)
         try:
+            _reserve(path, hidden.numel() * self._dtype.itemsize)
             mapped = torch.from_file(str(path), shared=True, size=hidden.numel(), dtype=self._dtype).view(hidden.shape)
-            mapped.copy_(hidden)
         except (OSError, RuntimeError) as error:
-            raise InputError(
-                f"{path.parent}: hidden states cannot be kept here ({error}); set TMPDIR, or keep them in memory."
-            ) from error
-        return mapped
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise _refused(self._folder, error) from error
+        return mapped.copy_(hidden)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of so many bytes that the disk has set aside.
+
+    Where a file has holes and the disk is full, no error is raised when its map is written to: the system ends the
+    program.
+    """
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+def _refused(folder: Path, error: OSError | RuntimeError) -> InputError:
+    told = getattr(error, "strerror", None) or str(error)
+    kind = DiskFull if is_full(error) else InputError
+    return kind(f"{folder}: hidden states cannot be kept here ({told}); set TMPDIR, or keep them in memory.")
 
 
 class Kept:

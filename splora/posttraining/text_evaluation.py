@@ -36,7 +36,7 @@ def text_losses(
 
     Args:
         model: a causal language model in evaluation mode.
-        precision: what forward passes compute in; losses are float32, sums float64.
+        precision: what forward passes compute hidden states in; logits and losses are float32, sums float64.
         progress: called with batches done and batches in all.
 
     Returns:
@@ -49,11 +49,11 @@ def text_losses(
         ids = ids.to(_device(model))
         with precision.forward(ids.device):
             hidden = _hidden(model, ids)
-            targets = ids[:, 1:].flatten()
-            losses = [
-                F.cross_entropy(_logits(model, rows), wanted, reduction="none")
-                for rows, wanted in zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
-            ]
+        targets = ids[:, 1:].flatten()
+        losses = [
+            F.cross_entropy(_logits(model, rows), wanted, reduction="none")
+            for rows, wanted in zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
+        ]
         found.append(torch.cat(losses).double().view(len(ids), -1).sum(1).cpu())
         if progress is not None:
             progress(number + 1, len(batches))
@@ -71,10 +71,10 @@ def text_divergence(dense: nn.Module, model: nn.Module, data: TextDataModule, pr
         ids = ids.to(_device(model))
         with precision.forward(ids.device):
             pair = zip(_hidden(dense, ids).split(ROWS), _hidden(model, ids).split(ROWS), strict=True)
-            for rows, other in pair:
-                wanted, found = (_logits(each, x).log_softmax(1) for each, x in ((dense, rows), (model, other)))
-                total += float(F.kl_div(found, wanted, reduction="none", log_target=True).sum(1).double().sum())
-                tokens += len(rows)
+        for rows, other in pair:
+            wanted, found = (_logits(each, x).log_softmax(1) for each, x in ((dense, rows), (model, other)))
+            total += float(F.kl_div(found, wanted, reduction="none", log_target=True).sum(1).double().sum())
+            tokens += len(rows)
     return total / tokens
 
 
@@ -98,7 +98,12 @@ def _hidden(model: Any, ids: Tensor) -> Tensor:
 
 
 def _logits(model: Any, rows: Tensor) -> Tensor:
-    logits: Tensor = model.get_output_embeddings()(rows)
+    """Logits of rows of hidden states, float32, as exact as the head's weights are.
+
+    Under autocast they would be rounded to bf16's eight bits, which a loss of hundredths does not survive.
+    """
+    head = model.get_output_embeddings()
+    logits: Tensor = head(rows.to(head.weight.dtype))
     return logits.float()
 
 

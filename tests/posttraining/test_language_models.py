@@ -10,12 +10,17 @@ import pytest
 import torch
 import transformers
 
-from scripts import opt_eval, prune, prune_opt
+from scripts import opt_eval, prune, prune_opt, quantize, train_small_opt
 from scripts.opt_names import checkpoint_name, summary_path
 from splora import load_pruned
 from splora.errors import InputError
+from splora.export.quantized import save_quantized
+from splora.posttraining import pipeline, quantize_pipeline
 from splora.posttraining.checkpoint import load_checkpoint
+from splora.posttraining.compute import check_compute, find_device
+from splora.posttraining.quantization_grid import GridOptions
 from splora.posttraining.stat_grams import beginnings
+from splora.tasks import language_modelling
 from splora.tasks.sources import canonical_task, data_sources, make_data_module
 from splora.tasks.text_sources import read_text
 from splora.training.small_opt import SmallOPT, write_untrained
@@ -137,6 +142,123 @@ def test_what_cannot_work_is_told_before_anything_is_loaded(capsys: pytest.Captu
     told = capsys.readouterr().err
     for text in ("--task is 'sst2', which is no text", "task is 'wiki'", "--max_seq_length is 1"):
         assert text in told
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "told"),
+    [
+        (
+            opt_eval.main,
+            ["--model_name", "none", "--threads", "0", "--device", "kuda", "--seed", "-3", "--precision", "bf61"],
+            ["--threads is 0", "--device is 'kuda'", "--seed is -3", "did you mean 'bf16'"],
+        ),
+        (
+            opt_eval.main,
+            ["--model_name", "none", "--device", "cuda", "--task", "wiki"],
+            ["--device is 'cuda'; torch sees 0 such devices here.", "task is 'wiki'"],
+        ),
+        (
+            train_small_opt.main,
+            ["--output_dir", ".", "--threads", "0", "--seed", "-3", "--layers", "0", "--task", "ptbb"],
+            ["is not empty", "--threads is 0", "--seed is -3", "layers is 0", "--task is 'ptbb'", "'ptb'"],
+        ),
+    ],
+)
+def test_where_and_how_to_compute_is_looked_at_with_the_rest(
+    command: Any, given: list[str], told: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(SystemExit) as stopped:
+        command(given)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert all(text in error for text in told), error
+
+
+def test_values_that_every_command_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_compute(device="cpu", precision="bf16", threads=1, seed=2**32 - 1)
+    assert find_device("cpu") == torch.device("cpu")
+    for given in ({"device": "meta"}, {"device": ""}, {"device": "cuda:-1"}, {"seed": 2**32}, {"threads": -1}):
+        with pytest.raises(InputError, match=f"^--{next(iter(given))} is"):
+            check_compute(**given)  # type: ignore[arg-type]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_compute(device="cuda:1")
+    with pytest.raises(InputError, match="torch sees 2 such devices"):
+        check_compute(device="cuda:2")
+
+
+def test_a_text_that_cannot_be_had_keeps_no_other_from_being_measured(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test.txt").write_text("a few words of a text\n" * 30, encoding="utf-8")
+    read = language_modelling.read_text
+
+    def offline(source: str | None, task: str, *others: Any) -> str:
+        if task != "ptb":
+            raise InputError(f"{task}: the data set cannot be loaded from the hub.")
+        return read(source, task, *others)
+
+    monkeypatch.setattr(language_modelling, "read_text", offline)
+    with pytest.raises(SystemExit) as stopped:
+        opt_eval.main(["--model_name", str(folder), "--data_dir", ".", "--task", "wikitext2", "ptb", "c4"])
+    assert stopped.value.code == 2
+    told = capsys.readouterr()
+    assert told.err.splitlines()[-2:] == [
+        f"error: {task}: the data set cannot be loaded from the hub." for task in ("wikitext2", "c4")
+    ]
+    lines = Path("output/opt/tiny.txt").read_text(encoding="utf-8").splitlines()
+    assert lines == told.out.splitlines()
+    assert [line.partition(" on ")[2].partition(",")[0] for line in lines] == ["ptb"]
+
+
+def test_models_of_other_families_are_named_before_their_data_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    transformers.T5Config(num_layers=1, d_model=8, d_ff=8, num_heads=2, d_kv=4).save_pretrained("t5")
+    with pytest.raises(SystemExit) as stopped:
+        prune_opt.main(["--model_name", "t5", "--data_dir", "embedded", "--mu", "0.5"])
+    assert stopped.value.code == 2
+    assert "t5: model type 't5' is not supported; supported are bert," in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "BertForSequenceClassification",
+            "of the family bert, no causal language model; wikitext2 needs one of opt",
+        ),
+        ("OPTForSequenceClassification", "has no head for wikitext2; this quantized model is a OPTForSequenceClassif"),
+    ],
+)
+def test_a_quantized_model_without_a_language_models_head(
+    name: str, told: str, tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_quantized(tiny(name), {}, GridOptions(), None, tmp_path / "model")
+    with pytest.raises(SystemExit) as stopped:
+        opt_eval.main(["--model_name", str(tmp_path / "model"), "--data_dir", "embedded"])
+    assert stopped.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_too_few_tokens_are_told_before_the_dense_model_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = SmallOPT(vocabulary=300, positions=24, layers=1, hidden=16, heads=4, neurons=800)
+    write_untrained(sizes, read_text("embedded", "wikitext2", "train"), tmp_path).save_pretrained(tmp_path)  # type: ignore[operator]
+    told: list[str] = []
+    monkeypatch.setattr(pipeline, "predicted", lambda name, *others: told.append(name))
+    monkeypatch.setattr(quantize_pipeline, "predicted", lambda name, *others: told.append(name))
+    shared = ["--num_samples=1", "--threads=1", "--device=cpu"]
+    with pytest.raises(SystemExit) as stopped:
+        prune_opt.main(["--model_name=.", "--data_dir=embedded", "--mu=0.5", "--output_dir=out", *shared])
+    assert stopped.value.code == 2
+    with pytest.raises(InputError, match=r"hold 24 tokens, but layer\.0\.neurons has 800 channels"):
+        quantize.main(["--model=.", "--data=embedded", "--group-size=16", "--output=out", *shared])
+    assert not told
 
 
 def test_a_text_shorter_than_a_window(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,12 @@ import transformers
 from scripts import cli, quantize, quantize_opt
 from splora import load_quantized
 from splora.errors import InputError
+from splora.export.cut import cut
+from splora.export.folder import save_pruned
 from splora.export.packing import WEIGHTS
+from splora.posttraining import quantize_pipeline
+from splora.posttraining.plan import Plan
+from splora.posttraining.quantize_request import _widest_row
 from splora.tasks.embedded.classification import write_glue
 from splora.tasks.embedded.tokenizer import build_tokenizer
 from splora.training.small_opt import SmallOPT, write_untrained
@@ -177,6 +182,36 @@ def test_the_published_command_prunes_first_where_need_be(opt: Path, capsys: pyt
         published(opt, "--mu", "0.7", "--output_dir", "other")
     assert stopped.value.code == 2
     assert "was pruned with other options (exact_paper True, here False)" in capsys.readouterr().err
+
+
+def test_a_group_that_no_row_fills_is_told_before_anything_is_pruned_or_judged(
+    opt: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+    monkeypatch.setattr(quantize_pipeline, "predicted", lambda name, *others: judged.append(name))
+    with pytest.raises(InputError, match="--group-size is 128, but the widest row has 48 weights"):
+        run(opt, "--group-size", "128")
+    with pytest.raises(SystemExit) as stopped:
+        published(opt, "--mu", "0.7", "--group_size", "128")
+    assert stopped.value.code == 2
+    assert "--group-size is 128, but the widest row has 48 weights" in capsys.readouterr().err
+    assert not judged
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_the_widest_row_of_a_pruned_model_is_that_of_its_own_layers(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 50}
+    models = (
+        transformers.BertForQuestionAnswering(transformers.BertConfig(intermediate_size=40, **settings)),
+        transformers.OPTForCausalLM(transformers.OPTConfig(ffn_dim=40, **settings)),
+    )
+    for model in models:
+        assert _widest_row(model.config) == 40
+        for neurons, widest in ((30, 30), (5, 24)):
+            smaller = cut(model, Plan(((0,), ()), (tuple(range(neurons)), ())))
+            save_pruned(smaller, None, tmp_path / f"{model.config.model_type}-{neurons}")
+            config = transformers.AutoConfig.from_pretrained(tmp_path / f"{model.config.model_type}-{neurons}")
+            assert _widest_row(config) == widest
 
 
 def test_with_mu_1_the_dense_model_is_quantized(opt: Path) -> None:
