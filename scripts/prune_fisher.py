@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Prune one checkpoint."""
     parser = argparse.ArgumentParser(prog="prune_fisher.py", description="Prune a fine-tuned encoder without training.")
     add_checkpoint(parser)
-    parser.add_argument("--constraint", type=float, required=True, help="fraction of the dense cost, above 0, at most 1")
+    parser.add_argument("--constraint", type=float, required=True, help="fraction of the dense cost, at most 1")
     parser.add_argument("--metric", default="mac", help="what the constraint counts: mac (default) or latency")
     add_place(parser)
     add_shared(parser, SAMPLES["fisher"])
