@@ -38,17 +38,17 @@ def eliminate(gram: Tensor, outputs: Tensor, size: int, damping: float = 1e-4) -
     """Take away groups until none is left.
 
     Args:
-        gram: of the inputs, per row, float64 (groups · size, groups · size).
+        gram: of the inputs, per row, float64 (groups · size, groups · size); overwritten, as it may be the largest
+            matrix there is and nobody needs it any more.
         outputs: V = R W, (measures, groups · size).
         size: columns of a group.
         damping: part of its diagonal that is added to the Gram matrix.
     """
     groups = len(gram) // size if size else 0
     diagonal = gram.diagonal()
-    damped = gram.clone()
-    damped.diagonal().add_(damping * (diagonal + diagonal.mean()) + TINY)
+    diagonal.add_(damping * (diagonal + diagonal.mean()) + TINY)
     # The factor has the square root of the matrix's condition number: fp32 is enough from there on.
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped, out=damped).float())
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram, out=gram).float())
     values = outputs.float()
     left = torch.arange(groups, device=gram.device)
     alive = torch.ones(groups, dtype=torch.bool, device=gram.device)
