@@ -99,10 +99,10 @@ def prepare(request: PruneRequest, report: Report) -> Subject:
 
 
 def check_samples(subject: Subject) -> None:
-    """Tell samples that say too little about the model's channels, before anything costly.
+    """Refuse samples that say too little about the model's channels, before anything costly.
 
     Raises:
-        InputError: they hold far fewer tokens than a layer has channels (fewer: a warning).
+        InputError: they hold far fewer tokens than a layer has channels.
     """
     tokens = sum(int(batch["attention_mask"].sum()) for batch in subject.calibration)
     check_tokens(anatomy.layers(subject.model), tokens, [part.name for part in PARTS])

@@ -20,7 +20,7 @@ from splora.posttraining.precision import Precision
 from splora.posttraining.quantization_grid import QuantizedWeight, round_to_nearest
 from splora.posttraining.quantize_options import QuantizeOptions
 from splora.posttraining.stages import Report, silent
-from splora.posttraining.stat_grams import Batch, check_tokens
+from splora.posttraining.stat_grams import Batch, warn_of_few_tokens
 from splora.posttraining.states import Kept, States
 from splora.posttraining.sublayers import PARTS, Part
 
@@ -95,7 +95,7 @@ class _Walk:
         self._device = next(model.parameters()).device
         self._masks = [batch["attention_mask"].bool().to(self._device) for batch in batches]
         self._layers = anatomy.layers(model)
-        check_tokens(self._layers, sum(int(keep.sum()) for keep in self._masks), [part.name for part in PARTS])
+        warn_of_few_tokens(self._layers, sum(int(keep.sum()) for keep in self._masks), [part.name for part in PARTS])
         self._states = States(model, batches, options.storage)
 
     def run(self) -> None:

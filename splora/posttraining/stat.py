@@ -16,10 +16,10 @@ from splora.posttraining.precision import Precision
 from splora.posttraining.stages import Report, Stage, silent
 from splora.posttraining.stat_default import prune_default
 from splora.posttraining.stat_grams import arguments_of
-from splora.posttraining.stat_options import HEAD_FACTORS, StatOptions
+from splora.posttraining.stat_options import StatOptions
 from splora.posttraining.stat_published import prune_published
 
-__all__ = ["HEAD_FACTORS", "StatOptions", "prune_stat"]
+__all__ = ["StatOptions", "prune_stat"]
 
 
 def prune_stat(

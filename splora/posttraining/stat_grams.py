@@ -63,7 +63,7 @@ def layer_grams(
     device = next(model.parameters()).device
     masks = [batch["attention_mask"].bool().to(device) for batch in batches]
     states, layers = States(model, batches, storage), anatomy.layers(model)
-    check_tokens(layers, sum(int(keep.sum()) for keep in masks), parts)
+    warn_of_few_tokens(layers, sum(int(keep.sum()) for keep in masks), parts)
     for number, layer in enumerate(layers):
         last = first_token_only and number == len(layers) - 1
         grams: dict[str, Gram] = {}
@@ -83,33 +83,45 @@ def layer_grams(
 
 
 def check_tokens(layers: Sequence[anatomy.Layer], tokens: int, parts: Collection[str]) -> None:
-    """Tell layers that have more channels than there are tokens.
+    """Refuse samples that say nothing about the widest layer.
 
     Raises:
-        InputError: fewer than `LEAST_TOKENS` of a layer's channels.
+        InputError: fewer tokens than `LEAST_TOKENS` of a layer's channels.
     """
-    wide = {
-        f"layer.{number}.{part.name}": layer.linears[part.role].in_features
-        for number, layer in enumerate(layers)
-        for part in PARTS
-        if part.name in parts and layer.linears[part.role].in_features > tokens
-    }
-    if not wide:
-        return
-    name, channels = max(wide.items(), key=lambda pair: pair[1])
+    name, channels = max(_channels(layers, parts).items(), key=lambda pair: pair[1], default=("", 0))
     if tokens < channels * LEAST_TOKENS:
         raise InputError(
             f"The calibration samples hold {tokens:,} tokens, but {name} has {channels:,} channels; "
             f"at least {int(-(-channels * LEAST_TOKENS // 1)):,} are needed: give more samples."
         )
-    for name, channels in wide.items():
-        logger.warning(
-            "%s: %s channels, but the calibration samples hold only %s tokens: some channels look like combinations "
-            "of others by chance; give more samples.",
-            name,
-            f"{channels:,}",
-            f"{tokens:,}",
-        )
+
+
+def warn_of_few_tokens(layers: Sequence[anatomy.Layer], tokens: int, parts: Collection[str]) -> None:
+    """Name the layers that have more channels than there are tokens.
+
+    Raises:
+        InputError: as `check_tokens`.
+    """
+    check_tokens(layers, tokens, parts)
+    for name, channels in _channels(layers, parts).items():
+        if channels > tokens:
+            logger.warning(
+                "%s: %s channels, but the calibration samples hold only %s tokens: some channels look like "
+                "combinations of others by chance; give more samples.",
+                name,
+                f"{channels:,}",
+                f"{tokens:,}",
+            )
+
+
+def _channels(layers: Sequence[anatomy.Layer], parts: Collection[str]) -> dict[str, int]:
+    """By sub-layer, what meets its output projection."""
+    return {
+        f"layer.{number}.{part.name}": layer.linears[part.role].in_features
+        for number, layer in enumerate(layers)
+        for part in PARTS
+        if part.name in parts
+    }
 
 
 def arguments_of(batches: Sequence[Batch]) -> list[Batch]:

@@ -296,3 +296,16 @@ def test_real_sst2_at_half_the_macs_loses_little(tmp_path: Path, shared: Path) -
     assert result["dense"] == pytest.approx(89.2, abs=0.3)
     assert result["pruned"] > 85
     assert result["kl_divergence"]["rescale"] < result["kl_divergence"]["search"]
+
+
+@pytest.mark.parametrize(
+    ("method", "choices"),
+    [("fisher", {}), ("fisher", {"teacher": "sqrt"}), ("stat", {}), ("stat", {"exact_paper": True})],
+    ids=["fisher", "fisher sqrt", "stat", "stat exact"],
+)
+def test_a_budget_of_everything_keeps_everything(method: str, choices: dict[str, Any], tmp_path: Path) -> None:
+    request = request_for(tmp_path, method=method, budget=Budget.parse("mac=1"), choices=choices)
+    result = pipeline.prune(request)
+    assert result["macs_kept"] == 1
+    assert result["heads_kept"] == [4, 4]
+    assert result["pruned"] == result["dense"]

@@ -20,10 +20,11 @@ from splora.posttraining.folding import fold, plan_of
 from splora.posttraining.plan import Plan
 from splora.posttraining.precision import Precision
 from splora.posttraining.sensitivity import Metrics, divergences, logits
-from splora.posttraining.stat import HEAD_FACTORS, StatOptions, prune_stat
+from splora.posttraining.stat import StatOptions, prune_stat
 from splora.posttraining.stat_budget import allocate
 from splora.posttraining.stat_default import DAMPING
 from splora.posttraining.stat_grams import layer_grams, regrouped
+from splora.posttraining.stat_options import HEAD_FACTORS
 
 FP32 = Precision("fp32")
 FIRST = StatOptions(reconstruct=False)
