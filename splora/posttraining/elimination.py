@@ -60,10 +60,11 @@ def eliminate(gram: Tensor, outputs: Tensor, size: int, damping: float = 1e-4) -
         together = min(TOGETHER, max(1, int(count * TOGETHER_PART))) if size == 1 else 1
         least, chosen = scores.topk(together, largest=False)
         columns = (chosen[:, None] * size + torch.arange(size, device=gram.device)).flatten()
-        rows, leaving = inverse[columns], values[:, columns]
-        solved = torch.linalg.solve(rows[:, columns], torch.cat([rows, leaving.T], dim=1))
-        step = solved[:, : rows.shape[1]]
-        lost = (leaving.T * solved[:, rows.shape[1] :]).sum()
+        rows, leaving = inverse.index_select(0, columns), values.index_select(1, columns)
+        # (H_gg)⁻¹ itself: a few columns, so that products are quicker than as many triangular solves.
+        block = torch.linalg.inv(rows.index_select(1, columns))
+        step = block @ rows
+        lost = ((leaving @ block) * leaving).sum()
         # Shared out by the scores, which are each one's alone.
         grown.append(lost * least / least.sum() if float(least.sum()) > 0 else torch.zeros_like(least))
         gone.append(left[chosen])
@@ -73,7 +74,8 @@ def eliminate(gram: Tensor, outputs: Tensor, size: int, damping: float = 1e-4) -
         count -= together
         if len(alive) - count >= STALE * len(alive):
             held = (torch.nonzero(alive)[:, :1] * size + torch.arange(size, device=gram.device)).flatten()
-            values, inverse = values[:, held], inverse[held][:, held]
+            values = values.index_select(1, held)
+            inverse = inverse.index_select(0, held).index_select(1, held)
             left, alive = left[alive], torch.ones(count, dtype=torch.bool, device=gram.device)
     if not gone:
         return Path(left, gram.new_zeros(1))

@@ -41,6 +41,11 @@ class Precision:
         wanted = {"auto": resolve("auto"), "bf16": "bf16-mixed"}.get(text, "32-true")
         return cls("bf16" if wanted == "bf16-mixed" else "fp32")
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number that a linear layer puts out in a forward pass."""
+        return 2 if self.name == "bf16" else 4
+
     def forward(self, device: torch.device) -> torch.autocast:
         """A context for forward passes on `device`."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.name == "bf16")

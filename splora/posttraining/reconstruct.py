@@ -18,7 +18,7 @@ from splora import anatomy
 from splora.posttraining.gram import Gram
 from splora.posttraining.precision import Precision
 from splora.posttraining.stat_grams import OTHERS, Batch
-from splora.posttraining.states import Kept, States, Storage
+from splora.posttraining.states import Kept, Outputs, States, Storage
 from splora.posttraining.sublayers import PARTS
 
 #: Ridges that are tried, as parts of the Gram matrix's diagonal.
@@ -49,6 +49,7 @@ def reconstruct(
     first_token_only: bool,
     storage: Storage = "auto",
     precision: Precision,
+    outputs: Outputs | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> Reconstruction:
     """Re-solve weights and biases of all output projections of `student`, in place.
@@ -60,6 +61,7 @@ def reconstruct(
         first_token_only: in the last layer the first token of each sequence counts, the others by `stat_grams.OTHERS`.
         storage: where hidden states are kept between layers.
         precision: what forward passes and products compute in.
+        outputs: what the teacher's output projections put out for these batches, used up; None: it is computed.
         progress: called with the name of each sub-layer and the number of those before it.
     """
     done = Reconstruction()
@@ -84,7 +86,9 @@ def reconstruct(
                 with precision.forward(device):
                     hidden, above = own[index], taught[index]
                     inner = kept.put(part.inner(layer, hidden, keep))
-                    projected = dense.linears[part.role](part.inner(dense, above, keep))
+                    projected = outputs.take() if outputs is not None else None
+                    if projected is None:
+                        projected = dense.linears[part.role](part.inner(dense, above, keep))
                     taught[index] = part.close(dense, above, projected)
                 target = above + projected.float() - hidden
                 for gram, half in zip(grams, halves[index], strict=True):

@@ -30,6 +30,8 @@ BACKWARD_TOKENS = 1024
 TEXT_TOKENS = 512
 #: Tokens of a sequence up to which attention's backward pass is quicker (up to 10 times) in separate products.
 SHORT = 128
+#: Part of its mean diagonal that is added to F before it is factorized: above the rounding of its products.
+JITTER = 1e-5
 #: Of a language model, every so many tokens' predictions are compared: neighbours say much the same.
 STRIDE = 4
 
@@ -92,7 +94,13 @@ def output_metrics(model: nn.Module, batches: Sequence[Batch], seed: int, precis
 
 
 def root(metric: Tensor) -> Tensor:
-    """R with RᵀR = F, float64 (hidden, hidden)."""
+    """R with RᵀR = F, float64 (hidden, hidden); up to `JITTER` of F's mean diagonal."""
+    # A triangle costs a tenth of the eigenvectors. F has fewer directions than channels where there are few sequences.
+    damped = metric.clone()
+    damped.diagonal().add_(JITTER * metric.diagonal().mean())
+    triangle, failed = torch.linalg.cholesky_ex(damped, upper=True)
+    if not int(failed):
+        return triangle
     values, vectors = torch.linalg.eigh(metric)
     scaled: Tensor = values.clamp_min(0).sqrt()[:, None] * vectors.T
     return scaled

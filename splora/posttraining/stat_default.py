@@ -34,6 +34,7 @@ from splora.posttraining.stages import Report, Stage
 from splora.posttraining.stat_budget import Counts, allocate
 from splora.posttraining.stat_grams import Batch, beginnings, layer_grams, regrouped, thinned
 from splora.posttraining.stat_options import StatOptions
+from splora.posttraining.states import Outputs
 from splora.posttraining.sublayers import PARTS
 
 #: Tokens and sequences at least that sensitivities are measured on, and that candidates are compared on.
@@ -74,7 +75,11 @@ def prune_default(
     if options.sensitivities:
         report("interpolate", "sensitivities", 0.0)
         metrics = output_metrics(model, _sample(model, batches, SENSITIVITY_SAMPLE), seed, precision)
-    paths, grams = _paths(model, batches, metrics, options, first_token_only, precision, report)
+    chosen_by = _chosen_by(model, batches)
+    # The dense model's pass of the second stage is the first stage's where that saw all samples.
+    shared = options.reconstruct and _sequences(chosen_by) == _sequences(batches)
+    outputs = Outputs(model, batches, precision) if shared else None
+    paths, grams = _paths(model, chosen_by, metrics, options, first_token_only, precision, outputs, report)
     heads, neurons = ([path.errors for path in paths[name]] for name in ("heads", "neurons"))
     plans = [_first(paths, allocate(heads, neurons, costs, budget, factor)) for factor in options.head_factors]
     report("interpolate", "weights", (layers + 1) / (layers + 2))
@@ -97,6 +102,7 @@ def prune_default(
         first_token_only=first_token_only,
         storage=options.storage,
         precision=precision,
+        outputs=outputs,
         progress=lambda name, number: report("reconstruct", name, number / (2 * layers)),
     )
     report("reconstruct", "", 1.0)
@@ -111,6 +117,16 @@ def _sample(model: nn.Module, batches: Sequence[Batch], sizes: tuple[int, int]) 
     return thinned(batches, *sizes)
 
 
+def _chosen_by(model: nn.Module, batches: Sequence[Batch]) -> list[Batch]:
+    """The samples that heads and neurons are chosen by, as many as the widest layer asks for."""
+    widest = max(max(linear.in_features for linear in layer.linears.values()) for layer in anatomy.layers(model))
+    return thinned(batches, max(CHOICE_TOKENS, CHOICE_TOKENS_PER_CHANNEL * widest))
+
+
+def _sequences(batches: Sequence[Batch]) -> int:
+    return sum(len(batch["attention_mask"]) for batch in batches)
+
+
 def _paths(
     model: nn.Module,
     batches: Sequence[Batch],
@@ -118,30 +134,35 @@ def _paths(
     options: StatOptions,
     first_token_only: bool,
     precision: Precision,
+    outputs: Outputs | None,
     report: Report,
 ) -> tuple[Paths, Grams]:
     """The order in which each layer's heads and neurons go, with errors, and the activations that it was found by.
 
     Args:
         metrics: what errors are measured by, used up; None: as they are.
+        outputs: gets what the output projections put out.
     """
     layers = anatomy.layers(model)
-    widest = max(max(linear.in_features for linear in layer.linears.values()) for layer in layers)
-    chosen_by = thinned(batches, max(CHOICE_TOKENS, CHOICE_TOKENS_PER_CHANNEL * widest))
     paths: Paths = {part.name: [] for part in PARTS}
     grams: Grams = []
     for found in layer_grams(
-        model, chosen_by, first_token_only=first_token_only, storage=options.storage, precision=precision
+        model,
+        batches,
+        first_token_only=first_token_only,
+        storage=options.storage,
+        precision=precision,
+        outputs=outputs,
     ):
         report("interpolate", f"layer {found.number}", (found.number + 1) / (len(layers) + 2))
         for part in PARTS:
             gram = found.grams[part.name]
-            outputs = found.layer.linears[part.role].weight.detach().double()
+            weight = found.layer.linears[part.role].weight.detach().double()
             if metrics is not None:
-                outputs = root(metrics[found.number].pop(part.name)) @ outputs
+                weight = root(metrics[found.number].pop(part.name)) @ weight
             products = gram.centred()[0].div_(gram.rows) if options.bias else gram.matrix / gram.rows
-            paths[part.name].append(eliminate(products, outputs, part.size(found.layer)))
-            del products, outputs
+            paths[part.name].append(eliminate(products, weight, part.size(found.layer)))
+            del products, weight
         grams.append({name: gram.compact() for name, gram in found.grams.items()})
         del found, gram
     return paths, grams

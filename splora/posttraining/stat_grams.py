@@ -14,7 +14,7 @@ from splora import anatomy
 from splora.errors import InputError
 from splora.posttraining.gram import Gram
 from splora.posttraining.precision import Precision
-from splora.posttraining.states import States, Storage
+from splora.posttraining.states import Outputs, States, Storage
 from splora.posttraining.sublayers import PARTS
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ def layer_grams(
     first_token_only: bool = False,
     storage: Storage = "auto",
     precision: Precision,
+    outputs: Outputs | None = None,
 ) -> Iterator[LayerGrams]:
     """Yield the Gram matrices of each layer; only hidden states are held between two layers.
 
@@ -56,6 +57,7 @@ def layer_grams(
         first_token_only: in the last layer the first token of each sequence counts, and the others by `OTHERS`.
         storage: where hidden states are kept between layers.
         precision: what forward passes and products compute in.
+        outputs: gets what the output projections put out.
 
     Raises:
         InputError: far fewer tokens than channels (few: a warning).
@@ -74,7 +76,10 @@ def layer_grams(
                 with precision.forward(device):
                     hidden = states[index]
                     inner = part.inner(layer, hidden, keep)
-                    states[index] = part.close(layer, hidden, linear(inner))
+                    projected = linear(inner)
+                    states[index] = part.close(layer, hidden, projected)
+                if outputs is not None:
+                    outputs.put(projected)
                 if part.name in parts:
                     if last:
                         gram.add(inner[:, 0])

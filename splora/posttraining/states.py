@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,8 @@ from splora import anatomy
 from splora.errors import DiskFull, InputError
 from splora.files import is_full
 from splora.posttraining.calibration import to_device
-from splora.posttraining.sublayers import embedded
+from splora.posttraining.precision import Precision
+from splora.posttraining.sublayers import PARTS, embedded
 
 #: Where hidden states are kept: in memory as fp32 or as bf16, in fp32 files of a temporary folder, or in memory as long
 #: as they are no more than `MEMORY_BYTES`, else in files.
@@ -26,6 +28,8 @@ STORAGES: tuple[Storage, ...] = ("auto", "fp32", "bf16", "disk")
 MEMORY_BYTES = 64 * 2**20
 #: Activations of all samples at one sub-layer that are kept at most, in bytes.
 KEPT_BYTES = 64 * 2**20
+#: What all output projections put out for all samples, likewise.
+OUTPUT_BYTES = 128 * 2**20
 
 
 class States:
@@ -122,3 +126,27 @@ class Kept:
         if self.whole:
             self.tensors.append(tensor)
         return tensor
+
+
+class Outputs:
+    """What a model's output projections put out in one pass through its layers, for a later one over the same batches.
+
+    Attributes:
+        held: whether it is no more than `OUTPUT_BYTES`; else nothing is held.
+    """
+
+    def __init__(self, model: nn.Module, batches: Sequence[dict[str, Tensor]], precision: Precision) -> None:
+        width = precision.itemsize * sum(
+            layer.linears[part.role].out_features for layer in anatomy.layers(model) for part in PARTS
+        )
+        self.held = width * sum(batch["input_ids"].numel() for batch in batches) <= OUTPUT_BYTES
+        self._tensors: deque[Tensor] = deque()
+
+    def put(self, projected: Tensor) -> None:
+        """Add the output of the next batch, or of the first batch at the next projection."""
+        if self.held:
+            self._tensors.append(projected)
+
+    def take(self) -> Tensor | None:
+        """The outputs in the order in which they were put, each once; None where nothing is held."""
+        return self._tensors.popleft() if self.held else None
