@@ -6,10 +6,17 @@ python scripts/opt_eval.py --model_name opt-125M --seed 0
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
-from scripts.opt_names import checkpoint_name, summary_path
+from scripts.opt_names import checkpoint_name, evaluation_folder, summary_path
 from splora.errors import InputError, exit_on_input_error, problems_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from splora.posttraining.precision import Precision
+    from splora.posttraining.stages import Report
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,7 +33,42 @@ def evaluate(options: argparse.Namespace) -> dict[str, float]:
         InputError: options that are not allowed; a model that cannot be read; or texts that cannot, once all others are
             recorded.
     """
-    from splora.posttraining.compute import check_compute, find_device, use_threads
+    sources = _sources(options)
+
+    from scripts.console import StageProgress
+    from splora.posttraining.checkpoint import load_for_evaluation
+    from splora.posttraining.compute import find_device, use_threads
+    from splora.posttraining.precision import Precision
+    from splora.quiet import quiet_libraries
+
+    quiet_libraries()
+    use_threads(options.threads)
+    precision = Precision.parse(options.precision)
+    name = checkpoint_name(options.model_name)
+    model = load_for_evaluation(name, next(iter(sources))).to(find_device(options.device))
+    found: dict[str, float] = {}
+    problems: list[str] = []
+    with StageProgress() as progress:
+        for task, source in sources.items():
+            try:
+                result = _measured(model, name, task, source, options, precision, progress.report)
+            except InputError as error:
+                problems += error.problems  # another text may be there all the same
+                continue
+            _record(result, options.model_name)
+            found[task] = result["perplexity"]
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    return found
+
+
+def _sources(options: argparse.Namespace) -> dict[str, Any]:
+    """By task, where its text is.
+
+    Raises:
+        InputError: all that is wrong with the options.
+    """
+    from splora.posttraining.compute import check_compute
     from splora.tasks.sources import canonical_task, data_sources
     from splora.tasks.text_sources import TEXT_TASKS
 
@@ -49,41 +91,69 @@ def evaluate(options: argparse.Namespace) -> dict[str, float]:
     )
     if problems:
         raise InputError(dict.fromkeys(problems))
+    return sources
 
-    from scripts.console import StageProgress
-    from splora.posttraining.checkpoint import load_for_evaluation
-    from splora.posttraining.outcome import append_line
-    from splora.posttraining.precision import Precision
+
+def _measured(
+    model: nn.Module,
+    name: str,
+    task: str,
+    source: str | None,
+    options: argparse.Namespace,
+    precision: Precision,
+    report: Report,
+) -> dict[str, Any]:
+    """The content of `result.json`.
+
+    Raises:
+        InputError: the text cannot be read, or is shorter than a window.
+    """
+    from splora.posttraining.outcome import circumstances
     from splora.posttraining.text_evaluation import text_losses
-    from splora.quiet import quiet_libraries
     from splora.tasks.language_modelling import TextDataModule
 
-    quiet_libraries()
-    use_threads(options.threads)
-    precision = Precision.parse(options.precision)
-    name = checkpoint_name(options.model_name)
-    model = load_for_evaluation(name, next(iter(sources))).to(find_device(options.device))
-    found: dict[str, float] = {}
-    with StageProgress() as progress:
-        for task, source in sources.items():
+    begin = time.perf_counter()
+    data = TextDataModule(name, source, source, options.max_seq_length, task=task, seed=options.seed)
+    losses = text_losses(
+        model, data, precision, lambda done, total: report(f"evaluate {task}", f"batch {done} of {total}", done / total)
+    )
+    metrics = data.evaluate({"losses": losses}).metrics
+    return {
+        "method": "evaluate",
+        "model": name,
+        "task": task,
+        "metric": data.primary_metric,
+        **metrics,
+        "windows": len(losses),
+        "window_tokens": data.width,
+        "seconds": round(time.perf_counter() - begin, 3),
+        **circumstances(model, precision, options.seed),
+        "settings": {"data": options.data_dir, "max_seq_length": options.max_seq_length},
+    }
 
-            def told(done: int, total: int, task: str = task) -> None:
-                progress.report(f"evaluate {task}", f"batch {done} of {total}", done / total)
 
-            try:
-                data = TextDataModule(name, source, source, options.max_seq_length, task=task, seed=options.seed)
-                losses = text_losses(model, data, precision, told)
-            except InputError as error:
-                problems += error.problems  # another text may be there all the same
-                continue
-            found[task] = data.evaluate({"losses": losses}).metrics["perplexity"]
-            line = f"eval seed={options.seed}: perplexity {found[task]:.2f} on {task}, {len(losses)} windows of "
-            line += f"{data.width} tokens, {precision.name}, {name}"
-            print(line, flush=True)
-            append_line(summary_path(options.model_name), line)
-    if problems:
-        raise InputError(dict.fromkeys(problems))
-    return found
+def _record(result: dict[str, Any], label: str) -> None:
+    """Write the result in place of an earlier one, add the line of the summary, and print it.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    from splora.files import write_json
+    from splora.posttraining.outcome import append_line
+    from splora.posttraining.request import RESULT
+
+    line = (
+        f"eval seed={result['seed']}: perplexity {result['perplexity']:.2f} on {result['task']}, {result['windows']} "
+        f"windows of {result['window_tokens']} tokens, {result['precision']}, {result['model']}"
+    )
+    print(line, flush=True)
+    folder = evaluation_folder(label, result["task"])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / RESULT, result)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error}).") from error
+    append_line(summary_path(label), line)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,3 +16,8 @@ def checkpoint_name(name: str) -> str:
 def summary_path(name: str) -> Path:
     """The text file that gets a line for each result of a model: `output/opt/<model>.txt`."""
     return Path("output") / "opt" / f"{Path(name).name}.txt"
+
+
+def evaluation_folder(name: str, task: str) -> Path:
+    """Where the result of evaluating a model as it is goes: `output/<model>/<task>/evaluate`."""
+    return Path("output") / Path(name).name / task / "evaluate"

@@ -13,6 +13,7 @@ from splora.files import replacing_folder, write_json
 from splora.machine import versions
 from splora.posttraining.evaluation import Predictions, divergence
 from splora.posttraining.plan import Plan
+from splora.posttraining.precision import Precision
 from splora.posttraining.request import RESULT, PruneRequest
 from splora.posttraining.stages import Stage
 from splora.posttraining.subject import Subject
@@ -44,12 +45,19 @@ def describe(
         "seconds_of": {stage.name: round(stage.seconds, 3) for stage, _ in stages},
         "notes": {stage.name: stage.notes for stage, _ in stages if stage.notes},
         "samples": subject.calibration.samples,
-        "seed": request.seed,
-        "precision": subject.precision.name,
-        "device": str(next(subject.model.parameters()).device),
+        **circumstances(subject.model, subject.precision, request.seed),
+        "settings": request.settings(),
+    }
+
+
+def circumstances(model: nn.Module, precision: Precision, seed: int) -> dict[str, Any]:
+    """What results depend on beside their settings."""
+    return {
+        "seed": seed,
+        "precision": precision.name,
+        "device": str(next(model.parameters()).device),
         "threads": torch.get_num_threads(),
         "versions": versions(),
-        "settings": request.settings(),
     }
 
 

@@ -98,11 +98,12 @@ def root(metric: Tensor) -> Tensor:
     # A triangle costs a tenth of the eigenvectors. F has fewer directions than channels where there are few sequences.
     damped = metric.clone()
     damped.diagonal().add_(JITTER * metric.diagonal().mean())
-    triangle, failed = torch.linalg.cholesky_ex(damped, upper=True)
+    scaled: Tensor
+    scaled, failed = torch.linalg.cholesky_ex(damped, upper=True)
     if not int(failed):
-        return triangle
+        return scaled
     values, vectors = torch.linalg.eigh(metric)
-    scaled: Tensor = values.clamp_min(0).sqrt()[:, None] * vectors.T
+    scaled = values.clamp_min(0).sqrt()[:, None] * vectors.T
     return scaled
 
 

@@ -15,6 +15,8 @@ from splora.report.runs import Collection, Pruned, Run
 from splora.report.values import read_object, table, text
 from splora.training.state import STATE
 
+#: Method of a result that changed nothing: a model's score as it is.
+EVALUATION = "evaluate"
 #: Folders of a run that hold no other run.
 _PARTS = {"adapter", "model", "checkpoints", "masks", "tensorboard", "lightning_logs"}
 #: Points of all curves together, so that a report of many runs stays small, and of one curve at least and at most.
@@ -79,6 +81,8 @@ def _read(folder: Path, root: Path, points: int, notices: list[str]) -> Run | Pr
         if not spec and not state:
             return None
         result, broken = {}, RESULT
+    if result.get("method") == EVALUATION:
+        return None
     name = folder.relative_to(root).as_posix()
     if result.get("method") in POST_TRAINING:
         return read_pruned(folder, folder.name if name == "." else name, result, notices)

@@ -20,6 +20,7 @@ from splora.posttraining.checkpoint import load_checkpoint
 from splora.posttraining.compute import check_compute, find_device
 from splora.posttraining.quantization_grid import GridOptions
 from splora.posttraining.stat_grams import beginnings
+from splora.report.collect import collect
 from splora.tasks import language_modelling
 from splora.tasks.sources import canonical_task, data_sources, make_data_module
 from splora.tasks.text_sources import read_text
@@ -71,6 +72,11 @@ def test_the_published_command_prunes_and_the_result_generates_with_and_without_
         )
     )
     assert found["wikitext2"] == pytest.approx(result["pruned"], rel=1e-4)
+    written = json.loads((tmp_path / "output" / output.name / "wikitext2" / "evaluate" / "result.json").read_text())
+    assert written["perplexity"] == found["wikitext2"]
+    shared = {"method", "model", "task", "metric", "seconds", "seed", "precision", "device", "threads", "versions"}
+    assert shared | {"settings"} <= written.keys() & result.keys()
+    assert [one.folder for one in collect(tmp_path).pruned] == [output]  # a report is of what was changed
 
 
 def test_a_pruned_model_is_pruned_further(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
