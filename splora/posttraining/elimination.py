@@ -48,7 +48,8 @@ def eliminate(gram: Tensor, outputs: Tensor, size: int, damping: float = 1e-4) -
     diagonal = gram.diagonal()
     diagonal.add_(damping * (diagonal + diagonal.mean()) + TINY)
     # The factor has the square root of the matrix's condition number: fp32 is enough from there on.
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram, out=gram).float())
+    # LAPACK stores columns: a symmetric matrix's transpose is factorized where it lies, without another copy.
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram.mT, out=gram.mT).float())
     values = outputs.float()
     left = torch.arange(groups, device=gram.device)
     alive = torch.ones(groups, dtype=torch.bool, device=gram.device)

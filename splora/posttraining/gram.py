@@ -136,8 +136,10 @@ class Gram:
     def centred(self) -> tuple[Tensor, Tensor]:
         """Products of the deviations from the means: of activations (channels, channels), and with targets; new."""
         means = self.sum / max(self.rows, 1.0)
+        # After `compact` the matrix is a new one: no second is made.
+        subtract = torch.Tensor.addr_ if self._packed else torch.addr
         return (
-            torch.addr(self.matrix, self.sum, means, alpha=-1),
+            subtract(self.matrix, self.sum, means, alpha=-1),
             torch.addr(self.cross, self.target_sum, means, alpha=-1),
         )
 

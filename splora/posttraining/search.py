@@ -39,9 +39,10 @@ def search_macs(heads: Sequence[Tensor], neurons: Sequence[Tensor], costs: Costs
     kept_by_heads = torch.cat([torch.zeros(1).double(), every_head[head_order].double().cumsum(0)])
     kept_by_neurons = torch.cat([torch.zeros(1).double(), every_neuron[neuron_order].double().cumsum(0)])
     head_counts = torch.arange(len(every_head) + 1)
-    left = budget - head_counts * float(costs.head)
+    # Whole MACs: fp32 would round a budget of thousands of millions up to the next neuron.
+    left = int(budget) - head_counts * costs.head
     affordable = left >= 0
-    neuron_counts = (left / costs.neuron).floor().long().clamp(0, len(every_neuron))
+    neuron_counts = (left // costs.neuron).clamp(0, len(every_neuron))
     importance = (kept_by_heads + kept_by_neurons[neuron_counts]).masked_fill(~affordable, -torch.inf)
     best = int(importance.argmax())
     return Plan.from_masks(

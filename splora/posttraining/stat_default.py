@@ -156,14 +156,15 @@ def _paths(
     ):
         report("interpolate", f"layer {found.number}", (found.number + 1) / (len(layers) + 2))
         for part in PARTS:
-            gram = found.grams[part.name]
+            # Compact at once: of the largest matrices there are in float64, one is enough.
+            gram = found.grams[part.name].compact()
             weight = found.layer.linears[part.role].weight.detach().double()
             if metrics is not None:
                 weight = root(metrics[found.number].pop(part.name)) @ weight
             products = gram.centred()[0].div_(gram.rows) if options.bias else gram.matrix / gram.rows
             paths[part.name].append(eliminate(products, weight, part.size(found.layer)))
             del products, weight
-        grams.append({name: gram.compact() for name, gram in found.grams.items()})
+        grams.append(found.grams)
         del found, gram
     return paths, grams
 

@@ -29,7 +29,7 @@ MEMORY_BYTES = 64 * 2**20
 #: Activations of all samples at one sub-layer that are kept at most, in bytes.
 KEPT_BYTES = 64 * 2**20
 #: What all output projections put out for all samples, likewise.
-OUTPUT_BYTES = 128 * 2**20
+OUTPUT_BYTES = 96 * 2**20
 
 
 class States:

@@ -51,6 +51,15 @@ def test_the_search_keeps_as_much_as_brute_force(
     assert kept == pytest.approx(brute_force(*by_layer, costs, budget))
 
 
+def test_the_last_neuron_is_not_bought_by_rounding() -> None:
+    heads, neurons = [torch.zeros(4)], [torch.ones(100)]
+    costs = Costs(10**9, 10**8)
+    whole = costs.total([4], [100])
+    assert search_macs(heads, neurons, costs, whole - 1).neuron_counts == [100]
+    assert search_macs(heads, neurons, costs, 10**10 - 1).neuron_counts == [99]
+    assert search_macs(heads, neurons, costs, 10**10).neuron_counts == [100]
+
+
 def test_a_budget_below_the_cheapest_part_says_the_smallest_possible() -> None:
     heads, neurons = [torch.ones(2)], [torch.ones(8)]
     with pytest.raises(InputError, match=r"smallest possible is 0\.05"):
