@@ -13,9 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import torch
+
+from splora.machine import resident_bytes, return_free_memory
 
 MIB = 2**20
 
@@ -45,6 +46,7 @@ def measure(options: argparse.Namespace) -> None:
     from transformers import BertConfig, BertForSequenceClassification
 
     from splora.posttraining.budget import Costs
+    from splora.posttraining.calibration import BATCH_TOKENS
     from splora.posttraining.precision import Precision
     from splora.posttraining.stat import StatOptions, prune_stat
 
@@ -53,16 +55,17 @@ def measure(options: argparse.Namespace) -> None:
     model = BertForSequenceClassification(BertConfig(num_hidden_layers=options.layers)).eval()
     batches: Any = [
         {
-            "input_ids": torch.randint(1, 30000, (rows, options.tokens)),
-            "attention_mask": torch.ones(rows, options.tokens, dtype=torch.long),
+            "input_ids": torch.randint(1, 30000, (len(rows), options.tokens)),
+            "attention_mask": torch.ones(len(rows), options.tokens, dtype=torch.long),
         }
-        for rows in [32] * (samples // 32)
+        for rows in torch.arange(samples).split(max(1, BATCH_TOKENS // options.tokens))
     ]
     precision = Precision.parse("auto")
     # Kernels and pools that any pass needs are no cost of the method.
     with torch.no_grad(), precision.forward(torch.device("cpu")):
         model(**batches[0])
-    before = held()
+    return_free_memory(0)  # what loading has left is no room for the method
+    before = resident_bytes()
     watch = Watch()
     begin = time.perf_counter()
     for stage in prune_stat(
@@ -107,15 +110,8 @@ class Watch:
     def _run(self) -> None:
         while self._running:
             stage, item = self._now
-            self.peaks[stage] = max(self.peaks.get(stage, (0, "")), (held(), item))
+            self.peaks[stage] = max(self.peaks.get(stage, (0, "")), (resident_bytes(), item))
             time.sleep(0.005)
-
-
-def held() -> int:
-    """Bytes of anonymous memory that are resident (Linux): mapped files, which the system can drop, are none of it."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    line = next(line for line in lines if line.startswith("RssAnon"))
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

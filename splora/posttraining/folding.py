@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.export.cut import cut
+from splora.machine import return_free_memory
 from splora.posttraining.gram import Gram
-from splora.posttraining.interpolative import combine, expand
+from splora.posttraining.interpolative import expand, normal_equations, solve
 from splora.posttraining.plan import Plan
 from splora.posttraining.sublayers import PARTS
 
@@ -78,7 +79,9 @@ def fold(model: nn.Module, plan: Plan, grams: Sequence[dict[str, Gram]], *, bias
                 matrix.diagonal().mul_(1 + damping)
             weight = linear.weight.double()
             gone = weight[:, removed]
-            found = combine(matrix, kept, removed, gram.tolerance, gone)
+            equations = normal_equations(matrix, kept, removed, gone)
+            del matrix  # the largest there is
+            found = solve(*equations, gram.tolerance)
             if found.rank < len(kept):
                 dependent[f"layer.{number}.{part.name}"] = (found.rank, len(kept))
             target = thinner.linears[part.role]
@@ -86,6 +89,8 @@ def fold(model: nn.Module, plan: Plan, grams: Sequence[dict[str, Gram]], *, bias
             if bias:
                 means = gram.sum / max(gram.rows, 1.0)
                 target.bias.add_(gone @ means[removed] - found.weights.T @ means[kept])
+            del equations, found, weight, gone
+            return_free_memory()
     return Folded(smaller, dependent)
 
 

@@ -116,9 +116,16 @@ def combine(
         tolerance: part of a column's square norm below which its rest counts as zero; None: that of float64.
         weight: (outputs, removed): solve for the combinations times its transpose, (kept, outputs), at once.
     """
+    return solve(*normal_equations(gram, kept, removed, weight), tolerance)
+
+
+def normal_equations(
+    gram: Tensor, kept: Tensor, removed: Tensor, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What `solve` needs for `combine`, with the same arguments: new matrices, so that `gram` can go before."""
     rows = gram.index_select(0, kept)
     right = rows.index_select(1, removed)
-    return solve(rows.index_select(1, kept), right if weight is None else right @ weight.T, tolerance)
+    return rows.index_select(1, kept), right if weight is None else right @ weight.T
 
 
 def solve(matrix: Tensor, right: Tensor, tolerance: float | None = None) -> Combination:
@@ -137,7 +144,7 @@ def solve(matrix: Tensor, right: Tensor, tolerance: float | None = None) -> Comb
     # Columns of unit length: what is small is then small by itself and not by its units.
     norms = matrix.diagonal().clamp_min(0).sqrt()
     inverse = torch.where(norms > 0, 1 / norms, 0.0)
-    unit = matrix * inverse[:, None] * inverse
+    unit = (matrix * inverse[:, None]).mul_(inverse)
     unit.diagonal()[norms == 0] = 0.0
     scaled = right * inverse[:, None]
     factor, failed = torch.linalg.cholesky_ex(unit)

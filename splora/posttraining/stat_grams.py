@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.errors import InputError
+from splora.machine import return_free_memory
 from splora.posttraining.gram import Gram
 from splora.posttraining.precision import Precision
 from splora.posttraining.states import Outputs, States, Storage
@@ -85,6 +86,7 @@ def layer_grams(
                         gram.add(inner[:, 0])
                     gram.add(inner[keep], weight=OTHERS if last else 1.0)
         yield LayerGrams(number, layer, {name: grams[name] for name in parts})
+        return_free_memory()
 
 
 def check_tokens(layers: Sequence[anatomy.Layer], tokens: int, parts: Collection[str]) -> None:
