@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from splora import anatomy
+from splora.machine import return_free_memory
 from splora.posttraining.budget import Costs
 from splora.posttraining.calibration import BATCH_TOKENS
 from splora.posttraining.elimination import Path, eliminate
@@ -89,6 +90,7 @@ def prune_default(
     else:
         plan, folded, notes = plans[0], fold(model, plans[0], grams, bias=options.bias, damping=DAMPING), {}
     del grams
+    return_free_memory()
     report("interpolate", "", 1.0)
     yield Stage("interpolate", folded.model, plan, time.perf_counter() - begin, {**notes, **folded.notes})
     if not options.reconstruct:
