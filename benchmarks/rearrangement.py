@@ -38,7 +38,7 @@ def main() -> None:
         kept = torch.zeros(options.neurons, dtype=torch.bool)
         kept[: options.neurons // 2] = True
         begin = time.perf_counter()
-        with precision.products():
+        with precision.products(rows.device):
             gram = rows.T @ rows
         found = rearrange(gram, kept)
         ours += time.perf_counter() - begin

@@ -16,7 +16,7 @@ PACKAGES = ("splora", "torch", "lightning", "transformers", "peft", "datasets", 
 
 #: Resident memory that the C library may have beyond what is allocated, in bytes; an interpreter with torch and
 #: transformers has two thirds of it without ever having freed anything.
-KEPT_FREE = 320 * 2**20
+KEPT_FREE = 384 * 2**20
 
 #: Where ``torchrun``, SLURM and Lightning's own starter of processes tell each of them its number.
 _RANKS = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")

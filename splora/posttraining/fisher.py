@@ -132,7 +132,7 @@ def _stage(name: str, model: nn.Module, plan: Plan, begin: float, notes: dict[st
 def _rearranged(rows: GradientRows, kept: Tensor, precision: Precision) -> Tensor:
     if bool(kept.all()) or not bool(kept.any()):
         return kept
-    with precision.products():
+    with precision.products(kept.device):
         return rearrange(rows.gram(), kept)
 
 

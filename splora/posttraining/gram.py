@@ -75,7 +75,7 @@ class Gram:
             self.rounding = max(self.rounding, torch.finfo(activations.dtype).eps)
             self._whole = False
             self._sum.add_(activations.sum(0), alpha=weight)
-            with self._precision.products():
+            with self._precision.products(self._sum.device):
                 # Symmetric: blocks above the diagonal only, 7/12 of the products.
                 for block in self._blocks:
                     self._products[block, block.start :].add_(
@@ -155,16 +155,17 @@ class Gram:
             return whole
         if not self._whole:
             for block in self._blocks:
-                corner = self._products[block, block]
-                corner.copy_(corner.triu() + corner.triu(1).T)
+                _mirror(self._products[block, block])
                 self._products[block.stop :, block] = self._products[block, block.stop :].T
             self._whole = True
         return self._products
 
     def compact(self) -> Gram:
         """Keep the products in fp32 and none of them twice, a third of the memory, when the last row was added."""
-        matrix = self.matrix
-        self._packed = [matrix[block, block.start :].float() for block in self._blocks]
+        self._multiply()
+        self._packed = [self._products[block, block.start :].float() for block in self._blocks]
+        for rows in self._packed:
+            _mirror(rows[:, : len(rows)])
         self._products = self._sum.new_empty(0, 0)
         self.rounding = max(self.rounding, torch.finfo(torch.float32).eps)
         return self
@@ -181,6 +182,11 @@ class Gram:
     def bytes(self) -> int:
         """Bytes held."""
         return self._products.nbytes + sum(rows.nbytes for rows in self._packed) + self._cross.nbytes
+
+
+def _mirror(square: Tensor) -> None:
+    """What is above the diagonal, put below it too; in place."""
+    square.copy_(square.triu() + square.triu(1).T)
 
 
 def _stacked(rows: list[Tensor]) -> Tensor:

@@ -51,13 +51,14 @@ class Precision:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.name == "bf16")
 
     @contextmanager
-    def products(self) -> Iterator[None]:
-        """A context for products of fp32 matrices."""
+    def products(self, device: torch.device) -> Iterator[None]:
+        """A context for products of fp32 matrices on `device`, also within one of forward passes."""
         settings: Any = cast(Any, torch.backends.mkldnn).matmul
         before = settings.fp32_precision
         try:
             if self.name == "bf16":
                 settings.fp32_precision = "bf16"
-            yield
+            with torch.autocast(device.type, enabled=False):
+                yield
         finally:
             settings.fp32_precision = before

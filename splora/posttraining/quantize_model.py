@@ -126,7 +126,7 @@ class _Walk:
         for index, keep in enumerate(self._masks):
             with self._precision.forward(self._device):
                 x = inputs(index)
-            with self._precision.products():
+            with self._precision.products(self._device):
                 hessian.add(x[keep])
         factor = factorize(hessian.matrix(), self._options.damping, self._options.act_order)
         self._replace(number, roles, lambda weight: gptq(weight, factor, self._options.grid))

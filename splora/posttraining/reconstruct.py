@@ -83,24 +83,25 @@ def reconstruct(
             # What the projection gets is made twice where it is too much to keep.
             kept = Kept()
             grams = [Gram(linear.in_features, linear.out_features, device, precision) for _ in range(2)]
-            for index, keep in enumerate(masks):
-                with precision.forward(device):
+            # One context for all batches: within it weights are cast once.
+            with precision.forward(device):
+                for index, keep in enumerate(masks):
                     hidden, above = own[index], taught[index]
                     inner = kept.put(part.inner(layer, hidden, keep))
                     projected = outputs.take() if outputs is not None else None
                     if projected is None:
                         projected = dense.linears[part.role](part.inner(dense, above, keep))
                     taught[index] = part.close(dense, above, projected)
-                target = above + projected.float() - hidden
-                for gram, half in zip(grams, halves[index], strict=True):
-                    if last:
-                        gram.add(inner[half, 0], target[half, 0])
-                    counted = keep & half[:, None]
-                    gram.add(inner[counted], target[counted], OTHERS if last else 1.0)
+                    target = above + projected.float() - hidden
+                    for gram, half in zip(grams, halves[index], strict=True):
+                        if last:
+                            gram.add(inner[half, 0], target[half, 0])
+                        counted = keep & half[:, None]
+                        gram.add(inner[counted], target[counted], OTHERS if last else 1.0)
             chosen[part.name] = _solve(linear, grams, chosen[part.name])
             done.ridges[name] = RIDGES[chosen[part.name]]
-            for index, keep in enumerate(masks):
-                with precision.forward(device):
+            with precision.forward(device):
+                for index, keep in enumerate(masks):
                     hidden = own[index]
                     inner = kept.tensors[index] if kept.whole else part.inner(layer, hidden, keep)
                     own[index] = part.close(layer, hidden, linear(inner))

@@ -90,7 +90,7 @@ def rescale(
                 target = above[rows] + projected[rows].float() - hidden[rows]
                 if linear.bias is not None:
                     target -= linear.bias
-                with precision.products():
+                with precision.products(device):
                     equations.add(inner[rows], target)
             _fold(linear, equations, part.size(layer), damping, name, done)
             for index, keep in enumerate(masks):

@@ -79,7 +79,7 @@ def output_metrics(model: nn.Module, batches: Sequence[Batch], seed: int, precis
             for (number, part_name), gradient in zip(places, gradients, strict=True):
                 # OPT's feed-forward part has tokens in a row.
                 rows = gradient.reshape(*keep.shape, hidden)[keep].float()
-                with precision.products():
+                with precision.products(device):
                     found[number][part_name] += rows.T @ rows
             outputs.clear()
             del result, logits, directions, gradients

@@ -73,18 +73,19 @@ def layer_grams(
         for part in PARTS:
             linear = layer.linears[part.role]
             gram = grams[part.name] = Gram(linear.in_features, device=device, precision=precision)
-            for index, keep in enumerate(masks):
-                with precision.forward(device):
+            # One context for all batches: within it weights are cast once.
+            with precision.forward(device):
+                for index, keep in enumerate(masks):
                     hidden = states[index]
                     inner = part.inner(layer, hidden, keep)
                     projected = linear(inner)
                     states[index] = part.close(layer, hidden, projected)
-                if outputs is not None:
-                    outputs.put(projected)
-                if part.name in parts:
-                    if last:
-                        gram.add(inner[:, 0])
-                    gram.add(inner[keep], weight=OTHERS if last else 1.0)
+                    if outputs is not None:
+                        outputs.put(projected)
+                    if part.name in parts:
+                        if last:
+                            gram.add(inner[:, 0])
+                        gram.add(inner[keep], weight=OTHERS if last else 1.0)
         yield LayerGrams(number, layer, {name: grams[name] for name in parts})
         return_free_memory()
 

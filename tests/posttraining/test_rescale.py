@@ -220,6 +220,9 @@ def test_factors_on_disk_are_those_in_memory(tiny: Any) -> None:
 
 def test_products_in_bf16_leave_the_setting_as_it_was() -> None:
     before = torch.backends.mkldnn.matmul.fp32_precision
-    with Precision("bf16").products():
+    precision, cpu = Precision("bf16"), torch.device("cpu")
+    with precision.forward(cpu), precision.products(cpu):
         assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+        # Within a forward pass too, sums are those of fp32 matrices.
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
     assert torch.backends.mkldnn.matmul.fp32_precision == before
