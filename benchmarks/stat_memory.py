@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from splora.machine import resident_bytes, return_free_memory
+from splora.memory import resident_bytes, return_free_memory
 
 MIB = 2**20
 
@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace) -> None:
     # Kernels and pools that any pass needs are no cost of the method.
     with torch.no_grad(), precision.forward(torch.device("cpu")):
         model(**batches[0])
-    return_free_memory(0)  # what loading has left is no room for the method
+    return_free_memory()  # what loading has left is no room for the method
     before = resident_bytes()
     watch = Watch()
     begin = time.perf_counter()

@@ -110,6 +110,7 @@ def _measured(
     """
     from splora.posttraining.outcome import circumstances
     from splora.posttraining.text_evaluation import text_losses
+    from splora.report.collect import EVALUATION
     from splora.tasks.language_modelling import TextDataModule
 
     begin = time.perf_counter()
@@ -119,7 +120,7 @@ def _measured(
     )
     metrics = data.evaluate({"losses": losses}).metrics
     return {
-        "method": "evaluate",
+        "method": EVALUATION,
         "model": name,
         "task": task,
         "metric": data.primary_metric,

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.export.cut import cut
-from splora.machine import return_free_memory
 from splora.posttraining.gram import Gram
 from splora.posttraining.interpolative import expand, normal_equations, solve
 from splora.posttraining.plan import Plan
@@ -90,7 +89,6 @@ def fold(model: nn.Module, plan: Plan, grams: Sequence[dict[str, Gram]], *, bias
                 means = gram.sum / max(gram.rows, 1.0)
                 target.bias.add_(gone @ means[removed] - found.weights.T @ means[kept])
             del equations, found, weight, gone
-            return_free_memory()
     return Folded(smaller, dependent)
 
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from splora import anatomy
-from splora.machine import return_free_memory
 from splora.posttraining.gram import Gram
 from splora.posttraining.precision import Precision
 from splora.posttraining.stat_grams import OTHERS, Batch
@@ -105,7 +104,6 @@ def reconstruct(
                     hidden = own[index]
                     inner = kept.tensors[index] if kept.whole else part.inner(layer, hidden, keep)
                     own[index] = part.close(layer, hidden, linear(inner))
-            return_free_memory()
     return done
 
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from splora import anatomy
-from splora.machine import return_free_memory
 from splora.posttraining.calibration import to_device
 from splora.posttraining.precision import Precision
 from splora.posttraining.stat_grams import Batch, regrouped
@@ -83,7 +82,6 @@ def output_metrics(model: nn.Module, batches: Sequence[Batch], seed: int, precis
                     found[number][part_name] += rows.T @ rows
             outputs.clear()
             del result, logits, directions, gradients
-            return_free_memory()
             sequences += len(keep)
     finally:
         for handle in handles:

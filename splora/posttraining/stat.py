@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from splora.memory import FreeMemory
 from splora.posttraining.budget import Costs
 from splora.posttraining.calibration import Calibration
 from splora.posttraining.plan import Plan
@@ -52,9 +53,16 @@ def prune_stat(
     """
     batches = arguments_of(list(calibration))
     budget = fraction * costs.of_plan(Plan.dense(model))
+    memory = FreeMemory()
+
+    def reported(stage: str, part: str, done: float) -> None:
+        # Between two sub-layers most of what there was is free.
+        memory.limit()
+        report(stage, part, done)
+
     if options.exact_paper:
         yield from prune_published(
-            model, batches, costs, budget, storage=options.storage, precision=precision, report=report
+            model, batches, costs, budget, storage=options.storage, precision=precision, report=reported
         )
         return
     yield from prune_default(
@@ -66,5 +74,5 @@ def prune_stat(
         first_token_only=first_token_only,
         precision=precision,
         seed=seed,
-        report=report,
+        report=reported,
     )

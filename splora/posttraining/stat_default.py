@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import Tensor, nn
 
 from splora import anatomy
-from splora.machine import return_free_memory
 from splora.posttraining.budget import Costs
 from splora.posttraining.calibration import BATCH_TOKENS
 from splora.posttraining.elimination import Path, eliminate
@@ -35,7 +34,7 @@ from splora.posttraining.stages import Report, Stage
 from splora.posttraining.stat_budget import Counts, allocate
 from splora.posttraining.stat_grams import Batch, beginnings, layer_grams, regrouped, thinned
 from splora.posttraining.stat_options import StatOptions
-from splora.posttraining.states import Outputs
+from splora.posttraining.states import Outputs, Storage
 from splora.posttraining.sublayers import PARTS
 
 #: Tokens and sequences at least that sensitivities are measured on, and that candidates are compared on.
@@ -52,6 +51,15 @@ DAMPING = 1e-3
 Paths = dict[str, list[Path]]
 #: Of each layer, by `heads` and `neurons`.
 Grams = list[dict[str, Gram]]
+
+
+class Passes(TypedDict):
+    """How both stages go through the layers; see `stat_grams.layer_grams`."""
+
+    first_token_only: bool
+    storage: Storage
+    precision: Precision
+    outputs: Outputs | None
 
 
 def prune_default(
@@ -79,8 +87,13 @@ def prune_default(
     chosen_by = _chosen_by(model, batches)
     # The dense model's pass of the second stage is the first stage's where that saw all samples.
     shared = options.reconstruct and _sequences(chosen_by) == _sequences(batches)
-    outputs = Outputs(model, batches, precision) if shared else None
-    paths, grams = _paths(model, chosen_by, metrics, options, first_token_only, precision, outputs, report)
+    passes: Passes = {
+        "first_token_only": first_token_only,
+        "storage": options.storage,
+        "precision": precision,
+        "outputs": Outputs(model, batches, precision) if shared else None,
+    }
+    paths, grams = _paths(model, chosen_by, metrics, passes, report, bias=options.bias)
     heads, neurons = ([path.errors for path in paths[name]] for name in ("heads", "neurons"))
     plans = [_first(paths, allocate(heads, neurons, costs, budget, factor)) for factor in options.head_factors]
     report("interpolate", "weights", (layers + 1) / (layers + 2))
@@ -90,7 +103,6 @@ def prune_default(
     else:
         plan, folded, notes = plans[0], fold(model, plans[0], grams, bias=options.bias, damping=DAMPING), {}
     del grams
-    return_free_memory()
     report("interpolate", "", 1.0)
     yield Stage("interpolate", folded.model, plan, time.perf_counter() - begin, {**notes, **folded.notes})
     if not options.reconstruct:
@@ -101,10 +113,7 @@ def prune_default(
         folded.model,
         model,
         batches,
-        first_token_only=first_token_only,
-        storage=options.storage,
-        precision=precision,
-        outputs=outputs,
+        **passes,
         progress=lambda name, number: report("reconstruct", name, number / (2 * layers)),
     )
     report("reconstruct", "", 1.0)
@@ -133,29 +142,21 @@ def _paths(
     model: nn.Module,
     batches: Sequence[Batch],
     metrics: Metrics | None,
-    options: StatOptions,
-    first_token_only: bool,
-    precision: Precision,
-    outputs: Outputs | None,
+    passes: Passes,
     report: Report,
+    *,
+    bias: bool,
 ) -> tuple[Paths, Grams]:
     """The order in which each layer's heads and neurons go, with errors, and the activations that it was found by.
 
     Args:
         metrics: what errors are measured by, used up; None: as they are.
-        outputs: gets what the output projections put out.
+        bias: deviations from the means count.
     """
     layers = anatomy.layers(model)
     paths: Paths = {part.name: [] for part in PARTS}
     grams: Grams = []
-    for found in layer_grams(
-        model,
-        batches,
-        first_token_only=first_token_only,
-        storage=options.storage,
-        precision=precision,
-        outputs=outputs,
-    ):
+    for found in layer_grams(model, batches, **passes):
         report("interpolate", f"layer {found.number}", (found.number + 1) / (len(layers) + 2))
         for part in PARTS:
             # Compact at once: of the largest matrices there are in float64, one is enough.
@@ -163,7 +164,7 @@ def _paths(
             weight = found.layer.linears[part.role].weight.detach().double()
             if metrics is not None:
                 weight = root(metrics[found.number].pop(part.name)) @ weight
-            products = gram.centred()[0].div_(gram.rows) if options.bias else gram.matrix / gram.rows
+            products = gram.centred()[0].div_(gram.rows) if bias else gram.matrix / gram.rows
             paths[part.name].append(eliminate(products, weight, part.size(found.layer)))
             del products, weight
         grams.append(found.grams)

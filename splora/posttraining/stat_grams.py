@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.errors import InputError
-from splora.machine import return_free_memory
 from splora.posttraining.gram import Gram
 from splora.posttraining.precision import Precision
 from splora.posttraining.states import Outputs, States, Storage
@@ -87,7 +86,6 @@ def layer_grams(
                             gram.add(inner[:, 0])
                         gram.add(inner[keep], weight=OTHERS if last else 1.0)
         yield LayerGrams(number, layer, {name: grams[name] for name in parts})
-        return_free_memory()
 
 
 def check_tokens(layers: Sequence[anatomy.Layer], tokens: int, parts: Collection[str]) -> None:
@@ -105,21 +103,26 @@ def check_tokens(layers: Sequence[anatomy.Layer], tokens: int, parts: Collection
 
 
 def warn_of_few_tokens(layers: Sequence[anatomy.Layer], tokens: int, parts: Collection[str]) -> None:
-    """Name the layers that have more channels than there are tokens.
+    """Name the layers that have more channels than there are tokens, those that are alike once.
 
     Raises:
         InputError: as `check_tokens`.
     """
     check_tokens(layers, tokens, parts)
+    alike: dict[tuple[str, int], list[str]] = {}
     for name, channels in _channels(layers, parts).items():
         if channels > tokens:
-            logger.warning(
-                "%s: %s channels, but the calibration samples hold only %s tokens: some channels look like "
-                "combinations of others by chance; give more samples.",
-                name,
-                f"{channels:,}",
-                f"{tokens:,}",
-            )
+            alike.setdefault((name.rpartition(".")[2], channels), []).append(name)
+    for (part, channels), names in alike.items():
+        others = f" and {part} of {len(names) - 1} more layers" if len(names) > 1 else ""
+        logger.warning(
+            "%s%s: %s channels, but the calibration samples hold only %s tokens: some channels look like "
+            "combinations of others by chance; give more samples.",
+            names[0],
+            others,
+            f"{channels:,}",
+            f"{tokens:,}",
+        )
 
 
 def _channels(layers: Sequence[anatomy.Layer], parts: Collection[str]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from splora import anatomy
 from splora.errors import InputError
 from splora.export.cut import cut
+from splora.memory import FreeMemory
 from splora.posttraining import sensitivity
 from splora.posttraining.budget import Costs
 from splora.posttraining.elimination import eliminate
@@ -165,8 +166,11 @@ def test_few_tokens_are_told_with_the_layer_and_far_too_few_refused(
     model = tiny("BertForQuestionAnswering")
     with caplog.at_level(logging.WARNING):
         run(model, 0.5, EXACT, batches=samples(2))
-    assert "layer.0.heads: 24 channels, but the calibration samples hold only 16 tokens" in caplog.text
-    assert "layer.0.neurons: 20 channels" in caplog.text
+    told = "and {} of 2 more layers: {} channels, but the calibration samples hold only 16 tokens"
+    assert "layer.0.heads " + told.format("heads", 24) in caplog.text
+    assert "layer.0.neurons " + told.format("neurons", 20) in caplog.text
+    # Before the first pass and, of heads alone, before the second.
+    assert len(caplog.records) == 3
     token = [{key: value[:1, :1] for key, value in samples()[0].items() if key != "labels"}]
     with pytest.raises(InputError, match=r"1 tokens, but layer\.0\.heads has 24 channels; at least 2 are needed"):
         run(model, 0.5, EXACT, batches=token)
@@ -202,6 +206,17 @@ def test_what_is_held_does_not_grow_with_samples(tiny: Any) -> None:
         for count in (24, 96)
     )
     assert few == many == 3 * 8 * (24**2 + 20**2)
+
+
+@pytest.mark.parametrize("options", [StatOptions(), StatOptions(exact_paper=True)])
+def test_freed_memory_is_limited_once_per_layer_and_pass_at_least(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, options: StatOptions
+) -> None:
+    limited = []
+    monkeypatch.setattr(FreeMemory, "limit", lambda _: limited.append(True))
+    model = tiny("BertForQuestionAnswering")
+    run(model, 0.5, options)
+    assert len(limited) >= 2 * len(anatomy.layers(model))
 
 
 def test_sensitivities_predict_the_divergence_of_small_errors(tiny: Any) -> None:
