@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from splora import anatomy
 from splora.posttraining.gram import Gram
 from splora.posttraining.precision import Precision
-from splora.posttraining.stat_grams import OTHERS, Batch
+from splora.posttraining.stat_grams import OTHERS, Batch, rows_of, token_numbers
 from splora.posttraining.states import Kept, Outputs, States, Storage
 from splora.posttraining.sublayers import PARTS
 
@@ -92,11 +92,10 @@ def reconstruct(
                         projected = dense.linears[part.role](part.inner(dense, above, keep))
                     taught[index] = part.close(dense, above, projected)
                     target = above + projected.float() - hidden
-                    for gram, half in zip(grams, halves[index], strict=True):
+                    for gram, (sequences, tokens) in zip(grams, halves[index], strict=True):
                         if last:
-                            gram.add(inner[half, 0], target[half, 0])
-                        counted = keep & half[:, None]
-                        gram.add(inner[counted], target[counted], OTHERS if last else 1.0)
+                            gram.add(inner[sequences, 0], target[sequences, 0])
+                        gram.add(rows_of(inner, tokens), rows_of(target, tokens), OTHERS if last else 1.0)
             chosen[part.name] = _solve(linear, grams, chosen[part.name])
             done.ridges[name] = RIDGES[chosen[part.name]]
             with precision.forward(device):
@@ -196,11 +195,14 @@ def _signs(channels: int) -> Tensor:
     return signs
 
 
-def _halves(masks: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Of each batch, the sequences of one half and of the other, bool (batch,); every other sequence over all."""
+def _halves(masks: Sequence[Tensor]) -> list[list[tuple[Tensor, Tensor]]]:
+    """Of each batch, one half and the other, every other sequence over all: numbers of sequences and of their tokens.
+
+    Tokens are counted over the whole batch, padding included, but only those that are no padding are in it.
+    """
     found, start = [], 0
     for mask in masks:
         even = (torch.arange(len(mask), device=mask.device) + start) % 2 == 0
-        found.append((even, ~even))
+        found.append([(torch.nonzero(half)[:, 0], token_numbers(mask & half[:, None])) for half in (even, ~even)])
         start += len(mask)
     return found

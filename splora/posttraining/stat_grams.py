@@ -64,8 +64,10 @@ def layer_grams(
     """
     device = next(model.parameters()).device
     masks = [batch["attention_mask"].bool().to(device) for batch in batches]
+    # Boolean masks would be turned into numbers at every use.
+    tokens = [token_numbers(keep) for keep in masks]
     states, layers = States(model, batches, storage), anatomy.layers(model)
-    warn_of_few_tokens(layers, sum(int(keep.sum()) for keep in masks), parts)
+    warn_of_few_tokens(layers, sum(map(len, tokens)), parts)
     for number, layer in enumerate(layers):
         last = first_token_only and number == len(layers) - 1
         grams: dict[str, Gram] = {}
@@ -84,8 +86,18 @@ def layer_grams(
                     if part.name in parts:
                         if last:
                             gram.add(inner[:, 0])
-                        gram.add(inner[keep], weight=OTHERS if last else 1.0)
+                        gram.add(rows_of(inner, tokens[index]), weight=OTHERS if last else 1.0)
         yield LayerGrams(number, layer, {name: grams[name] for name in parts})
+
+
+def token_numbers(mask: Tensor) -> Tensor:
+    """Where a mask, bool (batch, tokens), is set, counted over the whole batch; int64."""
+    return torch.nonzero(mask.flatten())[:, 0]
+
+
+def rows_of(values: Tensor, tokens: Tensor) -> Tensor:
+    """Rows of (batch, tokens, channels) with these numbers: (numbers, channels)."""
+    return values.flatten(0, 1).index_select(0, tokens)
 
 
 def check_tokens(layers: Sequence[anatomy.Layer], tokens: int, parts: Collection[str]) -> None:
