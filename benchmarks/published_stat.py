@@ -1,4 +1,4 @@
-"""STAT as its published program does it, for comparison: written anew from the paper, plain.
+"""STAT as its published program does it, for comparison: written anew, plain.
 
 It differs from `splora.posttraining.stat_published` in what the paper's program chose: one fp32 batch of all samples;
 activations stacked, and factorized as they are by SciPy's pivoted QR; pseudo-inverses of triangles; and the error of
