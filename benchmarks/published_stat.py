@@ -20,7 +20,7 @@ from splora.export.cut import cut
 from splora.posttraining.budget import Costs
 from splora.posttraining.folding import plan_of
 from splora.posttraining.interpolative import expand
-from splora.posttraining.stat_budget import published_counts
+from splora.posttraining.stat_budget import by_depth, by_trend, published_counts
 from splora.posttraining.stat_grams import Batch, regrouped
 from splora.posttraining.sublayers import PARTS, embedded
 
@@ -31,7 +31,14 @@ Factored = tuple[Tensor, Matrix]
 
 @torch.no_grad()
 def prune_plainly(model: nn.Module, batches: Sequence[Batch], costs: Costs, budget: float) -> nn.Module:
-    """The pruned model; `budget` in MACs."""
+    """The pruned model.
+
+    Args:
+        model: dense, in evaluation mode; it stays as it is.
+        batches: model arguments without labels; put together into one.
+        costs: MACs of a head and of a neuron.
+        budget: MACs of the pruned model at most.
+    """
     (batch,) = regrouped(batches, 2**31)
     layers = anatomy.layers(model)
     neurons = []
@@ -43,7 +50,7 @@ def prune_plainly(model: nn.Module, batches: Sequence[Batch], costs: Costs, budg
         for layer, factored in zip(layers, head_factors(model, batch), strict=True)
     ]
     residuals = [torch.from_numpy(np.abs(triangle.diagonal())).double() for _, triangle in neurons]
-    counts = published_counts(errors, residuals, costs, budget)
+    counts = published_counts(errors, residuals, costs, budget, by_trend if layers[0].causal else by_depth)
     kept = [order[:count] for (order, _), count in zip(neurons, counts.neurons, strict=True)]
     thinner = cut(model, plan_of([torch.arange(layer.heads) for layer in layers], kept))
     for layer, into, (order, triangle), count in zip(
@@ -73,7 +80,7 @@ def prune_plainly(model: nn.Module, batches: Sequence[Batch], costs: Costs, budg
 
 
 def activations(model: nn.Module, batch: Batch, name: str) -> Iterator[Matrix]:
-    """Of each layer, what meets one of the output projections: (tokens, channels)."""
+    """Of each layer, what meets one of the output projections (`heads`, `neurons`): fp32 (tokens, channels)."""
     hidden, keep = embedded(model, batch), batch["attention_mask"].bool()
     for layer in anatomy.layers(model):
         for part in PARTS:
@@ -84,7 +91,10 @@ def activations(model: nn.Module, batch: Batch, name: str) -> Iterator[Matrix]:
 
 
 def head_factors(model: nn.Module, batch: Batch) -> Iterator[tuple[Factored, Matrix]]:
-    """Of each layer, the order of heads and the triangle of its contexts in that order, and the orthogonal factor."""
+    """Of each layer, the order of heads, (heads,), and factors of its contexts with the heads in that order.
+
+    The triangle is (channels, channels), the orthogonal factor (tokens, channels).
+    """
     for layer, rows in zip(anatomy.layers(model), activations(model, batch, "heads"), strict=True):
         by_head = rows.reshape(len(rows), layer.heads, layer.head_size).transpose(0, 2, 1)
         order, _ = _pivoted(by_head.reshape(-1, layer.heads))
@@ -106,6 +116,7 @@ def head_errors(factored: Factored, orthogonal: Matrix, weight: Matrix) -> Tenso
 
 
 def _pivoted(matrix: Matrix) -> Factored:
+    """Of (rows, columns): pivots, int64 (columns,), and R without rows below it, (columns, columns)."""
     triangle, pivots = scipy.linalg.qr(matrix, pivoting=True, mode="r")
     return torch.from_numpy(pivots.astype(np.int64)), triangle[: matrix.shape[1]]
 
@@ -117,7 +128,14 @@ def _combinations(triangle: Matrix, count: int) -> Matrix:
 
 
 def _correct(into: nn.Linear, weight: Tensor, order: Tensor, count: int, combined: Tensor, size: int = 1) -> None:
-    """Weights of what stays, in ascending order of units, with what the rest gave."""
+    """Weights of what stays, in ascending order of units, with what the rest gave.
+
+    Args:
+        weight: of the larger projection, (outputs, channels).
+        order: channels, the first `count` of which stay.
+        combined: (kept, removed).
+        size: channels of a unit.
+    """
     units = order[:count:size].argsort()
     columns = expand(units, size)
     into.weight.copy_((weight[:, order[:count]] + weight[:, order[count:]] @ combined.T)[:, columns])
