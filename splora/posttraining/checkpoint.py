@@ -54,7 +54,7 @@ def load_checkpoint(
         raise InputError(f"{name}: this model is quantized; pass the one that it was made from.")
     config = check_kind(name, task, cache_dir)
     family = anatomy.family_of(config)
-    _check_weights(name, task)
+    hub.check_weights(name)  # before labels, of which a configuration without a model tells nothing
     with _silence():
         _check_labels(name, config, task, num_labels)
         for path in pickles(name):
@@ -161,16 +161,6 @@ def _check_labels(name: str, config: Any, task: str, num_labels: int | None) -> 
         shown = f" ({', '.join(names)})" if len(names) == wanted else ""
         told = "a score, thus 1 output" if not names and num_labels is None else f"{wanted}{shown}"
         raise InputError(f"{name}: this checkpoint has {_count(found, 'label')}; {task} needs {told}.")
-
-
-def _check_weights(name: str, task: str) -> None:
-    """Refuse a folder that describes a model and holds none, as this project's `bert-base-uncased`."""
-    folder = Path(name).expanduser()
-    if folder.is_dir() and not any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()):
-        raise InputError(
-            f"{name}: this folder has a configuration, but no weights (model.safetensors or pytorch_model.bin); "
-            f"pass the folder of a model that is fine-tuned on {task}."
-        )
 
 
 def _check_complete(name: str, report: Mapping[str, Any], family: anatomy.Family, task: str, config: Any) -> None:

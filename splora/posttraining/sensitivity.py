@@ -81,7 +81,7 @@ def output_metrics(model: nn.Module, batches: Sequence[Batch], seed: int, precis
                 with precision.products(device):
                     found[number][part_name] += rows.T @ rows
             outputs.clear()
-            del result, logits, directions, gradients
+            del result, logits, directions, gradients  # no two batches' activations side by side
             sequences += len(keep)
     finally:
         for handle in handles:

@@ -70,6 +70,7 @@ def load_model(auto_model: Any, name: str, **options: Any) -> Any:
         InputError: no such folder or name, no network, or weights that cannot be read.
     """
     if name != EMBEDDED:
+        check_weights(name)
         return _model_part(name, "model", lambda: auto_model.from_pretrained(name, **options))
     from splora.tasks.embedded.model import with_task_head
 
@@ -95,6 +96,22 @@ def load_dataset(name: str, configuration: str | None, split: str, cache_dir: st
             f"{shown}: the data set cannot be loaded from the hub ({reason}); "
             f"pass a file or folder with --train-file and --predict-file, or 'embedded'."
         ) from error
+
+
+def check_weights(name: str) -> None:
+    """Refuse a folder that describes a model and holds none, as this project's `bert-base-uncased` before it is filled.
+
+    Raises:
+        InputError: `config.json` and no file of weights.
+    """
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file() and not any(
+        path.suffix in (".safetensors", ".bin") for path in folder.iterdir()
+    ):
+        raise InputError(
+            f"{name}: this folder has a configuration, but no weights (model.safetensors or pytorch_model.bin); "
+            f"pass the folder of a trained model."
+        )
 
 
 def reachable() -> bool:

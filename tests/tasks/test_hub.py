@@ -99,3 +99,6 @@ def test_a_folder_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(InputError, match="the model cannot be read"):
         hub.load_model(transformers.AutoModel, str(tmp_path))
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="this folder has a configuration, but no weights"):
+        hub.load_model(transformers.AutoModel, str(tmp_path))
