@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 #: Bytes by which a process may grow before anything is given back.
-ROOM = 640 * 2**20
+ROOM = 384 * 2**20
 
 
 class FreeMemory:
