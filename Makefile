@@ -22,8 +22,11 @@ lint: setup  ## Check style and format.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# mypy finds packages by folders, so it sees them as they are installed: callbacks, hparams and scripts below splora.
 types: setup  ## Check types.
-	$(BIN)/mypy
+	rm -rf build/types && mkdir -p build/types/splora
+	ln -s $(CURDIR)/splora/* $(CURDIR)/callbacks $(CURDIR)/hparams $(CURDIR)/scripts build/types/splora/
+	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 
 test: setup lint types  ## Run everything CI runs.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile

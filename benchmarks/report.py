@@ -52,7 +52,7 @@ def main() -> None:
             write_run(folder / "runs" / "SQuAD" / str(number), number, options.points, generator, folder / "base")
         output = folder / "report.html"
         start = time.perf_counter()
-        command = [sys.executable, "-m", "scripts.cli", "report", str(folder / "runs"), "--output", str(output)]
+        command = [sys.executable, "-m", "splora.scripts.cli", "report", str(folder / "runs"), "--output", str(output)]
         subprocess.run(command, check=True, cwd=Path(__file__).resolve().parents[1])
         seconds, size = time.perf_counter() - start, output.stat().st_size
     print(

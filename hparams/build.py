@@ -1,4 +1,4 @@
-"""Writes the project's own workbook: ``python -m hparams.build``. The same rows give the same bytes."""
+"""Writes the project's own workbook: ``python -m splora.hparams.build``. The same rows give the same bytes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from openpyxl.styles import Alignment, Font, PatternFill
 from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.datavalidation import DataValidation
 from openpyxl.worksheet.worksheet import Worksheet
+from splora.hparams.catalogue import catalogue
+from splora.hparams.cells import kinds
+from splora.hparams.rows import COLUMNS, REQUIRED
+from splora.hparams.workbook import OWN
 
-from hparams.catalogue import catalogue
-from hparams.cells import kinds
-from hparams.rows import COLUMNS, REQUIRED
-from hparams.workbook import OWN
 from splora.files import replacing
 from splora.training.specification import FIELDS, RunSpecification
 

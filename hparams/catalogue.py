@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hparams.cells import from_text
-from hparams.original import steps
+from splora.hparams.cells import from_text
+from splora.hparams.original import steps
+
 from splora.training.specification import FIELDS, RunSpecification
 
-_PUBLISHED = Path(__file__).with_name("published.csv")
+#: The published rows, with the scores reported for them.
+PUBLISHED = Path(__file__).with_name("published.csv")
 #: The first EXP ID of each sheet; the gaps leave room for rows of the project's own.
 FIRST = {"Demo": 1, "SQuAD": 11, "MNLI": 101, "QQP": 201}
 _TASKS = {"squad": "SQuAD", "mnli": "MNLI", "qqp": "QQP"}
@@ -154,7 +156,7 @@ def _own(sheet: str, base: Mapping[str, Any], exp_id: int, shows: str, settings:
 
 
 def _published(task: str, sheet: str) -> list[tuple[RunSpecification, str]]:
-    with _PUBLISHED.open(encoding="utf-8", newline="") as file:
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
         lines = [line for line in csv.DictReader(file) if line["task"] == task]
     rows = []
     dense: dict[str, int] = {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from hparams.rows import Row
+from splora.hparams.rows import Row
+
 from splora.training.specification import RunSpecification
 
 _HEADINGS = ("EXP ID", "row", "task", "method", "target density", "reported density", "reported scores", "model")

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hparams.grid import Grid, coordinate
-from hparams.rows import Row, Sheet, build_row, sentence
+from splora.hparams.grid import Grid, coordinate
+from splora.hparams.rows import Row, Sheet, build_row, sentence
+
 from splora.errors import nearest
 from splora.training.specification import CLASSIFICATION_TASKS, FIELDS, PUBLISHED_EXAMPLES, RunSpecification
 

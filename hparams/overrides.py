@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hparams.cells import Unfit, from_text
-from hparams.rows import COLUMNS, Row, sentence
+from splora.hparams.cells import Unfit, from_text
+from splora.hparams.rows import COLUMNS, Row, sentence
+
 from splora.errors import InputError, nearest
 from splora.training.preflight import preflight
 from splora.training.specification import check

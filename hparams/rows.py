@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hparams.cells import Unfit, from_cell, is_empty
-from hparams.grid import Grid, coordinate
+from splora.hparams.cells import Unfit, from_cell, is_empty
+from splora.hparams.grid import Grid, coordinate
+
 from splora.errors import nearest
 from splora.training.specification import FIELDS, RunSpecification, check
 

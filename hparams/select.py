@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from hparams.rows import Row
-from hparams.workbook import Workbook
+from splora.hparams.rows import Row
+from splora.hparams.workbook import Workbook
+
 from splora.errors import InputError, nearest
 
 _RANGE = re.compile(r"(\d+)-(\d+)")

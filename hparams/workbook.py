@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hparams import original, rows
-from hparams.grid import open_grids
-from hparams.rows import Row, Sheet, sentence
+from splora.hparams import original, rows
+from splora.hparams.grid import open_grids
+from splora.hparams.rows import Row, Sheet, sentence
+
 from splora.errors import InputError, nearest
 
 #: The project's own workbook.

@@ -6,11 +6,11 @@ import sys
 
 #: Commands of this project besides LightningCLI's own.
 COMMANDS = {
-    "count": "scripts.count",
-    "plot": "scripts.plot",
-    "prune": "scripts.prune",
-    "quantize": "scripts.quantize",
-    "report": "scripts.report",
+    "count": "splora.scripts.count",
+    "plot": "splora.scripts.plot",
+    "prune": "splora.scripts.prune",
+    "quantize": "splora.scripts.quantize",
+    "report": "splora.scripts.report",
 }
 
 
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
 
             print(f"splora {__version__}")
             return
-        from scripts.lightning_cli import run_cli
+        from splora.scripts.lightning_cli import run_cli
 
         run_cli(given)
 

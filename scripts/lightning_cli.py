@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import splora.callbacks
 from lightning import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from splora.scripts.old_yaml import read_old_names
 
-import callbacks  # noqa: F401  (makes the callbacks known by name)
 import splora.tasks.glue
 import splora.tasks.squad  # noqa: F401  (makes the data modules known by name)
 from splora.errors import InputError
@@ -37,7 +38,7 @@ class SploraCLI(LightningCLI):
                 "trainer.use_distributed_sampler": False,  # the project's own sampler knows all ranks
                 "trainer.num_sanity_val_steps": 0,  # a score needs the whole evaluation split
                 "trainer.enable_model_summary": False,
-                "trainer.callbacks": [{"class_path": f"callbacks.{name}"} for name in DEFAULT_CALLBACKS],
+                "trainer.callbacks": [{"class_path": f"splora.callbacks.{name}"} for name in DEFAULT_CALLBACKS],
             }
         )
 
@@ -95,6 +96,7 @@ def _plain(value: Any) -> Any:
 def run_cli(arguments: list[str]) -> None:
     """Parse and run ``fit``, ``validate``, ``test`` or ``predict``."""
     quiet_libraries()
+    read_old_names()
     SploraCLI(
         PruningModule,
         LightningDataModule,

@@ -9,7 +9,8 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from scripts.opt_names import checkpoint_name, evaluation_folder, summary_path
+from splora.scripts.opt_names import checkpoint_name, evaluation_folder, summary_path
+
 from splora.errors import InputError, exit_on_input_error, problems_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def evaluate(options: argparse.Namespace) -> dict[str, float]:
     """
     sources = _sources(options)
 
-    from scripts.console import StageProgress
+    from splora.scripts.console import StageProgress
+
     from splora.posttraining.checkpoint import load_for_evaluation
     from splora.posttraining.compute import find_device, use_threads
     from splora.posttraining.precision import Precision

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hparams.overrides import Overrides, apply
-from hparams.rows import Row
-from hparams.select import folder_name
-from hparams.workbook import Workbook
+from splora.hparams.overrides import Overrides, apply
+from splora.hparams.rows import Row
+from splora.hparams.select import folder_name
+from splora.hparams.workbook import Workbook
+
 from splora.training.preflight import with_resolved
 from splora.training.specification import FIELDS, RunSpecification
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scripts.prune_options import (
+from splora.scripts.prune_options import (
     SAMPLES,
     add_fisher,
     add_shared,
@@ -16,6 +16,7 @@ from scripts.prune_options import (
     request_of,
     stat_choices,
 )
+
 from splora.posttraining.budget import Budget
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scripts.prune_options import (
+from splora.scripts.prune_options import (
     SAMPLES,
     add_checkpoint,
     add_place,
@@ -18,6 +18,7 @@ from scripts.prune_options import (
     request_of,
     stat_choices,
 )
+
 from splora.errors import InputError, exit_on_input_error
 from splora.posttraining.budget import Budget
 

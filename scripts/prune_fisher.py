@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scripts.prune_options import (
+from splora.scripts.prune_options import (
     SAMPLES,
     add_checkpoint,
     add_fisher,
@@ -18,6 +18,7 @@ from scripts.prune_options import (
     fisher_choices,
     request_of,
 )
+
 from splora.errors import exit_on_input_error
 from splora.posttraining.budget import Budget
 

@@ -9,8 +9,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.prune_bert import add_published, budget_of
-from scripts.prune_options import carry_out, request_of, stat_choices
+from splora.scripts.prune_bert import add_published, budget_of
+from splora.scripts.prune_options import carry_out, request_of, stat_choices
+
 from splora.errors import exit_on_input_error
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from scripts.opt_names import checkpoint_name, summary_path
+from splora.scripts.opt_names import checkpoint_name, summary_path
+
 from splora.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -330,7 +331,8 @@ def request_of(
 
 def carry_out(request: PruneRequest) -> None:
     """Prune with progress on the terminal, and print what came of it."""
-    from scripts.console import StageProgress
+    from splora.scripts.console import StageProgress
+
     from splora.quiet import quiet_libraries
 
     quiet_libraries()

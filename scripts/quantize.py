@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts.opt_names import checkpoint_name, summary_path
-from scripts.prune_options import SAMPLES, TEXT_SAMPLES, add_calibration, columns_of, device_of
+from splora.scripts.opt_names import checkpoint_name, summary_path
+from splora.scripts.prune_options import SAMPLES, TEXT_SAMPLES, add_calibration, columns_of, device_of
+
 from splora.errors import InputError
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ def result_name(options: argparse.Namespace) -> str:
 
 def carry_out(request: QuantizeRequest) -> None:
     """Quantize with progress on the terminal, and print what came of it."""
-    from scripts.console import StageProgress
+    from splora.scripts.console import StageProgress
+
     from splora.quiet import quiet_libraries
 
     quiet_libraries()

@@ -12,7 +12,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts import prune_opt, prune_options, quantize
+from splora.scripts import prune_opt, prune_options, quantize
+
 from splora.errors import InputError, exit_on_input_error
 from splora.quiet import quiet_libraries
 

@@ -6,7 +6,6 @@ import argparse
 import csv
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,10 +32,11 @@ def main(arguments: Sequence[str]) -> None:
 
 def published_points() -> list[Published]:
     """The published rows of the project's workbook that have a density."""
-    import hparams
+    from splora.hparams.catalogue import PUBLISHED
+
     from splora.report.score_charts import Published
 
-    path = Path(hparams.__path__[0]) / "published.csv"
+    path = PUBLISHED
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:

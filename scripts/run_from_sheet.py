@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from splora.hparams.listing import table
+from splora.hparams.overrides import Overrides, apply, parse
+from splora.hparams.rows import Row, Sheet
+from splora.hparams.select import select
+from splora.hparams.workbook import OWN, Workbook, read_workbook
+from splora.scripts.plan import Job, plan
 
-from hparams.listing import table
-from hparams.overrides import Overrides, apply, parse
-from hparams.rows import Row, Sheet
-from hparams.select import select
-from hparams.workbook import OWN, Workbook, read_workbook
-from scripts.plan import Job, plan
 from splora.errors import InputError, Interrupted, exit_on_input_error, nearest
 from splora.machine import is_first_process
 from splora.training.specification import METHODS
@@ -63,7 +63,7 @@ def _main(options: argparse.Namespace) -> int:
         if options.dry_run:
             _print_configurations(jobs)
         else:
-            from scripts.launch.start import start
+            from splora.scripts.launch.start import start
 
             return start(jobs, options)
     return 0
@@ -130,8 +130,8 @@ def _print_configurations(jobs: Sequence[Job]) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from scripts.launch.start import DEFAULT_ROOT
-    from scripts.launch.status import print_status
+    from splora.scripts.launch.start import DEFAULT_ROOT
+    from splora.scripts.launch.status import print_status
 
     print_status(Path(options.output_dir or DEFAULT_ROOT), options.sheet, options.method)
     return 0

@@ -38,7 +38,7 @@ def run(
         InputError: see `splora.training.run.run`; or another process runs this row.
         Interrupted: somebody stopped it.
     """
-    from hparams.results import record
+    from splora.hparams.results import record
 
     is_finished(spec, output_dir, force)  # refuses a folder before anything is written there
     with alone(output_dir):
@@ -83,7 +83,8 @@ def train(
     keeper = StateKeeper(output_dir, initial(RUNNING, spec, command, log)) if is_first_process() else None
     state, reason = FAILED, None
     try:
-        from callbacks import GracefulStop, Heartbeat
+        from splora.callbacks import GracefulStop, Heartbeat
+
         from splora.quiet import quiet_libraries
         from splora.training.run import run as run_specification
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from splora.hparams.workbook import OWN, read_workbook
 
-from hparams.workbook import OWN, read_workbook
 from splora.files import write_text
 from splora.training.configuration import lightning_config
 from splora.training.specification import RunSpecification
@@ -43,10 +43,16 @@ def configurations() -> Iterator[tuple[str, str]]:
 
 
 def _standalone(spec: RunSpecification) -> RunSpecification:
-    """A configuration has no other rows to build on: it starts from the pretrained model, without a teacher."""
+    """A configuration has no other rows to build on: it starts from the pretrained model, without a teacher.
+
+    Its precision is one that every machine has, so that the same rows give the same file everywhere.
+    """
     pretrained = "embedded" if spec.sheet == "Demo" else "bert-base-uncased"
     starts = pretrained if spec.model_name_or_path.startswith("run:") else spec.model_name_or_path
-    return dataclasses.replace(spec, model_name_or_path=starts, teacher_name_or_path=None, teacher_type=None)
+    precision = "32-true" if spec.precision == "auto" else spec.precision
+    return dataclasses.replace(
+        spec, model_name_or_path=starts, teacher_name_or_path=None, teacher_type=None, precision=precision
+    )
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ def test_a_command_of_the_readme_runs(command: str, tmp_path: Path, request: pyt
     if "../shared" in command:
         request.getfixturevalue("shared")
     words = shlex.split(command)
-    programs = {"python": [], "lightning": ["-m", "scripts.cli"], "splora": ["-m", "scripts.cli"]}
+    programs = {"python": [], "lightning": ["-m", "splora.scripts.cli"], "splora": ["-m", "splora.scripts.cli"]}
     assert words[0] in programs, f"the README uses {words[0]!r}, which this test does not know"
     rest = words[1:]
     checks_only = {"--list", "--check", "--dry-run"} & set(rest)

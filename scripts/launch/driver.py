@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from hparams.results import record_all
-from scripts.launch.prepare import NEEDS, Sorted, prepare
-from scripts.launch.progress import Show
-from scripts.launch.work import FULL, STOPPED, Launcher, Running, Work
-from scripts.run_row import read_result, summary
+from splora.hparams.results import record_all
+from splora.scripts.launch.prepare import NEEDS, Sorted, prepare
+from splora.scripts.launch.progress import Show
+from splora.scripts.launch.work import FULL, STOPPED, Launcher, Running, Work
+from splora.scripts.run_row import read_result, summary
+
 from splora.errors import InputError
 from splora.files import is_full
 from splora.locks import DRIVER_LOCK, holding

@@ -1,9 +1,9 @@
 """Workers without the seconds that importing torch, Lightning and transformers takes: forks of a process that has them.
 
-The driver starts ``python -m scripts.launch.fork_server`` once and sends it the arguments and the log of each row. The
-server forks twice, and Linux gives the orphan to the driver: a worker is the driver's own child, as if it had started
-it. So it is watched and stopped like any other, and outlives the server. The server imports and does nothing else:
-a CUDA context, or a pool of threads in use, would not survive a fork.
+The driver starts ``python -m splora.scripts.launch.fork_server`` once and sends it the arguments and the log of each
+row. The server forks twice, and Linux gives the orphan to the driver: a worker is the driver's own child, as if it had
+started it. So it is watched and stopped like any other, and outlives the server. The server imports and does nothing
+else: a CUDA context, or a pool of threads in use, would not survive a fork.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ForkServer:
         self._channel.settimeout(_PATIENCE)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "scripts.launch.fork_server", str(os.getpid())],
+                [sys.executable, "-m", "splora.scripts.launch.fork_server", str(os.getpid())],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -84,7 +84,7 @@ class ForkServer:
 
 def main() -> int:
     """The server; and, in each fork, a worker."""
-    from scripts.launch.worker import die_with
+    from splora.scripts.launch.worker import die_with
 
     die_with(int(sys.argv[1]))
     channel = socket.socket(fileno=0)
@@ -117,7 +117,7 @@ def _work(channel: socket.socket, request: bytes, log: int) -> int:
     os.dup2(nothing, 0)
     os.close(nothing)
     channel.detach()
-    from scripts.launch.worker import main as run
+    from splora.scripts.launch.worker import main as run
 
     sys.argv = ["worker", *json.loads(request)]
     return run(sys.argv[1:])
@@ -127,9 +127,9 @@ def _import_what_runs_need() -> None:
     # Where something is missing, the workers' logs say so.
     with suppress(ImportError):
         import lightning  # noqa: F401
+        import splora.callbacks
         import transformers  # noqa: F401
 
-        import callbacks  # noqa: F401
         import splora.tasks.glue
         import splora.tasks.squad
         import splora.training.module  # noqa: F401

@@ -6,8 +6,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from scripts import run_row
-from scripts.launch.work import Work
+from splora.scripts import run_row
+from splora.scripts.launch.work import Work
+
 from splora.errors import DiskFull, InputError
 from splora.machine import is_first_process
 

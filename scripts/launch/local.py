@@ -10,12 +10,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from scripts.launch.devices import Slot
-from scripts.launch.fork_server import ForkedProcess, ForkServer
-from scripts.launch.work import Work
+from splora.scripts.launch.devices import Slot
+from splora.scripts.launch.fork_server import ForkedProcess, ForkServer
+from splora.scripts.launch.work import Work
+
 from splora.training.state import LOG
 
-WORKER = "scripts.launch.worker"
+WORKER = "splora.scripts.launch.worker"
 
 
 class LocalRun:

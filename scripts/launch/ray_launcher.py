@@ -17,8 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from scripts.launch.local import threads_of, worker_command
-from scripts.launch.work import Work
+from splora.scripts.launch.local import threads_of, worker_command
+from splora.scripts.launch.work import Work
+
 from splora.errors import InputError
 from splora.training.state import LOG
 

@@ -7,8 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.launch.work import Launcher, Work, works
-from scripts.plan import Job
+from splora.scripts.launch.work import Launcher, Work, works
+from splora.scripts.plan import Job
+
 from splora.errors import InputError
 from splora.machine import is_first_process
 
@@ -23,9 +24,9 @@ def start(jobs: Sequence[Job], options: argparse.Namespace) -> int:
         InputError: the options, the machine, the cluster or a folder do not fit.
         Interrupted: somebody stopped a run of this process.
     """
-    from scripts.launch.driver import Driver, only_driver
-    from scripts.launch.here import run_here
-    from scripts.launch.progress import show
+    from splora.scripts.launch.driver import Driver, only_driver
+    from splora.scripts.launch.here import run_here
+    from splora.scripts.launch.progress import show
 
     check(options)
     planned = works(jobs, options)
@@ -66,7 +67,7 @@ def check(options: argparse.Namespace) -> None:
 
 def _launcher(planned: Sequence[Work], root: Path, options: argparse.Namespace) -> Launcher:
     if options.launcher == "ray":
-        from scripts.launch.ray_launcher import RayLauncher
+        from splora.scripts.launch.ray_launcher import RayLauncher
 
         return RayLauncher(
             root,
@@ -75,7 +76,7 @@ def _launcher(planned: Sequence[Work], root: Path, options: argparse.Namespace) 
             cpus=options.cpus_per_run,
             jobs=options.jobs,
         )
-    from scripts.launch.devices import slots
-    from scripts.launch.local import LocalLauncher
+    from splora.scripts.launch.devices import slots
+    from splora.scripts.launch.local import LocalLauncher
 
     return LocalLauncher(slots(options.jobs, len(planned), options.devices or 1, options.accelerator))

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from scripts.plan import Job, references
+from splora.scripts.plan import Job, references
+
 from splora.training.specification import FIELDS
 
 #: Exit status of a worker whose run was stopped, and of one that found the disk full: neither has failed.

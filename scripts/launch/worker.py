@@ -1,4 +1,4 @@
-"""The process of one row that a launcher starts: ``python -m scripts.launch.worker FOLDER``.
+"""The process of one row that a launcher starts: ``python -m splora.scripts.launch.worker FOLDER``.
 
 It runs what the folder's ``spec.json`` says, so that a workbook edited during a long sweep changes nothing of it.
 """
@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from scripts.launch.work import FULL, STOPPED
-from scripts.run_row import alone, read_result, summary, train
+from splora.scripts.launch.work import FULL, STOPPED
+from splora.scripts.run_row import alone, read_result, summary, train
+
 from splora.errors import EXIT_CODE, DiskFull, InputError, Interrupted
 from splora.files import is_full
 from splora.machine import is_first_process

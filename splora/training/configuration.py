@@ -60,8 +60,8 @@ def _callbacks(spec: RunSpecification, output_dir: str) -> list[dict[str, Any]]:
         name: getattr(spec, name)
         for name in ("initial_threshold", "final_threshold", "initial_warmup", "final_warmup", "final_lambda")
     }
-    pruning = [] if spec.pruning_method == "none" else [("callbacks.SparsitySchedule", schedule)]
-    pictures = [] if spec.pruning_method == "none" else [("callbacks.MaskPictures", {"output_dir": output_dir})]
+    pruning = [] if spec.pruning_method == "none" else [("splora.callbacks.SparsitySchedule", schedule)]
+    pictures = [] if spec.pruning_method == "none" else [("splora.callbacks.MaskPictures", {"output_dir": output_dir})]
     checkpoint = {
         "dirpath": str(Path(output_dir) / "checkpoints"),
         "filename": "last",
@@ -71,11 +71,11 @@ def _callbacks(spec: RunSpecification, output_dir: str) -> list[dict[str, Any]]:
     }
     listed: list[tuple[str, dict[str, Any]]] = [
         *pruning,
-        ("callbacks.WeightCount", {}),
+        ("splora.callbacks.WeightCount", {}),
         *pictures,
-        ("callbacks.RunResult", {"output_dir": output_dir, "run": identity(spec)}),
+        ("splora.callbacks.RunResult", {"output_dir": output_dir, "run": identity(spec)}),
         ("lightning.pytorch.callbacks.ModelCheckpoint", checkpoint),
-        ("callbacks.RunProgressBar", {}),
+        ("splora.callbacks.RunProgressBar", {}),
     ]
     return [{"class_path": path, "init_args": arguments} for path, arguments in listed]
 

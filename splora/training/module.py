@@ -106,7 +106,7 @@ class PruningModule(LightningModule):
         if self.pruning.method != "none" and not scheduled:
             raise InputError(
                 f"model.pruning.method is {self.pruning.method!r}, but trainer.callbacks has no "
-                "callbacks.SparsitySchedule; add one with final_threshold, else nothing is pruned."
+                "splora.callbacks.SparsitySchedule; add one with final_threshold, else nothing is pruned."
             )
         for teacher in self._teacher:
             teacher.to(self.device)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from openpyxl import load_workbook
+from splora.hparams.build import column_order, workbook_bytes
+from splora.hparams.catalogue import catalogue
+from splora.hparams.rows import COLUMNS
+from splora.hparams.select import select
+from splora.hparams.workbook import OWN, Workbook, read_workbook
 
-from hparams.build import column_order, workbook_bytes
-from hparams.catalogue import catalogue
-from hparams.rows import COLUMNS
-from hparams.select import select
-from hparams.workbook import OWN, Workbook, read_workbook
 from splora.training.specification import FIELDS
 
 
@@ -28,7 +28,7 @@ def test_the_committed_workbook_is_the_built_one() -> None:
     old, new = load_workbook(OWN), load_workbook(io.BytesIO(built))
     assert old.sheetnames == new.sheetnames == ["Demo", "SQuAD", "MNLI", "QQP", "Columns"]
     for name in new.sheetnames:
-        assert list(old[name].values) == list(new[name].values), f"{name}: run python -m hparams.build"
+        assert list(old[name].values) == list(new[name].values), f"{name}: run python -m splora.hparams.build"
 
 
 def test_it_reads_back_to_its_catalogue(own: Workbook) -> None:
@@ -84,7 +84,7 @@ def test_groups_stay_together() -> None:
 
 
 def test_build_writes_where_it_is_told(tmp_path: Path) -> None:
-    from hparams.build import main
+    from splora.hparams.build import main
 
     main([str(tmp_path / "new" / "book.xlsx")])
     assert (tmp_path / "new" / "book.xlsx").read_bytes() == workbook_bytes()

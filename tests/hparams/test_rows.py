@@ -9,9 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from splora.hparams.cells import Unfit, from_text
+from splora.hparams.workbook import read_workbook
 
-from hparams.cells import Unfit, from_text
-from hparams.workbook import read_workbook
 from splora.errors import InputError
 
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-
-from scripts import run_row
-from scripts.run_from_sheet import main
+from splora.scripts import run_row
+from splora.scripts.run_from_sheet import main
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
@@ -111,7 +110,7 @@ def test_nothing_starts_while_a_cell_is_wrong(
 @pytest.mark.parametrize("arguments", [["--list"], ["--check"], ["--exp-id", "12", "--dry-run"]])
 def test_no_torch_and_no_pandas_is_imported(root: Path, arguments: list[str]) -> None:
     code = (
-        "import sys; from scripts.run_from_sheet import main; main(sys.argv[1:]); "
+        "import sys; from splora.scripts.run_from_sheet import main; main(sys.argv[1:]); "
         "heavy = {'torch', 'lightning', 'transformers', 'pandas'}; "
         "print(sorted(heavy & {*sys.modules}), file=sys.stderr)"
     )

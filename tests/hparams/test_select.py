@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from splora.hparams.overrides import apply, parse
+from splora.hparams.select import _runs, folder_name, select
+from splora.hparams.workbook import Workbook, read_workbook
 
-from hparams.overrides import apply, parse
-from hparams.select import _runs, folder_name, select
-from hparams.workbook import Workbook, read_workbook
 from splora.errors import InputError
 
 

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from splora.hparams.rows import Row
+from splora.scripts.launch.work import Work
+from splora.scripts.plan import Job
 
-from hparams.rows import Row
-from scripts.launch.work import Work
-from scripts.plan import Job
 from splora.files import write_json
 from splora.training.specification import RunSpecification
 

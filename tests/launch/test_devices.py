@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from splora.scripts.launch import devices
+from splora.scripts.launch.devices import Slot, named_gpus, slots
 
-from scripts.launch import devices
-from scripts.launch.devices import Slot, named_gpus, slots
 from splora.errors import InputError
 
 

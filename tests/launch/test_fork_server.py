@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 
 import pytest
+from splora.scripts.launch.devices import Slot
+from splora.scripts.launch.local import LocalLauncher, LocalRun, _can_fork
+from splora.scripts.launch.work import Work
 
-from scripts.launch.devices import Slot
-from scripts.launch.local import LocalLauncher, LocalRun, _can_fork
-from scripts.launch.work import Work
 from splora.locks import RUN_LOCK, holding
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")

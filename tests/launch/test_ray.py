@@ -15,9 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from splora.scripts.launch.ray_launcher import RayLauncher, _refuse_too_much, _refuse_unshared
+from splora.scripts.launch.start import check
 
-from scripts.launch.ray_launcher import RayLauncher, _refuse_too_much, _refuse_unshared
-from scripts.launch.start import check
 from splora.errors import InputError
 from splora.locks import RUN_LOCK, is_held
 

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from splora.callbacks import Heartbeat
+from splora.scripts.launch.status import cells, duration, now_true, print_status
 
-from callbacks import Heartbeat
-from scripts.launch.status import cells, duration, now_true, print_status
 from splora.errors import InputError
 from splora.locks import RUN_LOCK, holding, is_held
 from splora.training import state as states
@@ -61,7 +61,7 @@ def test_a_file_that_is_no_state_is_none(tmp_path: Path, text: str) -> None:
 
 def test_heartbeats_tell_step_loss_density_and_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(1000))
-    monkeypatch.setattr("callbacks.heartbeat.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("splora.callbacks.heartbeat.time.monotonic", lambda: float(next(clock)))
     keeper = StateKeeper(tmp_path, initial("running", SPEC))
     beat = Heartbeat(keeper, seconds=0.0)
     values: dict[str, float] = {}
@@ -160,7 +160,7 @@ def test_times_are_told_as_people_tell_them() -> None:
 @pytest.mark.slow
 def test_status_imports_nothing_slow(root: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from scripts.run_from_sheet import main; main(['--status', '--output-dir', sys.argv[1]]); "
+        "import sys; from splora.scripts.run_from_sheet import main; main(['--status', '--output-dir', sys.argv[1]]); "
         "heavy = {'torch', 'lightning', 'transformers', 'pandas', 'ray'}; print(sorted(heavy & {*sys.modules}))"
     )
     words = [sys.executable, "-c", code, str(tmp_path)]

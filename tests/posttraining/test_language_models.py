@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from splora.scripts import opt_eval, prune, prune_opt, quantize, train_small_opt
+from splora.scripts.opt_names import checkpoint_name, summary_path
 
-from scripts import opt_eval, prune, prune_opt, quantize, train_small_opt
-from scripts.opt_names import checkpoint_name, summary_path
 from splora import load_pruned
 from splora.errors import InputError
 from splora.export.quantized import save_quantized

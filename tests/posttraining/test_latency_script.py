@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from splora.scripts import generate_lut
 
-from scripts import generate_lut
 from splora.posttraining import latency_measure
 from splora.posttraining.latency_table import budget_milliseconds, read_table
 
@@ -114,7 +114,7 @@ def test_roberta_loses_positions_to_padding() -> None:
 
 def test_help_imports_neither_torch_nor_transformers(root: Path) -> None:
     program = (
-        "import sys; from scripts import generate_lut\n"
+        "import sys; from splora.scripts import generate_lut\n"
         "try: generate_lut.main(['--help'])\n"
         "except SystemExit: pass\n"
         "assert not {'torch', 'transformers'} & sys.modules.keys()"

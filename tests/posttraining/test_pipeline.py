@@ -237,7 +237,7 @@ def test_a_pruned_checkpoint_can_be_pruned_further(tmp_path: Path) -> None:
     [
         (["scripts/prune_fisher.py", "--model_name", "bert-tiny", "--task_name", "SST-2", "--constraint", "0.5",
           "--ckpt_dir", "MODEL", "--data_dir", "DATA"], "bert-tiny"),
-        (["-m", "scripts.cli", "prune", "fisher", "--model", "MODEL", "--task", "sst2", "--data", "DATA",
+        (["-m", "splora.scripts.cli", "prune", "fisher", "--model", "MODEL", "--task", "sst2", "--data", "DATA",
           "--budget", "mac=0.5"], "model"),
     ],
 )  # fmt: skip
@@ -263,7 +263,7 @@ def test_both_commands_write_the_result_and_the_line(
 
 
 def test_all_that_is_wrong_with_the_options_is_told_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from scripts.cli import main
+    from splora.scripts.cli import main
 
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as left:

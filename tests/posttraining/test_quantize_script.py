@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from splora.scripts import cli, quantize, quantize_opt
 
-from scripts import cli, quantize, quantize_opt
 from splora import load_quantized
 from splora.errors import InputError
 from splora.export.cut import cut

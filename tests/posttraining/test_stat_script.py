@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from splora.scripts import prune, prune_bert
 
-from scripts import prune, prune_bert
 from splora.errors import InputError
 
 

@@ -49,7 +49,7 @@ def test_a_full_disk_ends_a_command_in_a_sentence(mount: test_full_disk.Mount, t
     model.save_pretrained(tmp_path)
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.cli", "quantize", "--model", ".", "--data", "text.txt",
+        [sys.executable, "-m", "splora.scripts.cli", "quantize", "--model", ".", "--data", "text.txt",
          "--output", "out", "--group-size", "16", "--states", "disk", "--device", "cpu",
          "--threads", "1"],
         env=os.environ | {"TMPDIR": str(disk)},

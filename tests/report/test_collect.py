@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from splora.scripts.cli import main as splora
 
-from scripts.cli import main as splora
 from splora.errors import InputError
 from splora.report.collect import collect
 from splora.training.state import now
@@ -145,7 +145,7 @@ def test_the_command_of_a_pruning_asks_for_the_same_again(
     tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr("scripts.prune.carry_out", seen.append)
+    monkeypatch.setattr("splora.scripts.prune.carry_out", seen.append)
     splora(["prune", "fisher", *arguments, "--output", str(tmp_path / "a")])
     pruning(tmp_path / "a", 0.5, 88.5, 62.5, settings=seen[0].settings())
     splora(shlex.split(collect(tmp_path).pruned[0].command)[1:])

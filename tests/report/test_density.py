@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from splora.scripts.plot import main
 
-from scripts.plot import main
 from splora.errors import InputError
 from splora.report.density import draw, read_points, table
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from splora.scripts.cli import main as splora
+from splora.scripts.report import published_points
 
-from scripts.cli import main as splora
-from scripts.report import published_points
 from splora.report.build import write_report
 from splora.report.charts import Axis, Scale, scale_of, tick_label
 from splora.report.collect import collect

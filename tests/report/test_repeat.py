@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from splora.scripts import prune, quantize
 
-from scripts import prune, quantize
 from splora.report.repeat import pruning_command
 
 MODEL = ["--model", "x", "--task", "sst2", "--data", "d", "--output", "new"]

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-
-from scripts.write_configs import FOLDER, configurations
+from splora.scripts.write_configs import FOLDER, configurations
 
 FIT = ["fit", "--data", "splora.tasks.squad.SquadDataModule", "--data.model_name_or_path", "embedded"]
 SHORT = [
@@ -22,7 +21,7 @@ SHORT = [
 
 def splora(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run `splora` in a process of its own."""
-    program = [sys.executable, "-m", "scripts.cli", *arguments]
+    program = [sys.executable, "-m", "splora.scripts.cli", *arguments]
     return subprocess.run(program, cwd=cwd, capture_output=True, text=True, check=False)
 
 
@@ -102,7 +101,7 @@ def test_fit_goes_on_and_knows_its_folder(root: Path, tmp_path: Path) -> None:
     unscheduled = ["--trainer.default_root_dir", str(tmp_path / "other"), "--trainer.callbacks", "null"]
     nothing = splora(*fit, *unscheduled, cwd=root)
     assert nothing.returncode == 2
-    assert "has no callbacks.SparsitySchedule" in nothing.stderr
+    assert "has no splora.callbacks.SparsitySchedule" in nothing.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from splora.scripts import prune, prune_opt, prune_options
 
-from scripts import prune, prune_opt, prune_options
 from splora.posttraining import outcome, pipeline
 from splora.posttraining.request import PruneRequest
 

@@ -121,7 +121,7 @@ def test_blocks_that_do_not_divide_are_refused_by_the_network_too(tiny_spec: Mak
 
 
 def test_the_configuration_of_every_row_builds(root: Path) -> None:
-    from hparams.workbook import OWN, read_workbook
+    from splora.hparams.workbook import OWN, read_workbook
 
     rows = read_workbook(OWN).rows
     assert len(rows) > 200
