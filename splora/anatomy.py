@@ -177,6 +177,11 @@ def family_of(config: Any) -> Family:
     return FAMILIES[model_type]
 
 
+def is_supported(model: nn.Module) -> bool:
+    """Whether `model` holds a transformers model of a family of this file."""
+    return any(getattr(getattr(m, "config", None), "model_type", None) in FAMILIES for m in model.modules())
+
+
 def encoder_linears(model: nn.Module) -> dict[str, Place]:
     """Full module name → place of every prunable linear layer, whether or not something wraps it.
 

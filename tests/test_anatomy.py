@@ -62,7 +62,7 @@ def test_parts_are_found(family: str, head: str) -> None:
 def test_adapters_and_masks_go_on_every_encoder(family: str, adapter: str) -> None:
     pruning = PruningOptions(method="topK", attention_block=(8, 8), ffn_block=(8, 8))
     options = AdapterOptions(kind=adapter, num_prototypes=2, rank=2)
-    network, masks = prepare(tiny(family, "SequenceClassification"), "sst2", options, pruning)
+    network, masks = prepare(tiny(family, "SequenceClassification"), options, pruning)
     assert len(masks) == 12
     assert len(anatomy.encoder_linears(network)) == 12
     head = anatomy.head_names(network)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +13,22 @@ from peft.config import PeftConfig
 from splora.errors import InputError, nearest
 from splora.masks.grid import BlockShape
 
+logger = logging.getLogger(__name__)
+
+#: Tasks whose wrapper in PEFT (0.21) takes ``token_type_ids`` and ``position_ids`` and does not pass them on.
+_DROPS_INPUTS = ("QUESTION_ANS",)
+#: Tasks whose head is new with each task, and so trained and saved beside the adapter.
+_HEAD_TASKS = ("QUESTION_ANS", "SEQ_CLS", "TOKEN_CLS")
+
 
 @dataclass
 class MaskedAdapterConfig(PeftConfig):
     """Settings of an adapter whose effective weight is W = expand(M) ⊙ (W0 + ΔW).
+
+    With the task type ``QUESTION_ANS``, ``SEQ_CLS`` or ``TOKEN_CLS``, `modules_to_save` gains the task's head (and what
+    lies on the way to it, such as a pooler) when the adapter is put on a model of a known family. A task type whose
+    PEFT wrapper drops inputs is then forgotten, so that PEFT wraps the model in the plain `PeftModel`, which passes all
+    of them on. The wrapper is chosen by this field alone, here and when the adapter is loaded.
 
     Args:
         block_shape: (p, q), rows × cols of a block; must divide every adapted weight.
@@ -47,6 +60,12 @@ class MaskedAdapterConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        #: Whether the task's head joins `modules_to_save`; that of a file was named there when it was saved.
+        self.trains_head = self.task_type in _HEAD_TASKS
+        #: Whether the file, if it comes from one, was written by a release that trained through PEFT's wrapper.
+        self.lacked_inputs = self.task_type in _DROPS_INPUTS
+        if self.lacked_inputs:
+            self.task_type = None
         if isinstance(self.target_modules, list | tuple):
             self.target_modules = set(self.target_modules)
         if isinstance(self.exclude_modules, list | tuple):
@@ -58,6 +77,20 @@ class MaskedAdapterConfig(PeftConfig):
             raise InputError(problems)
         self.block_shape = _as_shape(self.block_shape)
         self.block_shapes = {pattern: _as_shape(shape) for pattern, shape in self.block_shapes.items()}
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str, *args: Any, **kwargs: Any) -> Any:
+        """The settings of a saved adapter; a notice where it was trained without some of its model's inputs."""
+        config = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        config.trains_head = False
+        if config.lacked_inputs:
+            logger.warning(
+                "%s: this adapter was trained without segments: PEFT's wrapper for questions passes neither "
+                "token_type_ids nor position_ids on. Now they reach the model, so scores differ from those measured "
+                "then; train it again for the right ones, or leave token_type_ids out to repeat the old ones.",
+                pretrained_model_name_or_path,
+            )
+        return config
 
     def _problems(self) -> Iterable[str]:
         name = type(self).__name__

@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
+from splora import anatomy
 from splora.adapters.config import MaskedAdapterConfig
 from splora.adapters.layer import MaskedAdapterLayer
 from splora.errors import InputError, nearest
@@ -39,7 +40,11 @@ class MaskedAdapterModel(BaseTuner):
         return peft_config
 
     def _prepare_model(self, peft_config: MaskedAdapterConfig, model: nn.Module) -> None:
-        """Refuse targets that match nothing, before anything is changed."""
+        """Refuse targets that match nothing, before anything is changed; name the task's head among what is saved."""
+        if peft_config.trains_head and anatomy.is_supported(model):
+            own = peft_config.modules_to_save or []
+            heads = [name for name in anatomy.head_names(model) if name not in own]
+            peft_config.modules_to_save = [*own, *heads]
         targets = peft_config.target_modules
         if targets is None or targets == ALL_LINEAR:
             return
@@ -85,6 +90,10 @@ class MaskedAdapterModel(BaseTuner):
         layer.add_adapter(adapter_name, peft_config)
         layer.train(target.training)
         self._replace_module(parent, target_name, layer, target)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        """Put `new_module` in its parent. PEFT's also hands on a weight, which a head of several layers has not."""
+        setattr(parent, child_name, new_module)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         before = [(parameter, parameter.requires_grad) for parameter in self._shared_parameters()]

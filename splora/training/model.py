@@ -81,9 +81,7 @@ def block_shapes(model: nn.Module, pruning: PruningOptions) -> dict[str, tuple[i
     return shapes
 
 
-def prepare(
-    base: nn.Module, task: str, adapter: AdapterOptions, pruning: PruningOptions
-) -> tuple[nn.Module, list[BlockMask]]:
+def prepare(base: nn.Module, adapter: AdapterOptions, pruning: PruningOptions) -> tuple[nn.Module, list[BlockMask]]:
     """Put adapter and masks on a task model, in place.
 
     Without an adapter all weights of the model are trained; with one, the adapter, the biases, the
@@ -99,17 +97,17 @@ def prepare(
 
     from splora.adapters import attach_block_masks
 
-    model = get_peft_model(base, _adapter_config(base, task, adapter, shapes), autocast_adapter_dtype=False)
+    model = get_peft_model(base, _adapter_config(base, adapter, shapes), autocast_adapter_dtype=False)
     if pruning.method == "none":
         return model, []
     return model, attach_block_masks(model, pruning.method, pruning.mask_init, pruning.mask_scale)
 
 
-def _adapter_config(base: nn.Module, task: str, adapter: AdapterOptions, shapes: dict[str, tuple[int, int]]) -> Any:
+def _adapter_config(base: nn.Module, adapter: AdapterOptions, shapes: dict[str, tuple[int, int]]) -> Any:
+    """The adapter's settings, without a task type: then PEFT's plain wrapper passes every input on to the model."""
     from splora.adapters import SPLoPAConfig, SPLoRAConfig
 
     common: dict[str, Any] = {
-        "task_type": "QUESTION_ANS" if task in QA_TASKS else "SEQ_CLS",
         "target_modules": sorted(shapes),
         "modules_to_save": anatomy.head_names(base) + anatomy.norm_names(base),
         "block_shapes": shapes,

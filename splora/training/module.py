@@ -92,7 +92,7 @@ class PruningModule(LightningModule):
         base = load_base(
             self.model_name_or_path, self.task, label2id=self.label2id, dropout=self.dropout, seed=self.seed
         )
-        self.network, self.block_masks = prepare(base, self.task, self.adapter, self.pruning)
+        self.network, self.block_masks = prepare(base, self.adapter, self.pruning)
         if self.distillation is not None and self.trainer.training:
             self._teacher = [load_teacher(self.distillation, self.task, data.tokenizer, self.label2id)]
 

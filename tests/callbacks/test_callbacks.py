@@ -58,7 +58,7 @@ def _masked(adapter: str) -> Any:
     pruning = PruningOptions(
         method="topK", mask_init="uniform", mask_scale=1.0, attention_block=(8, 8), ffn_block=(8, 8)
     )
-    network, masks = prepare(base, "squad", AdapterOptions(kind=adapter, num_prototypes=2), pruning)
+    network, masks = prepare(base, AdapterOptions(kind=adapter, num_prototypes=2), pruning)
     for mask in masks:
         mask.set_threshold(0.25)
     return network, masks

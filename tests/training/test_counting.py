@@ -35,7 +35,7 @@ def test_plain_pruning_learns_what_it_keeps() -> None:
     base = _base()
     everything = sum(parameter.numel() for parameter in base.parameters())
     pruning = PruningOptions(method="topK", attention_block=(8, 8), ffn_block=(8, 16))
-    network, masks = prepare(base, "squad", AdapterOptions(), pruning)
+    network, masks = prepare(base, AdapterOptions(), pruning)
     for mask in masks:
         mask.set_threshold(0.5)
     counts = count_weights(network)
@@ -48,7 +48,7 @@ def test_splopa_counts_kept_position_weights_and_prototypes_once(frozen: bool) -
     prototypes, rank = 3, 2
     pruning = PruningOptions(method="topK", attention_block=(8, 8), ffn_block=(8, 16))
     adapter = AdapterOptions(kind="splopa", num_prototypes=prototypes, prototype_rank=rank)
-    network, masks = prepare(_base(), "squad", adapter, pruning)
+    network, masks = prepare(_base(), adapter, pruning)
     for mask in masks:
         mask.set_threshold(0.5)
     if frozen:
@@ -62,7 +62,7 @@ def test_splopa_counts_kept_position_weights_and_prototypes_once(frozen: bool) -
 
 def test_splora_counts_rows_and_columns_with_a_kept_block() -> None:
     pruning = PruningOptions(method="topK", attention_block=(8, 16), ffn_block=(8, 16))
-    network, masks = prepare(_base(), "squad", AdapterOptions(kind="splora", rank=2), pruning)
+    network, masks = prepare(_base(), AdapterOptions(kind="splora", rank=2), pruning)
     for mask in masks:
         mask.set_threshold(0.5)
     # Ties are broken by the lowest index, so the first half of the block rows stays: of 16 (attention, ffn_out) or
@@ -76,7 +76,7 @@ def test_splora_counts_rows_and_columns_with_a_kept_block() -> None:
 def test_shared_position_weights_count_where_some_layer_keeps_the_block() -> None:
     pruning = PruningOptions(method="topK", attention_block=(8, 8), ffn_block=(8, 16))
     adapter = AdapterOptions(kind="splopa", num_prototypes=3, prototype_rank=2, shared_position_weights=True)
-    network, masks = prepare(_base(), "squad", adapter, pruning)
+    network, masks = prepare(_base(), adapter, pruning)
     for mask in masks:
         mask.set_threshold(0.5)
     # All scores are equal, so all layers of a shape keep the same half: 2 of 4 attention blocks, 4 of 8 of ffn_in

@@ -25,7 +25,7 @@ OPTIONS = OptimizerOptions(
 def test_every_trained_parameter_has_its_group(adapter: str) -> None:
     base = BertForQuestionAnswering(BertConfig(**TINY))
     pruning = PruningOptions(method="topK", attention_block=(8, 8), ffn_block=(8, 8))
-    network, _ = prepare(base, "squad", AdapterOptions(kind=adapter, num_prototypes=2, rank=2), pruning)
+    network, _ = prepare(base, AdapterOptions(kind=adapter, num_prototypes=2, rank=2), pruning)
     groups = {group["name"]: group for group in parameter_groups(network, OPTIONS)}
     listed = [id(parameter) for group in groups.values() for parameter in group["params"]]
     assert sorted(listed) == sorted(id(p) for p in network.parameters() if p.requires_grad)
@@ -53,7 +53,7 @@ def test_every_trained_parameter_has_its_group(adapter: str) -> None:
 def test_empty_rates_mean_the_learning_rate() -> None:
     base = BertForQuestionAnswering(BertConfig(**TINY))
     pruning = PruningOptions(method="topK", attention_block=(8, 8), ffn_block=(8, 8))
-    network, _ = prepare(base, "squad", AdapterOptions(kind="splopa", num_prototypes=2), pruning)
+    network, _ = prepare(base, AdapterOptions(kind="splopa", num_prototypes=2), pruning)
     assert {group["lr"] for group in parameter_groups(network, OptimizerOptions(learning_rate=0.5))} == {0.5}
 
 

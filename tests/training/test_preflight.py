@@ -113,9 +113,7 @@ def test_blocks_that_do_not_divide_are_refused_by_the_network_too(tiny_spec: Mak
 
     base = load_base(tiny_spec().model_name_or_path, "squad")
     with pytest.raises(InputError) as refused:
-        prepare(
-            base, "squad", AdapterOptions(), PruningOptions(method="topK", attention_block=(5, 8), ffn_block=(8, 8))
-        )
+        prepare(base, AdapterOptions(), PruningOptions(method="topK", attention_block=(5, 8), ffn_block=(8, 8)))
     assert len(refused.value.problems) == 8
     assert "attention_block 5x8 does not divide layer bert.encoder.layer.0" in refused.value.problems[0]
 
