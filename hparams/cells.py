@@ -6,10 +6,16 @@ import datetime
 import re
 from typing import Any
 
+from splora.hparams.grid import Formatted, Unreadable, is_error
+from splora.hparams.number_formats import is_near, shown
+
+from splora.errors import cut
 from splora.training.specification import FIELDS
 
 #: Texts that mean "nothing here" in a cell whose field does not itself allow them as a choice.
 EMPTY_WORDS = ("-", "–", "null", "none")
+#: The largest whole number that any setting holds (seeds go to 2³² − 1).
+LARGEST = 2**32 - 1
 _COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
@@ -34,10 +40,11 @@ def is_empty(name: str, value: Any) -> bool:
 
 
 def from_cell(name: str, value: Any) -> Any:
-    """The typed value of a cell that is not empty. Raises `Unfit`."""
+    """The typed value of a cell that is not empty, as Excel shows it. Raises `Unfit`."""
+    value = as_shown(name, value)
     if isinstance(value, datetime.date | datetime.time | datetime.timedelta):
         raise Unfit(f"is the date or time {value}; Excel made it of what was typed: set the cell's format to General")
-    if isinstance(value, str) and value.startswith("#") and value.rstrip("!?").isupper():
+    if is_error(value):
         raise Unfit(f"holds Excel's error {value}")
     allowed = kinds(name)
     if "bool" in allowed:
@@ -69,14 +76,36 @@ def from_text(name: str, text: str) -> Any:
         raise Unfit(_not_a_number(text)) from None
     if "int" not in allowed:
         return number
-    return int(text) if re.fullmatch(r"[+-]?\d+", text) else _whole(number)
+    return _whole(int(text) if re.fullmatch(r"[+-]?\d{1,300}", text) else number)
+
+
+def as_shown(name: str, cell: Any) -> Any:
+    """What a person sees in a field's cell, as a plain value. Raises `Unfit` where it is not what the cell holds."""
+    if isinstance(cell, Unreadable):
+        raise Unfit(cell.problem)
+    if not isinstance(cell, Formatted):
+        return cell
+    number, field = float(cell), FIELDS[name]
+    look = shown(number, cell.number_format)
+    if look.problem:
+        raise Unfit(f"holds {number:.10g} and {look.problem}; set the cell's format to General")
+    is_percent = field.metadata.get("unit") == "%"
+    if look.is_percent and not is_percent and "float" not in kinds(name):
+        raise Unfit(f"shows {100 * look.value:.10g} %; set the cell's format to General and type the number again")
+    # Reported scores are compared, never trained with: their last digits may stay hidden.
+    if not is_near(number, look.value) and not name.startswith("reported_"):
+        seen = f"{100 * look.value:.10g} %" if look.is_percent else f"{look.value:.10g}"
+        raise Unfit(f"holds {number:.10g} but shows {seen}; set the cell's format to General")
+    if look.is_percent and is_percent:
+        number = round(100 * number, 10)
+    return int(number) if number.is_integer() and abs(number) <= 2**53 else number
 
 
 def _truth(value: Any) -> bool:
     text = str(value).strip().lower()
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
-    raise Unfit(f"is {value!r}; TRUE or FALSE is needed")
+    raise Unfit(f"is {cut(value)}; TRUE or FALSE is needed")
 
 
 def _text(name: str, value: Any) -> str:
@@ -84,22 +113,24 @@ def _text(name: str, value: Any) -> str:
         return value.strip()
     if name == "model":
         return str(value)
-    raise Unfit(f"is {value}; a text is needed")
+    raise Unfit(f"is {str(value)[:40]}; a text is needed")
 
 
 def _whole(value: float) -> int:
     if value != value or value in (float("inf"), float("-inf")) or value != int(value):
         raise Unfit(f"is {value}; a whole number is needed")
+    if abs(value) > LARGEST:
+        raise Unfit(f"is {float(value):.10g}; at most {LARGEST:,} is allowed")
     return int(value)
 
 
 def _not_a_number(text: str) -> str:
     if _COMMA.fullmatch(text):
-        return f"is {text!r}; write the number with a point: {text.replace(',', '.')}"
+        return f"is {cut(text)}; write the number with a point: {text[:40].replace(',', '.')}"
     if text.endswith("%"):
-        return f"is the text {text!r}; a number without a percent sign is needed"
+        return f"is the text {cut(text)}; a number without a percent sign is needed"
     try:
         float(text)
     except ValueError:
-        return f"is the text {text!r}; a number is needed"
-    return f"is {text!r} stored as text; type the number again in a cell of format General"
+        return f"is the text {cut(text)}; a number is needed"
+    return f"is {cut(text)} stored as text; type the number again in a cell of format General"

@@ -12,12 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from splora.hparams.grid import Grid, coordinate
-from splora.hparams.rows import Row, Sheet, build_row, sentence
+from splora.hparams.grid import MAX_COLUMN, Formatted, Grid, Unreadable, coordinate
+from splora.hparams.number_formats import shown
+from splora.hparams.rows import Row, Sheet, build_row, sentence, unfit_heading, unheaded
 
-from splora.errors import nearest
+from splora.errors import cut, nearest
 from splora.training.specification import CLASSIFICATION_TASKS, FIELDS, PUBLISHED_EXAMPLES, RunSpecification
 
+#: Columns without headings, left of the setup in column C.
+_CODES = 2
 DENSITY = "Effective encoder remain weights %"
 _IGNORED = ("VLKUP Code", "ent", "acc&f1", "Marker")
 _SCORES = {
@@ -38,24 +41,32 @@ _ENCODER, _UNPRUNED = 85_054_464, 119_808
 
 def read_sheet(path: Path, grid: Grid) -> Sheet | None:
     """The runs of a published sheet, or None if the sheet is not laid out so."""
-    heading = next((n for n in (1, 2, 3) if {"EXP ID", DENSITY} <= set(grid.rows.get(n, {}).values())), None)
+    headings = ((n, {v for v in grid.rows.get(n, {}).values() if isinstance(v, str)}) for n in (1, 2, 3))
+    heading = next((n for n, titles in headings if {"EXP ID", DENSITY} <= titles), None)
     if heading is None:
         return None
     columns, problems = _columns(path, grid, heading)
     problems += [f"{path}, sheet '{grid.name}': the column {n} is missing." for n in _REQUIRED if n not in columns]
     setup, setup_problems = _setup(path, grid)
     problems += setup_problems
-    rows, label, last = [], "", heading
+    rows: list[Row] = []
+    label, last = "", heading
+    in_percent: set[int] = set()
     for number in sorted(grid.rows):
         cells = grid.rows[number]
-        settings = [name for name in columns if name in FIELDS and columns[name] in cells]
-        if number <= heading or not settings:
+        if number <= heading or not grid.typed(number, columns.values()):
             continue
         # Labels are merged over their rows: the first cell speaks until a gap or the next label.
-        label = str(cells.get(columns.get("model", 0), label if number == last + 1 else "")).replace("\n", " ")
+        told = grid.cell(number, columns.get("model", 0))
+        label = str(told).replace("\n", " ") if told is not None else label if number == last + 1 else ""
         last = number
+        density = cells.get(columns.get("reported_density", 0))
+        if isinstance(density, Formatted) and shown(density, density.number_format).is_percent:
+            in_percent.add(number)
         rows.append(_read_row(path, grid, number, columns, replace(setup, model=label)))
-    _densities(rows)
+        if isinstance(told, Unreadable):
+            rows[-1].problems.append(sentence(rows[-1], "model", told.problem))
+    _densities(rows, in_percent)
     return Sheet(grid.name, [_identify(row, rows) for row in rows], problems)
 
 
@@ -82,8 +93,11 @@ def _columns(path: Path, grid: Grid, heading: int) -> tuple[dict[str, int], list
         group = str(grid.rows.get(heading - 1, {}).get(column, group))
         groups[column] = group
     columns: dict[str, int] = {}
-    problems = []
-    for column, value in grid.rows[heading].items():
+    # The published sheets keep codes of their own left of the models, and remarks behind the last column, Marker.
+    marker = next((column for column, value in grid.rows[heading].items() if value == "Marker"), MAX_COLUMN)
+    problems = unheaded(path, grid, heading, range(_CODES + 1, marker + 1))
+    for column in grid.rows[heading]:
+        value = grid.cell(heading, column)
         title = str(value).strip()
         if title in _IGNORED:
             continue
@@ -91,8 +105,10 @@ def _columns(path: Path, grid: Grid, heading: int) -> tuple[dict[str, int], list
             title = "acc dev-MM"
         name = {"EXP ID": "exp_id", "Model": "model", DENSITY: "reported_density", **_SCORES}.get(title, title)
         place = f"{path}, sheet '{grid.name}', cell {coordinate(heading, column)}"
-        if name not in FIELDS:
-            problems.append(f"{place}: {title!r} is not a column{nearest(title, FIELDS) or '.'}")
+        if unfit := unfit_heading(value):
+            problems.append(f"{place}: {unfit}; type the column's name.")
+        elif name not in FIELDS:
+            problems.append(f"{place}: {cut(title)} is not a column{nearest(title, FIELDS) or '.'}")
         elif name in columns:
             problems.append(f"{place}: the column {title} stands there a second time.")
         else:
@@ -106,24 +122,26 @@ def _setup(path: Path, grid: Grid) -> tuple[RunSpecification, list[str]]:
     spec = RunSpecification(sheet=grid.name)
     parts = str(first.get(3, "")).strip().rsplit("/", 2)
     if len(parts) != 3 or not parts[1].isdigit() or parts[2] not in _EXAMPLES:
-        found = f"is {first[3]!r}" if 3 in first else "is empty"
+        found = f"is {cut(first[3])}" if 3 in first else "is empty"
         needed = "model/seed/task is needed, as in bert-base-uncased/92/squad"
         return spec, [f"{path}, sheet '{grid.name}', cell C1: {found}; {needed}."]
     spec = replace(spec, model_name_or_path=parts[0], seed=int(parts[1]), task=parts[2])
     seed = re.fullmatch(r"seed\s*=\s*(\d+)", str(first.get(4, "")).strip())
     if seed is not None and int(seed[1]) != spec.seed:
-        return spec, [f"{path}, sheet '{grid.name}', cell D1: is {first[4]!r}, but C1 says seed {spec.seed}."]
+        return spec, [f"{path}, sheet '{grid.name}', cell D1: is {cut(first[4])}, but C1 says seed {spec.seed}."]
     return spec, []
 
 
 def _read_row(path: Path, grid: Grid, number: int, columns: dict[str, int], base: RunSpecification) -> Row:
-    raw = {name: grid.rows[number].get(column) for name, column in columns.items()}
+    raw = {name: grid.cell(number, column) for name, column in columns.items()}
     cells = {name: coordinate(number, column) for name, column in columns.items()}
-    text_id = str(raw["exp_id"] or "").strip()
+    named = raw["exp_id"]
+    text_id = "" if isinstance(named, Unreadable) else str(named or "").strip()
     # Every row runs on the sheet's model and task; a row without EXP ID is called by its number.
-    raw |= {"exp_id": text_id or f"row:{number}", "model": base.model, "task": base.task}
+    raw |= {"exp_id": named if isinstance(named, Unreadable) else text_id or f"row:{number}"}
+    raw |= {"model": base.model, "task": base.task}
     raw["model_name_or_path"] = base.model_name_or_path
-    row = Row(str(path), grid.name, number, base, cells, text_id=text_id)
+    row = Row(str(path), grid.name, number, base, cells, text_id=text_id, is_hidden=number in grid.hidden_rows)
     if all(raw.get(name) is None for name in _PRUNING):
         raw["pruning_method"] = "none"
     _resolve(row, raw)
@@ -161,16 +179,17 @@ def _resolve(row: Row, raw: dict[str, Any]) -> None:
         )
 
 
-def _densities(rows: list[Row]) -> None:
+def _densities(rows: list[Row], in_percent: set[int]) -> None:
     """Bring densities to percent and choose the block shape that they speak of, row by row in place.
 
     A figure up to 1 is a fraction, unless that would make a row denser than one with the same EXP ID,
-    the same adapter and a smaller penalty, whose figure is in percent: a larger penalty keeps less.
+    the same adapter and a smaller penalty, whose figure is in percent: a larger penalty keeps less. Rows
+    `in_percent` show a percent sign in Excel, which leaves nothing to guess.
     """
     percents = [row.spec for row in rows if (row.spec.reported_density or 0) > 1]
     for index, row in enumerate(rows):
         spec, density = row.spec, row.spec.reported_density
-        fraction = density is not None and 0 < density <= 1
+        fraction = density is not None and 0 < density <= 1 and row.number not in in_percent
         if density is not None and fraction:
             lighter = [
                 other.reported_density or 0

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from splora.hparams.cells import Unfit, from_cell, is_empty
-from splora.hparams.grid import Grid, coordinate
+from openpyxl.utils import get_column_letter
+from splora.hparams.cells import LARGEST, Unfit, as_shown, from_cell, is_empty
+from splora.hparams.grid import MAX_COLUMN, Grid, Unreadable, coordinate, filled_below, is_error
 
-from splora.errors import nearest
+from splora.errors import cut, nearest
 from splora.training.specification import FIELDS, RunSpecification, check
 
 #: Fields that are columns: the sheet's name says `sheet`.
@@ -66,6 +67,8 @@ class Row:
     notices: list[str] = field(default_factory=list)
     #: The published workbooks' EXP ID, which several rows may share; empty in the project's layout.
     text_id: str = ""
+    #: Whether Excel shows the row: hidden and filtered rows run only when they are named.
+    is_hidden: bool = False
 
     def place(self, name: str) -> str:
         """File, sheet, cell and field, as a sentence's beginning."""
@@ -80,6 +83,8 @@ class Sheet:
     name: str
     rows: list[Row]
     problems: list[str] = field(default_factory=list)
+    #: Whole sentences on rows that are no runs and on columns that are read though nobody sees them.
+    notices: list[str] = field(default_factory=list)
 
 
 def read_sheet(path: Path, grid: Grid) -> Sheet | None:
@@ -91,8 +96,50 @@ def read_sheet(path: Path, grid: Grid) -> Sheet | None:
     missing = [name for name in REQUIRED if name not in columns]
     problems += [f"{path}, sheet '{grid.name}': the column {name} is missing." for name in missing]
     numbers = sorted({*grid.rows, *(number for number, _ in grid.uncomputed)})
-    rows = [_read_row(path, grid, number, columns) for number in numbers if number > heading]
-    return Sheet(grid.name, [row for row in rows if row is not None], problems)
+    hidden = {name: get_column_letter(column) for name, column in columns.items() if column in grid.hidden_columns}
+    where = f"{path}, sheet '{grid.name}'"
+    notices = [f"{where}, column {letter} ({name}): is hidden, but it is read." for name, letter in hidden.items()]
+    rows = []
+    for number in (number for number in numbers if number > heading):
+        remark = _remark(grid, number, columns)
+        if remark is not None:
+            told = f"is no run, it holds only the remark {cut(remark)}"
+            notices.append(f"{where}, row {number}: {told}.")
+        elif grid.typed(number, columns.values()):
+            rows.append(_read_row(path, grid, number, columns))
+    return Sheet(grid.name, rows, problems, notices)
+
+
+def unheaded(path: Path, grid: Grid, heading: int, columns: range = range(1, MAX_COLUMN + 1)) -> list[str]:
+    """A sentence for every column that is filled below an empty heading: its cells would be dropped in silence."""
+    problems = []
+    for column, numbers in filled_below(grid, heading):
+        uncomputed = (heading, column) in grid.uncomputed
+        if column in columns and grid.cell(heading, column) is None and not uncomputed:
+            first = coordinate(numbers[0], column)
+            filled = f"{first} is" if len(numbers) == 1 else f"{first} and {len(numbers) - 1:,} more cells below it are"
+            problems.append(
+                f"{path}, sheet '{grid.name}', cell {coordinate(heading, column)}: is empty, but {filled} filled; give "
+                "the column its heading, one that begins with # for notes, or clear those cells."
+            )
+    return problems
+
+
+def unfit_heading(value: Any) -> str:
+    """Why a heading cell names no column whatever it says, as a predicate; empty where it is a text."""
+    if isinstance(value, Unreadable):
+        return value.problem
+    if is_error(value):
+        return f"holds Excel's error {value}"
+    return "" if isinstance(value, str) else f"is {cut(value)}; a heading is a text"
+
+
+def _remark(grid: Grid, number: int, columns: Mapping[str, int]) -> str | None:
+    """The text of a row that holds one text and nothing else, which is no run."""
+    typed = grid.typed(number, [*grid.rows.get(number, {}), *(c for row, c in grid.uncomputed if row == number)])
+    value = grid.rows.get(number, {}).get(typed[0]) if len(typed) == 1 else None
+    is_a_column = bool(typed) and typed[0] in columns.values()
+    return value.strip() if is_a_column and isinstance(value, str) and not is_error(value) else None
 
 
 def _heading_row(grid: Grid) -> int | None:
@@ -112,15 +159,20 @@ def _field_name(heading: Any) -> str:
 
 def _columns(path: Path, grid: Grid, heading: int) -> tuple[dict[str, int], list[str]]:
     columns: dict[str, int] = {}
-    problems = []
-    for column, value in grid.rows[heading].items():
+    problems = unheaded(path, grid, heading)
+    for column in sorted({*grid.rows[heading], *(column for row, column in grid.uncomputed if row == heading)}):
+        value = grid.cell(heading, column)
         name = _field_name(value)
         place = f"{path}, sheet '{grid.name}', cell {coordinate(heading, column)}"
-        if name.startswith("#"):
+        if value is None:
+            problems.append(f"{place}: holds a formula without a computed value; type the heading.")
+        elif unfit := unfit_heading(value):
+            problems.append(f"{place}: {unfit}; type the column's name, or one that begins with # for notes.")
+        elif name.startswith("#"):
             continue
-        if name not in COLUMNS:
+        elif name not in COLUMNS:
             hint = nearest(name, COLUMNS) or "; a heading of notes begins with #."
-            problems.append(f"{place}: {name!r} is not a column{hint}")
+            problems.append(f"{place}: {cut(name)} is not a column{hint}")
         elif name in columns:
             first = coordinate(heading, columns[name])
             problems.append(f"{place}: the column {name} stands there a second time, first in {first}.")
@@ -129,13 +181,13 @@ def _columns(path: Path, grid: Grid, heading: int) -> tuple[dict[str, int], list
     return columns, problems
 
 
-def _read_row(path: Path, grid: Grid, number: int, columns: Mapping[str, int]) -> Row | None:
-    raw = {name: grid.rows.get(number, {}).get(column) for name, column in columns.items()}
+def _read_row(path: Path, grid: Grid, number: int, columns: Mapping[str, int]) -> Row:
+    raw = {name: grid.cell(number, column) for name, column in columns.items()}
     uncomputed = {name for name, column in columns.items() if (number, column) in grid.uncomputed}
-    if not uncomputed and all(value is None for value in raw.values()):
-        return None
     cells = {name: coordinate(number, column) for name, column in columns.items()}
-    return build_row(Row(str(path), grid.name, number, RunSpecification(sheet=grid.name), cells), raw, uncomputed)
+    spec = RunSpecification(sheet=grid.name)
+    row = Row(str(path), grid.name, number, spec, cells, is_hidden=number in grid.hidden_rows)
+    return build_row(row, raw, uncomputed)
 
 
 def build_row(row: Row, raw: Mapping[str, Any], uncomputed: set[str], text_ids: bool = False) -> Row:
@@ -155,7 +207,8 @@ def build_row(row: Row, raw: Mapping[str, Any], uncomputed: set[str], text_ids: 
         if name in bad or is_empty(name, value):
             continue
         try:
-            values[name] = _exp_id(value) if name == "exp_id" and not text_ids else from_cell(name, value)
+            is_number = name == "exp_id" and not text_ids
+            values[name] = _exp_id(value) if is_number else from_cell(name, value)
         except Unfit as unfit:
             bad.add(name)
             row.problems.append(sentence(row, name, str(unfit)))
@@ -179,9 +232,12 @@ def sentence(row: Row, name: str, predicate: str) -> str:
 
 def _exp_id(value: Any) -> int:
     if isinstance(value, str) and re.fullmatch(r"\d+", value.strip()):
-        raise Unfit(f"is {value.strip()!r} stored as text; type the number again in a cell of format General")
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 1:
-        raise Unfit(f"is {value!r}; a whole number from 1 is needed")
+        raise Unfit(f"is {cut(value.strip())} stored as text; type the number again in a cell of format General")
+    value = as_shown("exp_id", value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1 or value < 1:
+        raise Unfit(f"is {cut(value)}; a whole number from 1 is needed")
+    if value > LARGEST:
+        raise Unfit(f"is {value:.10g}; at most {LARGEST:,} is allowed")
     return int(value)
 
 
