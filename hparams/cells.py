@@ -10,12 +10,10 @@ from splora.hparams.grid import Formatted, Unreadable, is_error
 from splora.hparams.number_formats import is_near, shown
 
 from splora.errors import cut
-from splora.training.specification import FIELDS
+from splora.training.specification import FIELDS, LARGEST
 
 #: Texts that mean "nothing here" in a cell whose field does not itself allow them as a choice.
 EMPTY_WORDS = ("-", "–", "null", "none")
-#: The largest whole number that any setting holds (seeds go to 2³² − 1).
-LARGEST = 2**32 - 1
 _COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 

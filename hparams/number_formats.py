@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ def shows_text(number_format: str) -> bool:
 
 def shown(number: float, number_format: str) -> Shown:
     """The number as Excel shows it in a cell of this format (dates are judged elsewhere)."""
+    if number_format in ("General", "@", ""):
+        return Shown(number)
     sections = _sections(number_format)
     if any(re.match(r"\[[<>=]", token) for section in sections for token in section):
         return Shown(problem=f"has the number format {number_format!r}, which depends on conditions")
@@ -43,7 +46,7 @@ def shown(number: float, number_format: str) -> Shown:
     section = [token for token in numbers[index] if not _COLOUR.fullmatch(token) and token[0] not in "_*"]
     if not section:
         return Shown(problem=f"is hidden by its number format {number_format!r}")
-    if section == ["General"] or section == ["@"] or number_format == "":
+    if section in (["General"], ["@"]):
         return Shown(number)
     problem = _misleading(section, number, own_sign=index == 1)
     if problem:
@@ -60,6 +63,7 @@ def is_near(number: float, value: float) -> bool:
     return abs(number - value) <= ROUNDING * abs(number)
 
 
+@functools.lru_cache(maxsize=256)
 def _sections(number_format: str) -> list[list[str]]:
     sections: list[list[str]] = [[]]
     for token in _TOKEN.findall(number_format):

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from splora.hparams.cells import Unfit, from_text
+from splora.hparams.lineage import reference
 from splora.hparams.rows import COLUMNS, Row, sentence
 
-from splora.errors import InputError, nearest
+from splora.errors import InputError, cut, nearest
 from splora.training.preflight import preflight
-from splora.training.specification import check
+from splora.training.specification import RunSpecification, check
 
 _IDENTITY = ("exp_id", "sheet")
 
@@ -22,13 +23,18 @@ class Overrides:
 
     values: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
+    #: A fine-tuned model in place of the row that a chosen row starts from.
+    start: str | None = None
 
 
-def parse(settings: Iterable[str], shorthands: Mapping[str, tuple[str, str | None]]) -> Overrides:
+def parse(
+    settings: Iterable[str], shorthands: Mapping[str, tuple[str, str | None]], start: str | None = None
+) -> Overrides:
     """Read ``KEY=VALUE`` texts and shorthand options.
 
     Args:
         shorthands: by field, the option's name and its text, or None where it was not given.
+        start: what ``--start`` names.
 
     Raises:
         InputError: unknown fields, values of the wrong type, a field given twice; all of them at once.
@@ -38,7 +44,7 @@ def parse(settings: Iterable[str], shorthands: Mapping[str, tuple[str, str | Non
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
-            problems.append(f"--set {setting}: is not KEY=VALUE, as in num_train_epochs=2.")
+            problems.append(f"--set {cut(setting)[1:-1]}: is not KEY=VALUE, as in num_train_epochs=2.")
             continue
         given.append((name.strip(), f"--set {name.strip()}", text))
     values: dict[str, Any] = {}
@@ -47,7 +53,7 @@ def parse(settings: Iterable[str], shorthands: Mapping[str, tuple[str, str | Non
         if name in _IDENTITY or name not in COLUMNS:
             why = "names the row and cannot be set" if name in _IDENTITY else "is not a column of the workbook"
             hint = "" if name in _IDENTITY else nearest(name, [c for c in COLUMNS if c not in _IDENTITY])
-            problems.append(f"{option}: {name!r} {why}{hint or '.'}")
+            problems.append(f"{option[:80]}: {cut(name)} {why}{hint or '.'}")
         elif name in options:
             problems.append(f"{option}: {name} is given a second time, first by {options[name]}.")
         else:
@@ -56,9 +62,15 @@ def parse(settings: Iterable[str], shorthands: Mapping[str, tuple[str, str | Non
                 values[name] = from_text(name, text)
             except Unfit as unfit:
                 problems.append(f"{option}: {unfit}.")
+    if start is not None and "model_name_or_path" in options:
+        problems.append(
+            f"--start: names what the rows start from, as does {options['model_name_or_path']}; give one of them."
+        )
+    if start is not None and not start.strip():
+        problems.append("--start: is empty; name a fine-tuned model.")
     if problems:
         raise InputError(problems)
-    return Overrides(values, options)
+    return Overrides(values, options, start)
 
 
 def apply(row: Row, overrides: Overrides) -> Row:
@@ -66,22 +78,29 @@ def apply(row: Row, overrides: Overrides) -> Row:
 
     What is wrong is added to the problems of the row returned; a finding on an overridden field names the option.
     """
-    values = dict(overrides.values)
-    if overrides.options.get("model_name_or_path") == "--model" and row.spec.model_name_or_path.startswith("run:"):
+    started = _started(row.spec, overrides)
+    values = {**overrides.values, **started}
+    if overrides.options.get("model_name_or_path") == "--model" and reference(row.spec.model_name_or_path) is not None:
         # The row builds on another one: the pretrained model is that row's to start from.
         del values["model_name_or_path"]
+    options = {name: "--start" if name in started else overrides.options[name] for name in values}
     if values.get("task", row.spec.task) != row.spec.task:
         # Published scores of another task are nothing to compare with.
         values = {**dict.fromkeys(name for name in COLUMNS if name.startswith("reported_")), **values}
     spec = replace(row.spec, **values)
-    problems = list(row.problems)
+    # A cell that an option replaces may say what it likes.
+    problems = [text for text in row.problems if not any(text.startswith(row.place(name)) for name in options)]
+    changed = replace(row, spec=spec, options=options, problems=problems)
     known = {(found.field, found.message) for found in check(row.spec)}
     found_now = [(found.field, found.message) for found in preflight(spec)]
-    problems += [_sentence(row, overrides, *found) for found in found_now if found not in known]
-    return replace(row, spec=spec, problems=problems)
+    problems += [sentence(changed, *found) for found in found_now if found not in known]
+    return changed
 
 
-def _sentence(row: Row, overrides: Overrides, name: str, message: str) -> str:
-    if name not in overrides.options:
-        return sentence(row, name, message)
-    return f"{overrides.options[name]}: {message}{'' if message.endswith('?') else '.'}"
+def _started(spec: RunSpecification, overrides: Overrides) -> dict[str, str]:
+    """What ``--start`` changes: the model, and the teacher where it is the row that the model came from."""
+    if overrides.start is None:
+        return {}
+    taught = spec.teacher_name_or_path == spec.model_name_or_path and "teacher_name_or_path" not in overrides.options
+    is_teacher = taught and reference(spec.teacher_name_or_path) is not None
+    return {"model_name_or_path": overrides.start} | ({"teacher_name_or_path": overrides.start} if is_teacher else {})

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from openpyxl.utils import get_column_letter
-from splora.hparams.cells import LARGEST, Unfit, as_shown, from_cell, is_empty
+from splora.hparams.cells import Unfit, as_shown, from_cell, is_empty
 from splora.hparams.grid import MAX_COLUMN, Grid, Unreadable, coordinate, filled_below, is_error
 
 from splora.errors import cut, nearest
-from splora.training.specification import FIELDS, RunSpecification, check
+from splora.training.specification import FIELDS, LARGEST, RunSpecification, check
 
 #: Fields that are columns: the sheet's name says `sheet`.
 COLUMNS = tuple(name for name in FIELDS if name != "sheet")
@@ -69,9 +69,13 @@ class Row:
     text_id: str = ""
     #: Whether Excel shows the row: hidden and filtered rows run only when they are named.
     is_hidden: bool = False
+    #: Options of the command line that replaced cells, by field.
+    options: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, name: str) -> str:
-        """File, sheet, cell and field, as a sentence's beginning."""
+        """File, sheet, cell and field, or the option that replaced the cell, as a sentence's beginning."""
+        if name in self.options:
+            return self.options[name]
         where = f"cell {self.cells[name]}" if name in self.cells else f"row {self.number}"
         return f"{self.path}, sheet '{self.sheet}', {where} ({name})"
 

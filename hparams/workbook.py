@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from splora.hparams import original, rows
 from splora.hparams.grid import open_grids
+from splora.hparams.lineage import SOURCES, leads_back, reference
 from splora.hparams.rows import Row, Sheet, sentence
 
-from splora.errors import InputError, nearest
+from splora.errors import InputError, cut, nearest
+from splora.training.specification import FIELDS, RunSpecification
 
 #: The project's own workbook.
 OWN = Path(__file__).with_name("hyperparameters.xlsx")
-_REFERENCE = "run:"
+#: What a notice says of a row whose scores were copied.
+COPIED = "its reported scores are those of"
+_REPORTED = tuple(name for name in FIELDS if name.startswith("reported_"))
 
 
 @dataclass(frozen=True)
@@ -76,40 +82,56 @@ def read_workbook(path: str | os.PathLike[str]) -> Workbook:
     book = Workbook(path, sheets, tuple(others))
     _check_unique(book)
     check_references(book)
+    check_copies(book)
     return book
 
 
+def specifications(book: Workbook) -> dict[str, RunSpecification]:
+    """All rows by EXP ID; of rows that share one, the first."""
+    return {str(row.spec.exp_id): row.spec for row in reversed(book.rows)}
+
+
 def check_references(book: Workbook) -> None:
-    """Add a problem to every row whose ``run:ID`` names no other row, or leads back to itself."""
-    known = {str(row.spec.exp_id): row for row in book.rows}
+    """Add a problem to every row whose ``run:ID`` names no other row, several, or leads back to itself."""
+    known = specifications(book)
+    counts = Counter(str(row.spec.exp_id) for row in book.rows)
     for row in book.rows:
-        for name in ("model_name_or_path", "teacher_name_or_path"):
+        for name in SOURCES:
             value = getattr(row.spec, name)
-            if value is None or not value.startswith(_REFERENCE):
+            wanted = reference(value)
+            if wanted is None:
                 continue
-            wanted = value.removeprefix(_REFERENCE)
             if wanted not in known:
                 hint = nearest(wanted, known)
-                row.problems.append(
-                    sentence(row, name, f"is {value!r}; the workbook has no row with EXP ID {wanted}{hint}")
-                )
-            elif _leads_back(row, known, name):
-                row.problems.append(sentence(row, name, f"is {value!r}, which leads back to this row itself"))
+                told = f"is {cut(value)}; the workbook has no row with EXP ID {wanted[:80]}{hint}"
+            elif counts[wanted] > 1:
+                told = f"is {cut(value)}, but {counts[wanted]} rows have that EXP ID"
+            elif leads_back(row.spec, known, name):
+                told = f"is {cut(value)}, which leads back to this row itself"
+            else:
+                continue
+            row.problems.append(sentence(row, name, told))
 
 
-def _leads_back(row: Row, known: dict[str, Row], name: str) -> bool:
-    seen: set[str] = set()
-    waiting = [getattr(row.spec, name).removeprefix(_REFERENCE)]
-    while waiting:
-        current = waiting.pop()
-        if current == str(row.spec.exp_id):
-            return True
-        if current in seen or current not in known:
+def check_copies(book: Workbook) -> None:
+    """Add a notice to every row whose reported scores are those of an earlier row with other settings."""
+    first: dict[tuple[Any, ...], Row] = {}
+    for row in book.rows:
+        scores = tuple(getattr(row.spec, name) for name in _REPORTED)
+        if sum(score is not None for score in scores) < 2:
             continue
-        seen.add(current)
-        sources = (known[current].spec.model_name_or_path, known[current].spec.teacher_name_or_path)
-        waiting += [text.removeprefix(_REFERENCE) for text in sources if text and text.startswith(_REFERENCE)]
-    return False
+        other = first.setdefault((row.spec.task, *scores), row)
+        if _settings(other.spec) != _settings(row.spec):
+            place = f"EXP ID {other.spec.exp_id} (sheet '{other.sheet}', row {other.number})"
+            row.notices.append(
+                f"{row.path}, sheet '{row.sheet}', row {row.number} (EXP ID {row.spec.exp_id}): {COPIED} {place}, "
+                "which has other settings; a copied row has none of its own, clear them."
+            )
+
+
+def _settings(spec: RunSpecification) -> RunSpecification:
+    """What is run, without names and reported scores."""
+    return replace(spec, exp_id="", sheet="", model="", **dict.fromkeys(_REPORTED))
 
 
 def _check_unique(book: Workbook) -> None:

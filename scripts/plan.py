@@ -1,20 +1,21 @@
-"""The order of runs: rows that others build on (`run:ID`) come first, and each row gets its folder."""
+"""The order of runs: rows that others build on (`run:ID`) come first, each in its folder, and bad rows stay out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from splora.hparams.lineage import SOURCES, check_lineage, leads_back, reference, references
 from splora.hparams.overrides import Overrides, apply
-from splora.hparams.rows import Row
+from splora.hparams.rows import Row, sentence
 from splora.hparams.select import folder_name
 from splora.hparams.workbook import Workbook
 
+from splora.errors import cut, nearest
 from splora.training.preflight import with_resolved
 from splora.training.specification import FIELDS, RunSpecification
 
-REFERENCE = "run:"
 #: Overrides that also hold for a row that was not asked for but is needed: the same data, on the same machine.
 _SHARED_GROUPS = ("Task", "Machine")
 
@@ -29,25 +30,31 @@ class Job:
     needed_by: str = ""
 
 
-def plan(rows: Sequence[Row], book: Workbook, overrides: Overrides, output_dir: str | None) -> list[Job]:
-    """Jobs of `rows` and of the rows they need, each once, needed ones first.
+def plan(
+    rows: Sequence[Row], book: Workbook, overrides: Overrides, output_dir: str | None
+) -> tuple[list[Job], list[str]]:
+    """Jobs of `rows` and of the rows they need, each once, needed ones first; and why rows are not among them.
+
+    A row is left out where it, a row that it builds on, or the headings of their sheets have a problem.
 
     Args:
-        rows: chosen rows, overrides applied, without problems.
+        rows: chosen rows, overrides applied.
         output_dir: folder of a single row, or of a folder per row; default ``runs/<sheet>/<EXP ID>``.
     """
-    known = {str(row.spec.exp_id): row for row in book.rows}
-    chosen = {str(row.spec.exp_id): row for row in rows}
-    shared = Overrides(
-        {name: value for name, value in overrides.values.items() if FIELDS[name].metadata["group"] in _SHARED_GROUPS},
-        overrides.options,
-    )
+    chosen = {str(row.spec.exp_id): row for row in reversed(rows)}
+    line = _lineage(chosen, book, overrides)
+    specs = {name: row.spec for name, row in line.items()}
+    problems = {name: list(dict.fromkeys(_problems(row, specs, book))) for name, row in line.items()}
     jobs: dict[str, Job] = {}
+
+    def is_ready(name: str) -> bool:
+        # Rows that lead back to themselves have a problem, so that this ends.
+        return not problems[name] and all(is_ready(other) for other in references(specs[name]))
 
     def add(name: str, needed_by: str) -> None:
         if name in jobs:
             return
-        row = chosen[name] if name in chosen else apply(known[name], shared)
+        row = line[name]
         needs = references(row.spec)
         for other in needs:
             add(other, name)
@@ -55,15 +62,62 @@ def plan(rows: Sequence[Row], book: Workbook, overrides: Overrides, output_dir: 
         folder = _folder(row, len(rows), output_dir, name in chosen)
         jobs[name] = Job(row, with_resolved(row.spec, folders), folder, "" if name in chosen else needed_by)
 
-    for name in chosen:
-        add(name, "")
-    return list(jobs.values())
+    told: list[str] = []
+    for row in rows:
+        name = str(row.spec.exp_id)
+        if row is not chosen[name]:
+            told += row.problems  # a second row of that EXP ID
+        elif is_ready(name):
+            add(name, "")
+        else:
+            told += _reasons(name, problems, line)
+    return list(jobs.values()), list(dict.fromkeys(told))
 
 
-def references(spec: RunSpecification) -> list[str]:
-    """EXP IDs of the rows whose models a row starts from or learns from."""
-    sources = (spec.model_name_or_path, spec.teacher_name_or_path)
-    return [source.removeprefix(REFERENCE) for source in sources if source and source.startswith(REFERENCE)]
+def _lineage(chosen: dict[str, Row], book: Workbook, overrides: Overrides) -> dict[str, Row]:
+    """The chosen rows and all that they build on, directly or over others, as they would run."""
+    shared = Overrides(
+        {name: value for name, value in overrides.values.items() if FIELDS[name].metadata["group"] in _SHARED_GROUPS},
+        overrides.options,
+    )
+    known = {str(row.spec.exp_id): row for row in reversed(book.rows)}
+    line: dict[str, Row] = {}
+    waiting = list(chosen)
+    while waiting:
+        name = waiting.pop()
+        if name not in line and (name in chosen or name in known):
+            line[name] = chosen[name] if name in chosen else apply(known[name], shared)
+            waiting += references(line[name].spec)
+    return line
+
+
+def _problems(row: Row, specs: dict[str, RunSpecification], book: Workbook) -> Iterator[str]:
+    yield from row.problems
+    yield from next(sheet.problems for sheet in book.sheets if sheet.name == row.sheet)
+    for field in SOURCES:
+        name = reference(getattr(row.spec, field))
+        if name is not None and name not in specs:
+            hint = nearest(name, [str(other.spec.exp_id) for other in book.rows])
+            yield sentence(
+                row, field, f"is {cut(f'run:{name}')}; the workbook has no row with EXP ID {name[:80]}{hint}"
+            )
+        elif name is not None and leads_back(row.spec, specs, field):
+            yield sentence(row, field, f"is 'run:{name}', which leads back to this row itself")
+    for problem in check_lineage(row.spec, specs):
+        yield sentence(row, problem.field, problem.message)
+
+
+def _reasons(name: str, problems: dict[str, list[str]], line: dict[str, Row]) -> Iterator[str]:
+    """Why a row cannot run: what is wrong with it, or with the rows that it builds on."""
+    yield from problems[name]
+    if not problems[name]:
+        for other in references(line[name].spec):
+            reasons = list(_reasons(other, problems, line))
+            if reasons:
+                row = line[name]
+                field = next(field for field in SOURCES if reference(getattr(row.spec, field)) == other)
+                yield sentence(row, field, f"is 'run:{other}', a row that cannot run")
+                yield from reasons
 
 
 def _folder(row: Row, count: int, output_dir: str | None, is_chosen: bool) -> Path:
@@ -74,3 +128,36 @@ def _folder(row: Row, count: int, output_dir: str | None, is_chosen: bool) -> Pa
         return Path(output_dir) / name
     beside = Path(output_dir)
     return beside if is_chosen else beside.with_name(f"{beside.name}-needs-{name}")
+
+
+def lines(jobs: Sequence[Job], overrides: Overrides, force: bool = False) -> Iterator[str]:
+    """The plan as lines of text: what runs, in which order, from what, into which folder."""
+    yield f"plan: {len(jobs)} {'run' if len(jobs) == 1 else 'runs'}"
+    for number, job in enumerate(jobs[:_SHOWN], start=1):
+        spec = job.spec
+        teacher = f", taught by {spec.teacher_name_or_path}" if spec.teacher_name_or_path else ""
+        why = f", needed by {job.needed_by}" if job.needed_by else ""
+        done = ", finished before" if (job.folder / "result.json").is_file() and (job.needed_by or not force) else ""
+        yield (
+            f"  {number}. {job.row.sheet}, EXP ID {spec.exp_id}: from {spec.model_name_or_path}{teacher}, into "
+            f"{job.folder}{why}{done}"
+        )
+    if len(jobs) > _SHOWN:
+        yield f"  … and {len(jobs) - _SHOWN} more"
+    yield from advice(jobs, overrides)
+
+
+def advice(jobs: Sequence[Job], overrides: Overrides) -> Iterator[str]:
+    """What a person should know who gave ``--model`` to a row that starts from another row."""
+    model = overrides.values.get("model_name_or_path")
+    if overrides.options.get("model_name_or_path") != "--model":
+        return
+    for job in jobs:
+        if job.needed_by and job.spec.model_name_or_path == model:
+            yield (
+                f"EXP ID {job.spec.exp_id} is trained from {model} first, since EXP ID {job.needed_by} starts from its "
+                f"result; --start {model} instead of --model starts EXP ID {job.needed_by} from {model} itself"
+            )
+
+
+_SHOWN = 30

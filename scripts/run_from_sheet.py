@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from splora.hparams.lineage import check_lineage
 from splora.hparams.listing import table
 from splora.hparams.overrides import Overrides, apply, parse
-from splora.hparams.rows import Row, Sheet
+from splora.hparams.rows import Row, Sheet, sentence
 from splora.hparams.select import select
-from splora.hparams.workbook import OWN, Workbook, read_workbook
-from splora.scripts.plan import Job, plan
+from splora.hparams.workbook import COPIED, OWN, Workbook, read_workbook, specifications
+from splora.scripts.plan import Job, advice, lines, plan
 
-from splora.errors import InputError, Interrupted, exit_on_input_error, nearest
+from splora.errors import EXIT_CODE, InputError, Interrupted, cut, exit_on_input_error, nearest, print_problems
 from splora.machine import is_first_process
-from splora.training.specification import METHODS
+from splora.training.specification import METHOD_ALIASES, METHODS, methods_named
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,14 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _main(options: argparse.Namespace) -> int:
     if options.status:
         return _status(options)
-    if options.method is not None and options.method not in METHODS:
-        raise InputError(f"--method: is {options.method!r}; allowed are {', '.join(METHODS)}{_end(options.method)}")
+    if options.method is not None and not methods_named(options.method):
+        hint = nearest(options.method, METHODS, METHOD_ALIASES) or "."
+        raise InputError(f"--method: is {cut(options.method)}; allowed are {', '.join(METHODS)}{hint}")
     shorthands = {
         "model_name_or_path": ("--model", options.model),
         "train_file": ("--train-file", options.train_file),
         "predict_file": ("--predict-file", options.predict_file),
     }
-    overrides = parse(options.settings, shorthands)
+    overrides = parse(options.settings, shorthands, options.start)
     book = read_workbook(options.workbook or OWN)
     sheets = book.sheets if options.sheet is None else [book.sheet(options.sheet)]
     if options.list:
@@ -57,28 +59,33 @@ def _main(options: argparse.Namespace) -> int:
         _check(book, sheets, options.verbose)
     else:
         rows = [apply(row, overrides) for row in _chosen(book, options)]
-        _refuse_problems(book, rows)
-        jobs = plan(rows, book, overrides, options.output_dir)
-        _refuse_problems(book, [job.row for job in jobs])
+        jobs, problems = plan(rows, book, overrides, options.output_dir)
+        if not jobs:
+            raise InputError(problems)
+        # One bad row costs that row: the good ones that were asked for run, and the command does not end with 0.
+        if is_first_process():
+            print_problems(problems)
         if options.dry_run:
-            _print_configurations(jobs)
-        else:
-            from splora.scripts.launch.start import start
+            _print_configurations(jobs, overrides)
+            return EXIT_CODE if problems else 0
+        _show(jobs, overrides, options.force)
+        from splora.scripts.launch.start import start
 
-            return start(jobs, options)
+        return start(jobs, options) or int(bool(problems))
     return 0
 
 
 def _chosen(book: Workbook, options: argparse.Namespace) -> list[Row]:
     if options.exp_ids:
         rows = select(book, options.exp_ids, options.sheet)
-    elif options.sheet is not None or len(book.sheets) == 1:
-        rows = book.sheet(options.sheet or book.sheets[0].name).rows
-    elif options.workbook is None:
-        rows = book.sheet("SQuAD").rows
     else:
-        raise InputError(f"--all: {book.path} has several sheets; choose one with --sheet.")
-    rows = [row for row in rows if options.method in (None, row.spec.pruning_method)]
+        sheet = _whole_sheet(book, options)
+        rows = [row for row in sheet.rows if not row.is_hidden]
+        if is_first_process():
+            hidden = [str(row.spec.exp_id) for row in sheet.rows if row.is_hidden]
+            for notice in [*_hidden(sheet.name, hidden), *sheet.notices]:
+                print(f"notice: {notice}", file=sys.stderr)
+    rows = [row for row in rows if not options.method or row.spec.pruning_method in methods_named(options.method)]
     if not rows:
         raise InputError(
             f"{book.path}: no row is left to run{f' with --method {options.method}' * bool(options.method)}."
@@ -86,18 +93,36 @@ def _chosen(book: Workbook, options: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def _refuse_problems(book: Workbook, rows: Sequence[Row]) -> None:
-    """Nothing starts while a cell of the sheets that rows were chosen from is wrong."""
-    names = {row.sheet for row in rows}
-    sheets = [sheet for sheet in book.sheets if sheet.name in names]
-    problems = book.problems(sheets) + [problem for row in rows for problem in row.problems]
-    if problems:
-        raise InputError(dict.fromkeys(problems))
+def _whole_sheet(book: Workbook, options: argparse.Namespace) -> Sheet:
+    if options.sheet is not None or len(book.sheets) == 1:
+        return book.sheet(options.sheet or book.sheets[0].name)
+    if options.workbook is None:
+        return book.sheet("SQuAD")
+    raise InputError(f"--all: {book.path} has several sheets; choose one with --sheet.")
+
+
+def _hidden(sheet: str, exp_ids: Sequence[str]) -> list[str]:
+    if not exp_ids:
+        return []
+    named = ", ".join(exp_ids[:10]) + f" and {len(exp_ids) - 10} more" * (len(exp_ids) > 10)
+    return [f"sheet '{sheet}': --all leaves out hidden and filtered rows (EXP ID {named}); --exp-id runs them."]
+
+
+def _show(jobs: Sequence[Job], overrides: Overrides, force: bool) -> None:
+    """The plan and what must be known of its rows, before anything starts."""
+    if is_first_process():
+        print("\n".join(lines(jobs, overrides, force)), flush=True)
+        for notice in _copied([job.row for job in jobs]):
+            print(f"notice: {notice}", file=sys.stderr)
+
+
+def _copied(rows: Sequence[Row]) -> list[str]:
+    return [notice for row in rows for notice in row.notices if COPIED in notice]
 
 
 def _list(sheets: Sequence[Sheet], method: str | None) -> None:
     for number, sheet in enumerate(sheets):
-        rows = [row for row in sheet.rows if method in (None, row.spec.pruning_method)]
+        rows = [row for row in sheet.rows if not method or row.spec.pruning_method in methods_named(method)]
         print(f"{chr(10) * bool(number)}{sheet.name}: {len(rows)} rows")
         print("\n".join(table(rows)))
     found = sum(len(sheet.problems) + sum(len(row.problems) for row in sheet.rows) for sheet in sheets)
@@ -107,24 +132,39 @@ def _list(sheets: Sequence[Sheet], method: str | None) -> None:
 
 def _check(book: Workbook, sheets: Sequence[Sheet], verbose: bool) -> None:
     # Applying no overrides looks for the files that rows name.
+    specs = specifications(book)
     found = [problem for sheet in sheets for row in sheet.rows for problem in apply(row, Overrides()).problems]
+    found += [
+        sentence(row, problem.field, problem.message)
+        for sheet in sheets
+        for row in sheet.rows
+        for problem in check_lineage(row.spec, specs)
+    ]
     problems = dict.fromkeys([*book.problems(sheets), *found])
+    rows = [row for sheet in sheets for row in sheet.rows]
+    copied = _copied(rows)
+    for notice in [*(notice for sheet in sheets for notice in sheet.notices), *copied]:
+        print(f"notice: {notice}", file=sys.stderr)
+    unusual = [notice for row in rows for notice in row.notices if notice not in copied]
     if verbose:
-        print("\n".join(notice for sheet in sheets for row in sheet.rows for notice in row.notices))
+        print("\n".join(unusual))
     if problems:
         raise InputError(problems)
-    rows = sum(len(sheet.rows) for sheet in sheets)
-    notices = sum(len(row.notices) for sheet in sheets for row in sheet.rows)
-    hint = f"; {notices} cells were read in a special way, -v shows them" if notices and not verbose else ""
-    print(f"{book.path}: {rows} rows in {', '.join(sheet.name for sheet in sheets)}: no problems{hint}.")
+    hint = f"; {len(unusual)} cells were read in a special way, -v shows them" if unusual and not verbose else ""
+    hidden = sum(row.is_hidden for row in rows)
+    hint += f"; {hidden} rows are hidden, --all leaves them out" * bool(hidden)
+    hint += f"; without runs: {', '.join(book.others)}" * bool(book.others and verbose)
+    print(f"{book.path}: {len(rows)} rows in {', '.join(sheet.name for sheet in sheets)}: no problems{hint}.")
 
 
-def _print_configurations(jobs: Sequence[Job]) -> None:
+def _print_configurations(jobs: Sequence[Job], overrides: Overrides) -> None:
     from splora.training.configuration import lightning_config
 
+    notes = [*advice(jobs, overrides), *_copied([job.row for job in jobs])]
     for number, job in enumerate(jobs):
         why = f", needed by {job.needed_by}" if job.needed_by else ""
         print(f"{'---' + chr(10) if number else ''}# {job.row.sheet}, EXP ID {job.spec.exp_id}{why}: {job.folder}")
+        print("".join(f"# {note}\n" for note in notes) if number == 0 else "", end="")
         configuration = lightning_config(job.spec, str(job.folder))
         yaml.safe_dump(configuration, sys.stdout, sort_keys=False, allow_unicode=True)
 
@@ -135,10 +175,6 @@ def _status(options: argparse.Namespace) -> int:
 
     print_status(Path(options.output_dir or DEFAULT_ROOT), options.sheet, options.method)
     return 0
-
-
-def _end(method: str) -> str:
-    return nearest(method, METHODS) or "."
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -155,18 +191,31 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ID",
         help="rows to run: 12, 14-18, a text ID with its density, or row:5",
     )
-    what.add_argument("--all", action="store_true", help="run every row of the sheet")
+    what.add_argument("--all", action="store_true", help="run every row of the sheet that is not hidden or filtered")
     what.add_argument(
         "--status",
         action="store_true",
         help="where every run below runs/ (or --output-dir) stands: step, loss, density, time left, why it failed",
     )
-    parser.add_argument("--method", metavar="NAME", help="only rows that prune so")
+    parser.add_argument(
+        "--method",
+        metavar="NAME",
+        help="only rows that prune so: a value of pruning_method, or movement, soft movement",
+    )
     parser.add_argument("--dry-run", action="store_true", help="check, then print what would run as YAML")
     parser.add_argument("-v", "--verbose", action="store_true", help="with --check: say how unusual cells were read")
     row = parser.add_argument_group("changes to the chosen rows")
     row.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="any column")
-    row.add_argument("--model", metavar="NAME_OR_PATH", help="model_name_or_path")
+    row.add_argument(
+        "--model",
+        metavar="NAME_OR_PATH",
+        help="the pretrained model: of a row that starts from run:ID, what that row is trained from first",
+    )
+    row.add_argument(
+        "--start",
+        metavar="NAME_OR_PATH",
+        help="your own fine-tuned model: rows start from it (and learn from it) instead of the run:ID that they name",
+    )
     row.add_argument("--train-file", metavar="PATH", help="train_file")
     row.add_argument("--predict-file", metavar="PATH", help="predict_file")
     row.add_argument("--output-dir", metavar="DIR", help="default: runs/<sheet>/<EXP ID>; several rows: a folder each")

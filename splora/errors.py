@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 EXIT_CODE = 2
@@ -43,10 +43,14 @@ def cut(value: object, length: int = 80) -> str:
     return text if len(text) <= 4 * length else f"{text[:length]}… ({len(text):,} characters)"
 
 
-def nearest(found: object, allowed: Iterable[object]) -> str:
-    """The closest allowed value as a clause (``; did you mean 'topK'?``), or an empty string."""
+def nearest(found: object, allowed: Iterable[object], aliases: Mapping[str, str] | None = None) -> str:
+    """The closest allowed value as a clause (``; did you mean 'topK'?``), or an empty string.
+
+    Args:
+        aliases: what people say for an allowed value, in small letters → that value.
+    """
     names = [str(name) for name in allowed]
-    folded = {name.lower(): name for name in names}
+    folded = dict(aliases or {}) | {name.lower(): name for name in names}
     match = difflib.get_close_matches(str(found)[:200].lower(), folded, n=1, cutoff=0.5)
     return f"; did you mean {folded[match[0]]!r}?" if match else ""
 

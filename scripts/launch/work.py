@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from splora.scripts.plan import Job, references
+from splora.hparams.lineage import references
+from splora.scripts.plan import Job
 
 from splora.training.specification import FIELDS
 
@@ -98,9 +99,14 @@ def command(job: Job, count: int, options: argparse.Namespace) -> str:
     # Rows in folders of one --output-dir find what they build on there only when they are named together.
     together = [*needs, job.row.spec.exp_id] if options.output_dir and count > 1 else [job.row.spec.exp_id]
     words += ["--exp-id", *map(str, together)]
-    for option, name in (("--model", "model"), ("--train-file", "train_file"), ("--predict-file", "predict_file")):
-        value = getattr(options, name)
-        if value is not None and not (name == "model" and job.needed_by):
+    for option, name in (
+        ("--model", "model"),
+        ("--start", "start"),
+        ("--train-file", "train_file"),
+        ("--predict-file", "predict_file"),
+    ):
+        value = getattr(options, name, None)
+        if value is not None and not (name == "start" and job.needed_by):
             words += [option, value]
     for setting in options.settings:
         if not job.needed_by or FIELDS[setting.partition("=")[0].strip()].metadata["group"] in ("Task", "Machine"):

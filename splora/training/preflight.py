@@ -1,6 +1,7 @@
 """What can be known of a run before it starts: data that is there, blocks that divide, a schedule that fits.
 
-Imports no torch: local files are read as they are, hub names are left to the run. One pass tells all problems.
+Imports no torch: local files are read as they are, hub names are known or were downloaded before, or are left to the
+run. One pass tells all problems.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from splora.errors import InputError
+from splora.errors import InputError, cut
 from splora.tasks.table_files import SUFFIXES
+from splora.training.known_models import known_config
 from splora.training.specification import QA_TASKS, Problem, RunSpecification, check
 
 #: Names of a configuration's hidden size and number of neurons, by model type.
@@ -25,11 +27,11 @@ _SIZES = {
 
 
 def preflight(spec: RunSpecification, world_size: int = 1) -> list[Problem]:
-    """All problems of a run that show in its settings, its local data files and its local model folders.
+    """All problems of a run that show in its settings, its data files and its models.
 
-    `run:ID` and `embedded` in place of a folder are left alone.
+    A `run:ID` in place of a model is left alone: `splora.hparams.lineage` knows the rows.
     """
-    problems = _check_model(spec)
+    problems = check_model(spec)
     if spec.teacher_name_or_path is not None:
         problems += _check_teacher(spec, spec.teacher_name_or_path)
     examples, found = _check_data(spec)
@@ -77,50 +79,82 @@ def _examples(source: str, task: str, split: Literal["train", "eval"], changed: 
     return count_examples(source, task, split)
 
 
-def _check_model(spec: RunSpecification) -> list[Problem]:
-    config, problems = _local_config(spec.model_name_or_path, "model_name_or_path")
+def check_model(spec: RunSpecification, origin: str | None = None) -> list[Problem]:
+    """Whether the run's blocks divide its model, and whether the model has as many positions as the run needs.
+
+    Args:
+        origin: where the run starts from another run, the model that this one begins with in the end.
+    """
+    source = origin or spec.model_name_or_path
+    config, problems = _config(source, "model_name_or_path")
     if config is None or problems:
-        return problems
+        return [] if origin else problems  # what is wrong with it is told where it is named
     model_type = config.get("model_type")
     if model_type not in _SIZES:
-        return [Problem("model_name_or_path", f"is a {model_type!r} model; supported are {', '.join(_SIZES)}")]
+        told = f"is a {cut(model_type)} model; supported are {', '.join(_SIZES)}"
+        return [] if origin else [Problem("model_name_or_path", told)]
     try:
         hidden, neurons = (int(config[name]) for name in _SIZES[model_type])
         positions = int(config.get("max_position_embeddings", spec.max_seq_length))
-    except (KeyError, TypeError, ValueError) as error:
-        told = f"is {spec.model_name_or_path!r}; its config.json lacks a size or holds no number there ({error!r})"
-        return [Problem("model_name_or_path", told)]
+        if model_type == "roberta":  # its positions are counted from behind the padding's
+            positions -= int(config.get("pad_token_id", 1)) + 1
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        told = f"is {cut(source)}; its config.json lacks a size or holds no number there ({cut(error)})"
+        return [] if origin else [Problem("model_name_or_path", told)]
+    name = f"{source}, which {spec.model_name_or_path} begins with" if origin else source
     if spec.max_seq_length > positions:
-        told = f"is {spec.max_seq_length}; {spec.model_name_or_path} has {positions} positions"
-        problems.append(Problem("max_seq_length", told))
+        problems.append(Problem("max_seq_length", f"is {spec.max_seq_length}; {name} has {positions} positions"))
     attention, ffn = (hidden, hidden), (neurons, hidden)
     return problems + [
-        Problem(
-            name, f"is {getattr(spec, name)}; blocks of that size do not divide {size} of {spec.model_name_or_path}"
-        )
-        for name, sizes in (
+        Problem(field, f"is {getattr(spec, field)}; blocks of that size do not divide {size} of {name}")
+        for field, sizes in (
             ("attention_block_rows", attention[:1]),
             ("attention_block_cols", attention[1:]),
             ("ffn_block_rows", ffn),
             ("ffn_block_cols", ffn),
         )
         for size in dict.fromkeys(sizes)
-        if (spec.pruning_method != "none" or spec.adapter == "splopa") and size % getattr(spec, name)
+        if (spec.pruning_method != "none" or spec.adapter == "splopa") and _leaves_a_rest(size, getattr(spec, field))
     ]
 
 
+def _leaves_a_rest(size: int, block: int) -> bool:
+    return block > 0 and size % block != 0  # a block below 1 is told by its own limit
+
+
 def _check_teacher(spec: RunSpecification, teacher: str) -> list[Problem]:
-    config, problems = _local_config(teacher, "teacher_name_or_path")
+    config, problems = _config(teacher, "teacher_name_or_path")
     if config is None or problems:
         return problems
-    if spec.teacher_type is not None and config.get("model_type") != spec.teacher_type:
-        told = f"is {spec.teacher_type!r}, but {teacher} is a {config.get('model_type')!r} model"
-        problems.append(Problem("teacher_type", told))
+    problems += check_teacher_type(spec, teacher)
+    head = "QuestionAnswering" if spec.task in QA_TASKS else "SequenceClassification"
+    made_for = config.get("architectures")
+    if isinstance(made_for, list) and not any(head in str(name) for name in made_for):
+        made = cut(", ".join(map(str, made_for)))
+        told = f"is {teacher}, which is no fine-tuned {head} model; its config.json says {made}"
+        problems.append(Problem("teacher_name_or_path", told))
     words, own = _vocabulary(teacher), _vocabulary(spec.model_name_or_path)
     if words is not None and own is not None and words != own:
         told = f"is {teacher}, which has another vocabulary than {spec.model_name_or_path}"
         problems.append(Problem("teacher_name_or_path", told))
     return problems
+
+
+def check_teacher_type(spec: RunSpecification, source: str) -> list[Problem]:
+    """Whether the teacher, or the model that it begins with, is of the family that the run names."""
+    config, _ = _config(source, "teacher_name_or_path")
+    if config is None or spec.teacher_type in (None, config.get("model_type")):
+        return []
+    told = f"is {spec.teacher_type!r}, but {source} is a {cut(config.get('model_type'))} model"
+    return [Problem("teacher_type", told)]
+
+
+def _config(source: str, name: str) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """What is known of a model's `config.json`: from its folder, or by its name; None where it is not at hand."""
+    config, problems = _local_config(source, name)
+    if config is None and not problems and not source.startswith("run:"):
+        config = known_config(source)
+    return config, problems
 
 
 def _local_config(source: str, name: str) -> tuple[dict[str, Any] | None, list[Problem]]:
@@ -134,9 +168,19 @@ def _local_config(source: str, name: str) -> tuple[dict[str, Any] | None, list[P
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))), []
     except FileNotFoundError:
-        return None, [Problem(name, f"is {source!r}; this folder is no model, it has no config.json")]
+        return None, [Problem(name, f"is {source!r}; this folder is no model, it has no config.json{_inside(folder)}")]
     except (OSError, ValueError, TypeError) as error:
         return None, [Problem(name, f"is {source!r}; its config.json cannot be read ({error})")]
+
+
+def _inside(folder: Path) -> str:
+    """What to name instead of a folder that is no model: a run's model, or what an adapter was made for."""
+    if (folder / "model" / "config.json").is_file():
+        return f"; did you mean {str(folder / 'model')!r}?"
+    for adapter in (folder, folder / "adapter"):
+        if (adapter / "adapter_config.json").is_file():
+            return f"; {adapter} is an adapter: merge it into its model (merge_and_unload), save that and name it"
+    return ""
 
 
 def _vocabulary(source: str) -> dict[str, int] | None:

@@ -9,13 +9,32 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from splora.errors import nearest
+from splora.errors import cut, nearest
 
 #: Every way to prune; `sigmoied_threshold` is the spelling of the published workbooks.
 METHODS = ("none", "magnitude", "topK", "topK_global", "threshold", "sigmoied_threshold", "sigmoid_threshold", "l0")
+#: What people call the methods, in small letters without hyphens.
+METHOD_ALIASES = {
+    "dense": "none",
+    "movement": "topK",
+    "local movement": "topK",
+    "movement local": "topK",
+    "global movement": "topK_global",
+    "movement global": "topK_global",
+    "soft movement": "sigmoied_threshold",
+    "sigmoid": "sigmoid_threshold",
+    "l0 regularization": "l0",
+    "hard concrete": "l0",
+    "magnitude pruning": "magnitude",
+    "movement pruning": "topK",
+    "soft movement pruning": "sigmoied_threshold",
+}
+#: Names of the same method.
+_SAME = ({"sigmoied_threshold", "sigmoid_threshold"},)
 #: Methods with learned scores (all that prune but magnitude).
 SCORED = METHODS[2:]
 ADAPTERS = ("none", "splopa", "splora")
@@ -23,6 +42,10 @@ QA_TASKS = ("squad", "squad_v2")
 CLASSIFICATION_TASKS = ("mnli", "qqp", "sst2", "qnli", "mrpc", "rte", "cola", "stsb")
 TASKS = QA_TASKS + CLASSIFICATION_TASKS
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "auto")
+#: The largest whole number that any setting holds (a seed).
+LARGEST = 2**32 - 1
+#: No AdamW rate above this one has ever trained a transformer: it is a slip of the keyboard.
+HIGHEST_RATE = 1.0
 #: Training examples of the published data sets, to judge a schedule before any data is read.
 PUBLISHED_EXAMPLES = {"squad": 87_599, "squad_v2": 130_319, "mnli": 392_702, "qqp": 363_846, "sst2": 67_349}
 
@@ -52,14 +75,12 @@ class RunSpecification:
         128, "Task", "Overlap of neighbouring windows of a long context.", minimum=0, unit="tokens"
     )
     max_train_examples: int | None = column(None, "Task", "Use only so many training examples.", minimum=1)
-    seed: int = column(
-        92, "Task", "Seed of data order, initialization, dropout and gates.", minimum=0, maximum=2**32 - 1
-    )
+    seed: int = column(92, "Task", "Seed of data order, initialization, dropout and gates.", minimum=0, maximum=LARGEST)
 
     per_gpu_train_batch_size: int = column(16, "Training", "Examples per process and step.", minimum=1)
     per_gpu_eval_batch_size: int = column(64, "Training", "Examples per process in evaluation.", minimum=1)
     gradient_accumulation_steps: int = column(1, "Training", "Batches per optimizer step.", minimum=1)
-    num_train_epochs: float = column(3.0, "Training", "Passes over the training data.", above=0)
+    num_train_epochs: float = column(3.0, "Training", "Passes over the training data.", above=0, maximum=10_000)
     max_steps: int | None = column(None, "Training", "Optimizer steps; replaces num_train_epochs.", minimum=1)
     warmup_steps: int = column(
         0, "Training", "Linear warm-up of the learning rates; unit of both warm-ups below.", minimum=0
@@ -71,16 +92,28 @@ class RunSpecification:
         "warmup_steps · T / schedule_total_steps. Empty: warmup_steps as it is.",
         minimum=1,
     )
-    learning_rate: float = column(3e-5, "Learning rate", "AdamW rate of weights, adapters, biases and head.", above=0)
-    mask_scores_learning_rate: float | None = column(None, "Learning rate", "AdamW rate of the mask scores.", minimum=0)
+    learning_rate: float = column(
+        3e-5, "Learning rate", "AdamW rate of weights, adapters, biases and head.", above=0, maximum=HIGHEST_RATE
+    )
+    mask_scores_learning_rate: float | None = column(
+        None, "Learning rate", "AdamW rate of the mask scores.", minimum=0, maximum=HIGHEST_RATE
+    )
     position_weights_learning_rate: float | None = column(
-        None, "Learning rate", "Rate of the adapter's position weights; empty: learning_rate.", above=0
+        None,
+        "Learning rate",
+        "Rate of the adapter's position weights; empty: learning_rate.",
+        above=0,
+        maximum=HIGHEST_RATE,
     )
     adapter_learning_rate: float | None = column(
-        None, "Learning rate", "Rate of the adapter's other parameters; empty: learning_rate.", above=0
+        None,
+        "Learning rate",
+        "Rate of the adapter's other parameters; empty: learning_rate.",
+        above=0,
+        maximum=HIGHEST_RATE,
     )
     weight_decay: float = column(
-        0.0, "Learning rate", "Decay of weights and adapters (not biases, norms, scores).", minimum=0
+        0.0, "Learning rate", "Decay of weights and adapters (not biases, norms, scores).", minimum=0, maximum=1
     )
     max_grad_norm: float = column(1.0, "Learning rate", "Gradient norm is clipped to this; 0 turns it off.", minimum=0)
     dropout: float | None = column(
@@ -110,16 +143,18 @@ class RunSpecification:
     teacher_name_or_path: str | None = column(None, "Distillation", "Fine-tuned teacher: hub name, folder or `run:ID`.")
     alpha_ce: float = column(0.5, "Distillation", "Weight of the task's loss (with a teacher).", minimum=0)
     alpha_distil: float = column(0.5, "Distillation", "Weight of the distillation loss.", minimum=0)
-    temperature: float = column(2.0, "Distillation", "Softmax temperature T of the distillation.", above=0)
+    temperature: float = column(
+        2.0, "Distillation", "Softmax temperature T of the distillation.", above=0, maximum=1000
+    )
 
     adapter: str = column("none", "Adapter", "ΔW: none trains the weights themselves.", choices=ADAPTERS)
     num_splopa_prototypes: int = column(64, "Adapter", "Prototypes K.", minimum=1)
     splopa_prototype_rank: int = column(2, "Adapter", "Rank R of a prototype.", minimum=1)
-    splopa_init_range: float = column(1e-4, "Adapter", "Initial range of prototypes.", above=0)
+    splopa_init_range: float = column(1e-4, "Adapter", "Initial range of prototypes.", above=0, maximum=10)
     splopa_shared_prototypes: bool = column(True, "Adapter", "One set of prototypes for all layers of a block shape.")
     splopa_shared_pos_weights: bool = column(False, "Adapter", "One set of position weights for layers of a shape.")
     splora_rank: float = column(8.0, "Adapter", "Rank r; below 1: fraction of out_features.", above=0)
-    splora_init_range: float = column(1e-2, "Adapter", "Initial range of SPLoRA's A.", above=0)
+    splora_init_range: float = column(1e-2, "Adapter", "Initial range of SPLoRA's A.", above=0, maximum=10)
 
     precision: str = column(
         "32-true", "Machine", "Lightning's precision; auto: bf16-mixed where native.", choices=PRECISIONS
@@ -196,6 +231,16 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
     return problems
 
 
+def methods_named(name: str) -> set[str]:
+    """The values of `pruning_method` that a name means: itself, what people call so, and other spellings of it."""
+    meant = name if name in METHODS else METHOD_ALIASES.get(_folded(name))
+    return {method for method in METHODS if method == meant or any({method, meant} <= same for same in _SAME)}
+
+
+def _folded(name: str) -> str:
+    return " ".join(re.split(r"[\s_-]+", str(name)[:200].strip().lower()))
+
+
 def published_steps(spec: RunSpecification) -> int | None:
     """Steps on the task's published training set, or None where the row names other data."""
     if spec.max_steps is not None:
@@ -234,9 +279,12 @@ def _check_limits(name: str, value: Any) -> list[Problem]:
         return []
     choices = limits.get("choices")
     if choices and value not in choices:
-        return [Problem(name, f"is {value!r}; allowed are {', '.join(choices)}{nearest(value, choices)}")]
+        hint = nearest(value, choices, METHOD_ALIASES if choices is METHODS else {})
+        return [Problem(name, f"is {cut(value)}; allowed are {', '.join(choices)}{hint}")]
     if isinstance(value, float) and not math.isfinite(value):
         return [Problem(name, f"is {value}; a finite number is needed")]
+    if isinstance(value, int) and "maximum" not in limits and value > LARGEST:
+        return [Problem(name, f"is {cut(value)}; at most {LARGEST:,} is allowed")]
     if "minimum" in limits and value < limits["minimum"]:
         return [Problem(name, f"is {value}; at least {limits['minimum']} is needed")]
     if "maximum" in limits and value > limits["maximum"]:

@@ -90,14 +90,14 @@ def test_rows_that_others_build_on_run_first_and_once(monkeypatch: pytest.Monkey
     assert runs[0][0].learning_rate != 1
 
 
-def test_nothing_starts_while_a_cell_is_wrong(
+def test_nothing_starts_while_a_cell_of_the_row_is_wrong(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sheets: SimpleNamespace
 ) -> None:
     monkeypatch.setattr(run_row, "run", lambda *_: pytest.fail("started"))
     path = sheets.write(
         tmp_path / "a.xlsx", {"SQuAD": [{}, {"exp_id": 2, "learning_rate": "0,1"}], "MNLI": [{"exp_id": 3}]}
     )
-    (line,) = refused(capsys, "--workbook", str(path), "--exp-id", "1")
+    (line,) = refused(capsys, "--workbook", str(path), "--exp-id", "2")
     assert line.startswith(f"error: {path}, sheet 'SQuAD', cell {sheets.cell_of('learning_rate', 3)} (learning_rate)")
     assert len(refused(capsys, "--exp-id", "12", "--train-file", "no.json", "--set", "seeds=1")) == 1
     assert "no such file" in refused(capsys, "--exp-id", "12", "--train-file", "no.json")[0]
