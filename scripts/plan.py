@@ -20,6 +20,14 @@ from splora.training.specification import FIELDS, RunSpecification
 _SHARED_GROUPS = ("Task", "Machine")
 
 
+def is_shared(name: str, option: str) -> bool:
+    """Whether an override of a field also holds for rows that were not asked for but are needed.
+
+    What a row starts from is its own, unless ``--model`` names the pretrained model of all.
+    """
+    return FIELDS[name].metadata["group"] in _SHARED_GROUPS and (name != "model_name_or_path" or option == "--model")
+
+
 @dataclass(frozen=True)
 class Job:
     """A row to run: its specification with `run:ID` replaced by folders, where it goes, and who needs it."""
@@ -77,7 +85,7 @@ def plan(
 def _lineage(chosen: dict[str, Row], book: Workbook, overrides: Overrides) -> dict[str, Row]:
     """The chosen rows and all that they build on, directly or over others, as they would run."""
     shared = Overrides(
-        {name: value for name, value in overrides.values.items() if FIELDS[name].metadata["group"] in _SHARED_GROUPS},
+        {name: value for name, value in overrides.values.items() if is_shared(name, overrides.options[name])},
         overrides.options,
     )
     known = {str(row.spec.exp_id): row for row in reversed(book.rows)}

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from splora.hparams.lineage import references
-from splora.scripts.plan import Job
-
-from splora.training.specification import FIELDS
+from splora.scripts.plan import Job, is_shared
 
 #: Exit status of a worker whose run was stopped, and of one that found the disk full: neither has failed.
 STOPPED, FULL = 130, 75
@@ -109,7 +107,7 @@ def command(job: Job, count: int, options: argparse.Namespace) -> str:
         if value is not None and not (name == "start" and job.needed_by):
             words += [option, value]
     for setting in options.settings:
-        if not job.needed_by or FIELDS[setting.partition("=")[0].strip()].metadata["group"] in ("Task", "Machine"):
+        if not job.needed_by or is_shared(setting.partition("=")[0].strip(), "--set"):
             words += ["--set", setting]
     if options.output_dir:
         words += ["--output-dir", str(job.folder.parent if len(together) > 1 else job.folder)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import abstractmethod
 from typing import Any, Literal
 
@@ -19,6 +20,14 @@ from splora.tasks.sampler import GlobalBatchSampler, ResumableDataLoader
 __all__ = ["FeatureSet", "Ragged", "Split", "TaskDataModule", "TaskResult"]
 
 Split = Literal["train", "eval"]
+
+
+def not_one_batch(part: float, batches: int) -> str:
+    """The sentence on a part of an epoch that is shorter than a batch."""
+    least = math.ceil(1e4 / batches) / 1e4
+    return (
+        f"num_train_epochs {part:g} of {batches} batches is not one batch; at least {least:g} is needed, or max_steps."
+    )
 
 
 class TaskDataModule(LightningDataModule):
@@ -147,8 +156,15 @@ class TaskDataModule(LightningDataModule):
         return max(1, len(self.features("train")) // (self.train_batch_size * world_size))
 
     def train_dataloader(self) -> ResumableDataLoader:
-        """Shuffled batches that resume in mid-epoch."""
+        """Shuffled batches that resume in mid-epoch.
+
+        Raises:
+            InputError: so small a part of an epoch is asked for that not one batch is in it.
+        """
         loader = self._dataloader("train", self.train_batch_size)
+        part = 1.0 if self.trainer is None else getattr(self.trainer, "limit_train_batches", 1.0)
+        if isinstance(part, float) and part > 0 and int(part * len(loader)) < 1:
+            raise InputError(not_one_batch(part, len(loader)))
         resume, self._resume = self._resume, None
         if resume is not None:
             loader.load_state_dict(resume)

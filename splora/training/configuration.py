@@ -40,7 +40,7 @@ def _trainer(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
         "enable_model_summary": False,
     }
     trainer["plugins"] = [{"class_path": "splora.training.checkpoint_io.ReplacingCheckpointIO"}]
-    if spec.num_train_epochs < 1:
+    if spec.num_train_epochs < 1 and spec.max_steps is None:
         trainer["limit_train_batches"] = spec.num_train_epochs
     if spec.val_check_per_epoch > 1:
         trainer["val_check_interval"] = 1.0 / spec.val_check_per_epoch

@@ -36,6 +36,8 @@ def preflight(spec: RunSpecification, world_size: int = 1) -> list[Problem]:
         problems += _check_teacher(spec, spec.teacher_name_or_path)
     examples, found = _check_data(spec)
     problems += found
+    if examples is not None and spec.task not in QA_TASKS:  # windows of questions are counted when there are any
+        problems += _check_part(spec, examples, world_size)
     return check(spec, _steps(spec, examples, world_size)) + problems
 
 
@@ -48,6 +50,16 @@ def _steps(spec: RunSpecification, examples: int | None, world_size: int) -> int
     examples = min(examples, spec.max_train_examples or examples)
     batches = max(1, examples // (spec.per_gpu_train_batch_size * world_size))
     return max(1, int(batches * spec.num_train_epochs / spec.gradient_accumulation_steps))
+
+
+def _check_part(spec: RunSpecification, examples: int, world_size: int) -> list[Problem]:
+    """Whether a part of an epoch holds a batch."""
+    examples = min(examples, spec.max_train_examples or examples)
+    batches = max(1, examples // (max(1, spec.per_gpu_train_batch_size) * world_size))
+    if spec.max_steps is not None or not 0 < spec.num_train_epochs < 1 or batches * spec.num_train_epochs >= 1:
+        return []
+    told = f"is {spec.num_train_epochs:g} of {batches} batches, which is not one batch; raise it, or set max_steps"
+    return [Problem("num_train_epochs", told)]
 
 
 def _check_data(spec: RunSpecification) -> tuple[int | None, list[Problem]]:

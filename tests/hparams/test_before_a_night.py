@@ -306,9 +306,9 @@ def test_folders_beside_a_model_name_it(command: Command, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("setting", ["model_name_or_path=run:999", "model_name_or_path=run:65"])
 def test_rows_named_on_the_command_line_are_checked(command: Command, setting: str) -> None:
-    told = one_sentence(command("--exp-id", "68", "--set", setting))
+    told = one_sentence(command("--exp-id", "65", "--set", setting))
     assert (
-        "the workbook has no row with EXP ID 999" in told or "is 'run:68', which leads back to this row itself" in told
+        "the workbook has no row with EXP ID 999" in told or "is 'run:65', which leads back to this row itself" in told
     )
 
 

@@ -139,3 +139,21 @@ def test_configurations_need_no_torch(root: Path) -> None:
         "assert not {'torch', 'lightning', 'transformers'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+def test_less_than_a_batch_of_an_epoch_is_refused(tiny_spec: Make, tmp_path: Path) -> None:
+    from splora.training.run import run
+
+    part = {"max_steps": None, "num_train_epochs": 0.01, "max_train_examples": 20}
+    with pytest.raises(
+        InputError, match=r"num_train_epochs 0.01 of \d+ batches is not one batch; at least 0\.\d+ is needed"
+    ):
+        run(tiny_spec(**part), tmp_path / "run")
+    assert "limit_train_batches" not in lightning_config(tiny_spec(**part | {"max_steps": 6}), "x")["trainer"]
+    table = tmp_path / "train.tsv"
+    table.write_text("sentence\tlabel\n" + "a fine film\t1\nno film\t0\n" * 10, encoding="utf-8")
+    sst2 = tiny_spec(**part, task="sst2", train_file=str(table))
+    assert "num_train_epochs is 0.01 of 5 batches, which is not one batch" in told(sst2)
+    assert "num_train_epochs" not in told(
+        tiny_spec(**part | {"num_train_epochs": 0.2}, task="sst2", train_file=str(table))
+    )
