@@ -127,7 +127,8 @@ def _read(path: Path, file: IO[bytes]) -> list[Grid]:
         warnings.simplefilter("ignore")
         book = load_workbook(file, read_only=True, data_only=True, keep_links=False)
         grids, room = [], MAX_CELLS
-        for sheet in book.worksheets:
+        worksheets: list[Any] = list(book.worksheets)
+        for sheet in worksheets:
             if sheet.sheet_state != "visible":
                 continue
             with sheet._get_source() as source:
@@ -150,6 +151,7 @@ class _Reader(WorkSheetParser):
         """The sheet, read."""
         merged: list[tuple[int, int, int, int]] = []
         hidden_columns: set[int] = set()
+        element: Any
         for _, element in iterparse(self.source):
             if element.tag == ROW_TAG:
                 self.parse_row(element)
@@ -158,7 +160,7 @@ class _Reader(WorkSheetParser):
                 last = min(int(element.get("max", 0)), MAX_COLUMN)
                 hidden_columns.update(range(int(element.get("min", 1)), last + 1))
             elif element.tag == MERGE_TAG:
-                merged = [range_boundaries(child.get("ref", "")) for child in element]
+                merged = [_boundaries(child.get("ref", "")) for child in element]
         spread, wide = self._merge(merged)
         hidden = {int(number) for number, attributes in self.row_dimensions.items() if _is_hidden(attributes)}
         return Grid(
@@ -240,7 +242,9 @@ class _Reader(WorkSheetParser):
             return "General"
         return str(ReadOnlyCell(self._sheet, **cell).number_format)[:255]
 
-    def _merge(self, ranges: list[Any]) -> tuple[set[tuple[int, int]], dict[tuple[int, int], str]]:
+    def _merge(
+        self, ranges: list[tuple[int, int, int, int]]
+    ) -> tuple[set[tuple[int, int]], dict[tuple[int, int], str]]:
         """Give each row of a merged range its value; returns the cells filled so, and those over several columns."""
         spread: set[tuple[int, int]] = set()
         wide: dict[tuple[int, int], str] = {}
@@ -264,6 +268,12 @@ class _Reader(WorkSheetParser):
                 else:
                     self._rows.setdefault(row, {})[left] = value
         return spread, wide
+
+
+def _boundaries(name: str) -> tuple[int, int, int, int]:
+    """First column and row, last column and row of a range; whole columns and rows end where sheets do."""
+    left, top, right, bottom = range_boundaries(name)
+    return left or 1, top or 1, right or MAX_COLUMN, bottom or MAX_ROW
 
 
 def _is_true(text: str | None) -> bool:

@@ -26,7 +26,8 @@ def references(spec: RunSpecification) -> list[str]:
 
 def leads_back(spec: RunSpecification, specs: Mapping[str, RunSpecification], field: str) -> bool:
     """Whether the row named in `field` builds on this row, directly or over others."""
-    waiting, seen = [reference(getattr(spec, field))], set()
+    waiting = [name for name in [reference(getattr(spec, field))] if name is not None]
+    seen: set[str] = set()
     while waiting:
         current = waiting.pop()
         if current == str(spec.exp_id):

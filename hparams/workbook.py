@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +129,9 @@ def check_copies(book: Workbook) -> None:
             )
 
 
-def _settings(spec: RunSpecification) -> RunSpecification:
+def _settings(spec: RunSpecification) -> dict[str, Any]:
     """What is run, without names and reported scores."""
-    return replace(spec, exp_id="", sheet="", model="", **dict.fromkeys(_REPORTED))
+    return {name: getattr(spec, name) for name in FIELDS if name not in ("exp_id", "sheet", "model", *_REPORTED)}
 
 
 def _check_unique(book: Workbook) -> None:
