@@ -84,6 +84,8 @@ def as_shown(name: str, cell: Any) -> Any:
     if not isinstance(cell, Formatted):
         return cell
     number, field = float(cell), FIELDS[name]
+    if "bool" in kinds(name) and '"TRUE"' in cell.number_format.upper():
+        return int(number)  # some programs store truth values as numbers that are shown as words
     look = shown(number, cell.number_format)
     if look.problem:
         raise Unfit(f"holds {number:.10g} and {look.problem}; set the cell's format to General")

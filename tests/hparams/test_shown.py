@@ -139,6 +139,8 @@ def test_any_format_is_refused_or_near_what_it_shows(number: float, number_forma
         ("pruning_method", "topK", '0;0;0;"l0"', None),
         ("pruning_method", "topK", "0.00", "topK"),
         ("adapter", "splopa", "@", "splopa"),
+        ("splopa_shared_prototypes", 0, '"TRUE";"TRUE";"FALSE"', False),
+        ("splopa_shared_prototypes", True, ";;;", True),
     ],
 )
 def test_a_cell_is_what_it_shows(three: Path, field: str, value: Any, number_format: str, read: Any) -> None:
