@@ -60,10 +60,11 @@ class MaskedAdapterConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        task: str | None = getattr(self, "task_type", None)
         #: Whether the task's head joins `modules_to_save`; that of a file was named there when it was saved.
-        self.trains_head = self.task_type in _HEAD_TASKS
+        self.trains_head = task in _HEAD_TASKS
         #: Whether the file, if it comes from one, was written by a release that trained through PEFT's wrapper.
-        self.lacked_inputs = self.task_type in _DROPS_INPUTS
+        self.lacked_inputs = task in _DROPS_INPUTS
         if self.lacked_inputs:
             self.task_type = None
         if isinstance(self.target_modules, list | tuple):
