@@ -1,21 +1,26 @@
 """One line per run in ``results.csv`` and ``results.xlsx``: reported beside measured scores.
 
-The CSV is always written; the workbook takes over every line of the CSV, so that it catches up after
-it could not be written (open in a program that locks it). Columns and sheets of others are kept.
+The CSV is always written (`results_csv`); the workbook takes over every line of the CSV, so that it catches up after
+it could not be written (open in a program that locks it). Columns and sheets of others are kept. Neither file can end
+a sweep: whatever is wrong with one of them is a sentence.
 """
 
 from __future__ import annotations
 
-import csv
+import math
 import os
+import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from splora.hparams.results_csv import read_table, write_table
+
 from splora.errors import InputError
 from splora.files import remove_leftovers, replacing
+from splora.json_values import one_line, table
+from splora.locks import holding
 from splora.training.specification import RunSpecification
 
 NAME, _SHEET = "results", "Results"
@@ -30,6 +35,10 @@ _SCORES = (
 _BELOW, _FAR_BELOW = "FFFFF2CC", "FFF8CBAD"
 _COUNTS = ("adapter_bytes", "peak_memory_bytes", "seed")
 _TEXTS = ("sheet", "exp_id", "model", "task", "method", "adapter", "run")
+#: A text that is a number and nothing else: no 007, no 1_000, no nan.
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+#: Seconds that runs which end together wait for each other, and bytes of a workbook unpacked that is still read.
+_PATIENCE, _LARGEST = 60.0, 200 * 2**20
 _KEY = ("sheet", "exp_id", "run")
 COLUMNS = (
     *("sheet", "exp_id", "model", "task", "method", "adapter", "final_threshold", "final_lambda"),
@@ -49,11 +58,11 @@ def line(spec: RunSpecification, result: Mapping[str, Any], run: str | os.PathLi
     Args:
         run: the run's folder. A row run again into the same folder replaces its line; into another, adds one.
     """
-    metrics = result.get("metrics", {})
+    metrics = table(result.get("metrics"))
     values = {"run": Path(run).as_posix(), "method": spec.pruning_method}
     for name in COLUMNS:
         if name not in values:
-            values[name] = result.get(name, metrics.get(name, getattr(spec, name, None)))
+            values[name] = _simple(result.get(name, metrics.get(name, getattr(spec, name, None))))
     other = {name: value for name, value in metrics.items() if name not in values and isinstance(value, int | float)}
     return values | {"sheet": spec.sheet, "exp_id": spec.exp_id} | other
 
@@ -78,35 +87,23 @@ def record_all(runs: Iterable[Run], folder: str | os.PathLike[str] = "runs") -> 
         Sentences on what could not be written; empty when both files are up to date.
 
     Raises:
-        InputError: the CSV itself cannot be written.
+        InputError: the CSV itself cannot be written; then nothing was.
     """
     base = Path(folder)
-    base.mkdir(parents=True, exist_ok=True)
-    with _alone(base / f".{NAME}.lock"):
-        remove_leftovers(base)
-        lines = _read_csv(base / f"{NAME}.csv")
+    with holding(base / f".{NAME}.lock", f"{base}: another command adds results", wait=_PATIENCE):
+        # Other commands may be writing beside these files, and theirs are not touched.
+        remove_leftovers(base, (f"{NAME}.csv", f"{NAME}.xlsx"))
+        found = read_table(base / f"{NAME}.csv", _TEXTS)
+        lines = found.lines
         for run in runs:
             lines = _merge(lines, line(*run))
-        _write_csv(base / f"{NAME}.csv", lines)
+        write_table(base / f"{NAME}.csv", lines, COLUMNS)
         try:
             _write_workbook(base / f"{NAME}.xlsx", lines)
         except InputError as error:
             told = f"The results are in {base / NAME}.csv; the workbook takes them over when the next run is recorded."
-            return [f"{problem} {told}" for problem in error.problems]
-    return []
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Runs that end at the same moment write one after the other (where the system can lock files)."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: the last of two simultaneous writers wins
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            return [*found.notices, *(f"{problem} {told}" for problem in error.problems)]
+    return list(found.notices)
 
 
 def _merge(lines: Sequence[Mapping[str, Any]], new: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -119,57 +116,83 @@ def _merge(lines: Sequence[Mapping[str, Any]], new: Mapping[str, Any]) -> list[d
 
 
 def _key(values: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple("" if values.get(name) is None else str(values[name]) for name in _KEY)
+    return tuple(_told(values.get(name)) for name in _KEY)
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{name: _typed(name, text or "") for name, text in row.items() if name} for row in csv.DictReader(file)]
+def _told(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():  # as LibreOffice stores an EXP ID
+        value = int(value)
+    return "" if value is None else str(value)
 
 
-def _typed(name: str, text: str) -> Any:
-    """A CSV text as the number it is, so that the workbook's cells are numbers."""
-    if text == "":
-        return None
-    if name in _TEXTS:
-        return int(text) if name == "exp_id" and text.isdigit() else text
-    try:
-        return int(text) if text.lstrip("-").isdigit() else float(text)
-    except ValueError:
-        return text
+def _simple(value: Any) -> Any:
+    """What a damaged result may hold instead of a number or text, as a text."""
+    return value if value is None or isinstance(value, str | int | float) else one_line(str(value))
 
 
-def _write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    names = list(dict.fromkeys([*COLUMNS, *(name for values in lines for name in values)]))
-    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: "" if value is None else value for name, value in values.items()} for values in lines)
+def _typed(name: str, value: Any) -> Any:
+    """A value as a workbook's cell: a CSV text that is a number as one, and nothing that Excel cannot open."""
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+    if isinstance(value, str):
+        if value == "":
+            return None
+        if _NUMBER.fullmatch(value) and (name not in _TEXTS or (name == "exp_id" and value.isdigit())):
+            return _typed(name, int(value) if value.lstrip("-").isdigit() and len(value) < 16 else float(value))
+        return str(ILLEGAL_CHARACTERS_RE.sub(" ", value)).encode("utf-8", "replace").decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, int) and abs(value) > 2**53:
+        return _typed(name, float(value)) if abs(value) < 1e300 else str(value)
+    return value
 
 
 def _write_workbook(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     from openpyxl import Workbook, load_workbook
-    from openpyxl.utils.exceptions import InvalidFileException
 
     if path.with_name(f"~${path.name}").exists():
         raise InputError(f"{path}: is open in Excel and was left as it is.")
     if path.exists() and not os.access(path, os.W_OK):
         raise InputError(f"{path}: is not writable and was left as it is.")
     try:
+        if path.exists():
+            _refuse_large(path)
         book = load_workbook(path) if path.exists() else Workbook()
-    except (OSError, InvalidFileException, zipfile.BadZipFile, KeyError, ValueError):
+    except InputError:
+        raise
+    except Exception:  # what is damaged makes openpyxl fail anywhere, in ways that it does not name
         raise InputError(f"{path}: cannot be read as a workbook and was left as it is.") from None
+    try:
+        _update(book, lines, is_new=not path.exists())
+        with replacing(path) as beside:
+            book.save(beside)
+    except InputError:
+        raise
+    except Exception as error:
+        told = one_line(f"{type(error).__name__}: {error}", 100)
+        raise InputError(f"{path}: cannot be brought up to date ({told}) and was left as it is.") from error
+
+
+def _refuse_large(path: Path) -> None:
+    with zipfile.ZipFile(path) as parts:
+        size = sum(part.file_size for part in parts.infolist())
+    if size > _LARGEST:
+        raise InputError(
+            f"{path}: has {size / 2**20:,.0f} MiB when unpacked, at most {_LARGEST // 2**20} are read, and was left "
+            "as it is."
+        )
+
+
+def _update(book: Any, lines: Sequence[Mapping[str, Any]], is_new: bool) -> None:
     if _SHEET not in book.sheetnames:
         sheet = book.create_sheet(_SHEET, 0)
-        if not path.exists():
+        if is_new:
             book.remove(book.worksheets[1])  # the empty sheet that a new workbook begins with
     else:
         sheet = book[_SHEET]
-    _fill(sheet, lines)
-    with replacing(path) as beside:
-        book.save(beside)
+    _fill(
+        sheet, [{str(_typed("run", name)): _typed(name, value) for name, value in values.items()} for values in lines]
+    )
 
 
 def _fill(sheet: Any, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -180,7 +203,8 @@ def _fill(sheet: Any, lines: Sequence[Mapping[str, Any]]) -> None:
     for name in dict.fromkeys([*COLUMNS, *(name for values in lines for name in values)]):
         if name not in columns:
             columns[name] = max(columns.values(), default=0) + 1
-            sheet.cell(1, columns[name], name).font = Font(bold=True)
+            heading = sheet.cell(1, columns[name], name)
+            heading.font, heading.data_type = Font(bold=True), "s"
             sheet.column_dimensions[get_column_letter(columns[name])].width = max(len(name) + 3, 10)
     keys = {
         _key({name: sheet.cell(number, columns[name]).value for name in _KEY}): number

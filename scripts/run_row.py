@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import DiskFull, InputError, Interrupted
+from splora.json_values import numbers
 from splora.locks import RUN_LOCK, holding
 from splora.machine import is_first_process
-from splora.training.run import RESULT, claim_folder, is_finished
+from splora.training.result_file import RESULT, read_result
+from splora.training.run import claim_folder, is_finished
 from splora.training.specification import RunSpecification
 from splora.training.state import FAILED, FINISHED, INTERRUPTED, RUNNING, StateKeeper, initial
 
 #: Seconds that a run waits for the process that had its folder before: a killed one is gone in less.
 _WAIT = 10.0
+#: What becomes of a line that the table of results cannot take.
+UNRECORDED = f"The result is kept in the run's {RESULT}; the same command adds it to the table later."
 
 
 def run(
@@ -48,7 +51,11 @@ def run(
             train(spec, output_dir, trainer, command)
     result = read_result(output_dir)
     if is_first_process():
-        for problem in record(spec, result, output_dir):
+        try:
+            problems = record(spec, result, output_dir)
+        except InputError as error:  # the run is finished whatever becomes of the table
+            problems = [f"{problem} {UNRECORDED}" for problem in error.problems]
+        for problem in problems:
             print(f"warning: {problem}", file=sys.stderr)
         _tell(f"EXP ID {spec.exp_id}: {'finished before, ' if finished else ''}{summary(result)}")
     return result
@@ -113,24 +120,23 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def read_result(output_dir: Path) -> dict[str, Any]:
-    """What the run measured."""
-    return dict(json.loads((output_dir / RESULT).read_text(encoding="utf-8")))
-
-
 def summary(result: dict[str, Any]) -> str:
-    """A result in one line."""
-    reported = result.get("reported", {})
+    """A result in one line; what another version or a damaged file lacks is left out."""
+    reported, metrics = numbers(result.get("reported")), numbers(result.get("metrics"))
     scores = [
         f"{name} {value:.2f}" + (f" (reported {reported[name]:.2f})" if name in reported else "")
-        for name, value in result["metrics"].items()
+        for name, value in metrics.items()
         if name in ("exact_match", "f1", "accuracy", "accuracy_mismatched", "matthews", "pearson", "spearman")
     ]
-    return (
-        f"{', '.join(scores)}; {result['remaining_weights_percent']:.1f} % of the encoder's weights remain, "
-        f"{result['learned_weights_percent']:.2f} % learned; {result['adapter_bytes'] / 1024:,.0f} KiB; "
-        f"{result['seconds']:.0f} s"
-    )
+    counted = numbers(result)
+    words = {
+        "remaining_weights_percent": "{:.1f} % of the encoder's weights remain",
+        "learned_weights_percent": "{:.2f} % learned",
+    }
+    weights = [told.format(counted[name]) for name, told in words.items() if name in counted]
+    size = [f"{counted['adapter_bytes'] / 1024:,.0f} KiB"] if "adapter_bytes" in counted else []
+    seconds = [f"{counted['seconds']:.0f} s"] if "seconds" in counted else []
+    return "; ".join(part for part in (", ".join(scores), ", ".join(weights), *size, *seconds) if part)
 
 
 def _tell(line: str) -> None:

@@ -6,11 +6,12 @@ import errno
 import json
 import os
 import shutil
+import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from splora.errors import DiskFull, InputError
 
@@ -20,9 +21,46 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def refuse_link(path: Path) -> None:
+    """Refuse to write to a link: what it leads to may be anybody's.
+
+    Raises:
+        InputError: `path` is a link; the folders above it may be some.
+    """
+    if path.is_symlink():
+        raise InputError(
+            f"{path}: is a link to {path.readlink()}, and what links lead to is not written to; "
+            "give its target itself, or remove the link."
+        )
+
+
+def inside(folder: Path, name: object) -> Path | None:
+    """The file of `folder` that is called `name`; None where `name`, as some file told it, is no plain name."""
+    plain = isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\:\0")
+    return folder / name if plain and isinstance(name, str) else None
+
+
+def appending(path: Path) -> BinaryIO:
+    """Open a file to add to its end; it is made where it is missing.
+
+    Raises:
+        InputError: `path` is a link, or no file.
+        OSError: it cannot be opened.
+    """
+    refuse_link(path)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    file = os.fdopen(os.open(path, flags, 0o666), "ab")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise InputError(f"{path}: is no regular file; remove it.")
+    return file
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it is flushed and renamed into place when the block ends well.
+
+    A link at `path` is replaced itself; what it leads to stays as it is.
 
     Raises:
         InputError: the folder cannot be written to; `DiskFull` where that is the reason.
@@ -48,10 +86,11 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; it takes the place of `path` when the block ends well, else `path` stays.
 
     Raises:
-        InputError: the folder cannot be written to; `DiskFull` where that is the reason.
+        InputError: the folder cannot be written to, or is a link; `DiskFull` where space is missing.
     """
     from safetensors import SafetensorError
 
+    refuse_link(path)
     name = uuid.uuid4().hex[:8]
     beside, before = path.with_name(f".{path.name}.{name}.tmp"), path.with_name(f".{path.name}.{name}.old")
     try:
@@ -73,17 +112,22 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(before, ignore_errors=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half-written in `folder`; nobody may be writing there now.
+def remove_leftovers(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove what killed processes left half-written in `folder`; nobody may be writing these files now.
 
     A folder that was moved away, and whose place nothing took, is put back.
+
+    Args:
+        names: only what was to become one of these; other commands may be writing others. None: everything.
     """
     for ending in ("tmp", "old"):
         for left in folder.glob(f".*.{'[0-9a-f]' * 8}.{ending}"):
             place = left.with_name(left.name[1 : -len(".01234567.old")])
+            if names is not None and place.name not in names:
+                continue
             if ending == "old" and not place.exists():
                 left.rename(place)
-            elif left.is_dir():
+            elif left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)

@@ -9,15 +9,21 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from splora.errors import InputError
+from splora.files import refuse_link
 
 RUN_LOCK, DRIVER_LOCK = ".run.lock", ".driver.lock"
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
+#: Flags with which a lock is opened: never through a link, and without waiting for the other end of a pipe.
+_OWN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+#: Bytes of a signature at most.
+_LONGEST = 1000
 
 
 @contextmanager
@@ -30,14 +36,17 @@ def holding(path: Path, what: str, *, shared: bool = False, wait: float = 0.0) -
         wait: seconds to wait for a process that is just ending.
 
     Raises:
-        InputError: another process holds it, or the folder cannot be written to.
+        InputError: another process holds it, the folder cannot be written to, or what is there is no lock.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        refuse_link(path)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _OWN, 0o666)
     except OSError as error:
         raise InputError(f"{path.parent}: cannot be written to ({error.strerror or error}).") from error
     try:
+        if not _is_lock(descriptor):
+            raise InputError(f"{path}: is no lock of this program, but something else; remove it.")
         deadline = time.monotonic() + wait
         while not _take(descriptor, shared):
             if time.monotonic() >= deadline:
@@ -52,11 +61,11 @@ def holding(path: Path, what: str, *, shared: bool = False, wait: float = 0.0) -
 def is_held(path: Path) -> bool:
     """Whether a living process holds the lock of `path`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | _OWN)
     except OSError:
         return False
     try:
-        return not _take(descriptor, shared=True)
+        return _is_lock(descriptor) and not _take(descriptor, shared=True)
     finally:
         os.close(descriptor)
 
@@ -64,7 +73,11 @@ def is_held(path: Path) -> bool:
 def holder(path: Path) -> str:
     """The last process that held the lock, as in ``process 4711 on host gpu1``."""
     with suppress(OSError, ValueError):
-        process, host = path.read_text(encoding="utf-8").split()
+        descriptor = os.open(path, os.O_RDONLY | _OWN)
+        try:
+            process, host = _words(descriptor)
+        finally:
+            os.close(descriptor)
         return f"process {process} on host {host}"
     return "of unknown process"
 
@@ -73,9 +86,11 @@ def is_alive(pid: int | None, host: str | None) -> bool | None:
     """Whether that process lives; None where this machine cannot tell."""
     if pid is None or host != socket.gethostname():
         return None
+    if pid <= 0:  # to the system these are groups of processes
+        return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True  # it is somebody else's
@@ -95,10 +110,23 @@ def _take(descriptor: int, shared: bool) -> bool:
 
 
 def _is_free_by_text(descriptor: int) -> bool:
-    words = os.pread(descriptor, 1000, 0).decode("utf-8", "replace").split()
+    words = _words(descriptor)
     if len(words) != 2 or not words[0].isdigit() or int(words[0]) == os.getpid():
         return True
     return is_alive(int(words[0]), words[1]) is False
+
+
+def _words(descriptor: int) -> list[str]:
+    return os.pread(descriptor, _LONGEST, 0).decode("utf-8", "replace").split()
+
+
+def _is_lock(descriptor: int) -> bool:
+    """Whether a file is empty or signed by `_sign`: nothing else, which another name may lead to, is overwritten."""
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode) or about.st_size > _LONGEST:
+        return False
+    words = _words(descriptor)
+    return not words or (len(words) == 2 and words[0].isdecimal())
 
 
 def _sign(descriptor: int) -> None:

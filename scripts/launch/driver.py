@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from splora.hparams.results import record_all
+from splora.hparams.results import Run, record_all
 from splora.scripts.launch.prepare import NEEDS, Sorted, prepare
 from splora.scripts.launch.progress import Show
 from splora.scripts.launch.work import FULL, STOPPED, Launcher, Running, Work
-from splora.scripts.run_row import read_result, summary
+from splora.scripts.run_row import UNRECORDED, summary
 
 from splora.errors import InputError
 from splora.files import is_full
 from splora.locks import DRIVER_LOCK, holding
-from splora.training.run import RESULT
+from splora.training.result_file import RESULT, read_result
 from splora.training.state import (
     FAILED,
     FINISHED,
@@ -124,9 +124,9 @@ class Driver:
         shows = work.job.spec.model or work.job.spec.pruning_method
         try:
             running = self._launcher.start(work)
-        except OSError as error:  # no memory for a process, or its log cannot be opened
+        except (OSError, InputError) as error:  # no memory for a process, or its log cannot be opened
             state = INTERRUPTED if is_full(error) else FAILED
-            self._set(work, state, f"could not be started ({error.strerror or error})")
+            self._set(work, state, f"could not be started ({getattr(error, 'strerror', None) or error})")
             self._show.tell(f"EXP ID {work.name}: {state}: {self._reason(work)}")
             return
         self._running[work.name] = (work, running)
@@ -143,10 +143,14 @@ class Driver:
     def _conclude(self, work: Work, status: int) -> None:
         """Say on disk and on the screen how a row ended, whatever its process managed to say itself."""
         said = read_state(work.folder)
-        if (work.folder / RESULT).is_file():
-            self._set(work, FINISHED)
-            self._record([work])
-            told = summary(read_result(work.folder))
+        if (work.folder / RESULT).exists():
+            try:
+                told = summary(read_result(work.folder))
+                self._set(work, FINISHED)
+                self._record([work])
+            except InputError as error:
+                self._set(work, FAILED, " ".join(error.problems))
+                told = f"{FAILED}: {self._reason(work)}"
         else:
             state = INTERRUPTED if status in (STOPPED, FULL) or -status in _ENDED else FAILED
             own = said is not None and said.state == state
@@ -159,12 +163,19 @@ class Driver:
         self._unrecorded += finished
         if not self._unrecorded:
             return
+        runs: list[Run] = []
+        problems: list[str] = []
+        for work in list(self._unrecorded):
+            try:
+                runs.append((work.job.spec, read_result(work.folder), work.folder))
+            except InputError as error:  # damaged since; the others are recorded
+                self._unrecorded.remove(work)
+                problems += error.problems
         try:
-            runs = [(work.job.spec, read_result(work.folder), work.folder) for work in self._unrecorded]
-            problems = record_all(runs, self._results)
+            problems += record_all(runs, self._results)
             self._unrecorded = []
         except InputError as error:
-            problems = error.problems
+            problems += [f"{problem} {UNRECORDED}" for problem in error.problems]
         for problem in problems:
             if problem not in self._warnings:
                 self._warnings[problem] = None

@@ -14,6 +14,7 @@ from splora.scripts.launch.devices import Slot
 from splora.scripts.launch.fork_server import ForkedProcess, ForkServer
 from splora.scripts.launch.work import Work
 
+from splora.files import appending
 from splora.training.state import LOG
 
 WORKER = "splora.scripts.launch.worker"
@@ -63,11 +64,18 @@ class LocalLauncher:
     def start(self, work: Work) -> LocalRun:
         """Start a row in a free slot; what it prints goes to the log in its folder."""
         number = self._free.pop()
+        try:
+            return self._start(work, number)
+        except BaseException:
+            self._free.append(number)
+            raise
+
+    def _start(self, work: Work, number: int) -> LocalRun:
         slot = self._slots[number]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **threads_of(slot.threads)}
         if slot.gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot.gpus
-        with (work.folder / LOG).open("ab") as log:
+        with appending(work.folder / LOG) as log:
             command = [*worker_command(work, slot.threads), "--parent", str(os.getpid())]
             forked = self._forked(command, log.fileno(), environment) if _can_fork(slot, work) else None
             # A session of its own: Ctrl-C reaches the driver alone, which passes it on.

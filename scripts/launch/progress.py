@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -35,8 +36,9 @@ class Show:
         """Nothing is left to do."""
 
     def tell(self, line: str) -> None:
-        """Print an event."""
-        print(line, flush=True)
+        """Print an event; runs go on when nobody reads it any more (``| head``, a terminal that is gone)."""
+        with suppress(OSError):
+            print(line, flush=True)
 
     def update(self, states: Sequence[RunState]) -> None:
         """Print a line for each run that has come a tenth further."""

@@ -21,6 +21,7 @@ from splora.scripts.launch.local import threads_of, worker_command
 from splora.scripts.launch.work import Work
 
 from splora.errors import InputError
+from splora.files import appending
 from splora.training.state import LOG
 
 #: Starts of a row after its node died.
@@ -129,7 +130,7 @@ def run_worker(words: list[str], folder: str, place: str, threads: int) -> int:
     # Ray interrupts only where Python listens; a cluster started in the background of a script does not.
     with suppress(ValueError):
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    with (Path(folder) / LOG).open("ab") as log:
+    with appending(Path(folder) / LOG) as log:
         process = subprocess.Popen(
             [sys.executable, *words, "--parent", str(os.getpid())],
             cwd=place,

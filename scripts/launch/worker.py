@@ -19,12 +19,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from splora.scripts.launch.work import FULL, STOPPED
-from splora.scripts.run_row import alone, read_result, summary, train
+from splora.scripts.run_row import alone, summary, train
 
 from splora.errors import EXIT_CODE, DiskFull, InputError, Interrupted
 from splora.files import is_full
+from splora.json_values import read_object
 from splora.machine import is_first_process
-from splora.training.run import CHECKPOINT, RESULT, SPECIFICATION
+from splora.training.result_file import RESULT, read_result
+from splora.training.run import CHECKPOINT, SPECIFICATION
 from splora.training.specification import RunSpecification
 from splora.training.state import LOG
 
@@ -70,7 +72,7 @@ def _guarded(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     folder: Path = options.folder
-    spec = RunSpecification(**json.loads((folder / SPECIFICATION).read_text(encoding="utf-8")))
+    spec = _specification(folder / SPECIFICATION)
     with alone(folder):
         if (folder / RESULT).is_file():  # by a process that ended since this one was started
             return 0
@@ -83,6 +85,18 @@ def _run(options: argparse.Namespace) -> int:
         train(spec, folder, options.trainer, options.command, LOG)
     print(f"EXP ID {spec.exp_id}: {summary(read_result(folder))}", flush=True)
     return 0
+
+
+def _specification(path: Path) -> RunSpecification:
+    """The row, as the driver has just written it.
+
+    Raises:
+        InputError: something else has become of the file since.
+    """
+    try:
+        return RunSpecification(**(read_object(path) or {}))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: is not the specification of a run ({error}).") from error
 
 
 def die_with(parent: int) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError
+from splora.json_values import read_object, table, text
 from splora.report.log import Log, read_log
 from splora.report.read_pruned import POST_TRAINING, read_pruned
 from splora.report.read_run import LOG, RESULT, SPECIFICATION, read_run
 from splora.report.runs import Collection, Pruned, Run
-from splora.report.values import read_object, table, text
 from splora.training.state import STATE
 
 #: Method of a result that changed nothing: a model's score as it is.

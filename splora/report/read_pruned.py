@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from splora.json_values import number, numbers, read_object, table, text, texts, whole
 from splora.report.repeat import pruning_command
 from splora.report.runs import Environment, Pruned
-from splora.report.values import number, numbers, read_object, table, text, texts, whole
 
 POST_TRAINING = ("fisher", "stat", "gptq", "rtn")
 RESULT = "result.json"

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from splora.json_values import number, numbers, table, text, texts, whole
 from splora.report.log import Log
 from splora.report.repeat import training_command
 from splora.report.runs import STATES, Environment, Run
-from splora.report.values import number, numbers, table, text, texts, whole
 from splora.training.specification import FIELDS
 from splora.training.state import INTERRUPTED, RUNNING
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,13 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import DiskFull, InputError
-from splora.files import is_full, remove_leftovers, write_json, write_text
+from splora.files import inside, is_full, refuse_link, remove_leftovers, write_json, write_text
+from splora.json_values import one_line, read_object
+from splora.locks import RUN_LOCK
 from splora.machine import is_first_process
 from splora.training.configuration import lightning_config
+from splora.training.result_file import RESULT as RESULT
+from splora.training.result_file import read_result
 from splora.training.specification import FIELDS, RunSpecification
 from splora.training.state import LOG, STATE
 
-SPECIFICATION, CONFIGURATION, RESULT, CHECKPOINT = "spec.json", "config.yaml", "result.json", "checkpoints/last.ckpt"
+SPECIFICATION, CONFIGURATION, CHECKPOINT, METRICS = "spec.json", "config.yaml", "checkpoints/last.ckpt", "metrics.csv"
+#: What a run writes into its folder: folders, and files besides the artifacts that its result names.
+_PARTS, _FILES = (
+    ("checkpoints", "adapter", "model", "masks", "tensorboard"),
+    (SPECIFICATION, CONFIGURATION, STATE, LOG, METRICS, RESULT),
+)
 
 
 def claim_folder(spec: RunSpecification, output_dir: Path, force: bool = False) -> bool:
@@ -31,17 +41,21 @@ def claim_folder(spec: RunSpecification, output_dir: Path, force: bool = False) 
 
     Raises:
         InputError: the folder belongs to another specification (the settings that differ are named), or is not
-            empty and no run's: neither is ever cleared without or with `force`, except a run's by `force`.
+            empty and no run's: neither is ever cleared without or with `force`, except a run's by `force`. Or its
+            result is damaged, or it is or holds a link to elsewhere, which only `force` removes.
     """
     import yaml
 
     finished = is_finished(spec, output_dir, force)
     if finished or not is_first_process():
         return finished
-    for folder in (output_dir, *(path for path in output_dir.rglob("*") if path.is_dir())):
-        remove_leftovers(folder)
     if force:
         _clear(output_dir)
+    # In the folder itself another command may just be writing: only what this run writes there is its own.
+    remove_leftovers(output_dir, (*_PARTS, *_FILES, *_artifacts(output_dir)))
+    for part in _PARTS:
+        for folder, _, _ in os.walk(output_dir / part):
+            remove_leftovers(Path(folder))
     write_json(output_dir / SPECIFICATION, _plain(spec))
     write_text(output_dir / CONFIGURATION, yaml.safe_dump(lightning_config(spec, str(output_dir)), sort_keys=False))
     return False
@@ -56,18 +70,69 @@ def is_finished(spec: RunSpecification, output_dir: Path, force: bool = False) -
     if not is_first_process():
         # The first process may just be clearing the folder.
         return not force and (output_dir / RESULT).is_file()
+    try:
+        return _is_finished(spec, output_dir, force)
+    except OSError as error:  # not to be looked into, or a name that is too long
+        raise InputError(f"{one_line(str(output_dir))}: cannot be used ({error.strerror or error}).") from error
+
+
+def _is_finished(spec: RunSpecification, output_dir: Path, force: bool) -> bool:
     path = output_dir / SPECIFICATION
+    refuse_link(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"{output_dir}: is a file; choose another --output-dir.")
     if not path.is_file() and output_dir.is_dir() and any(not _is_ours(entry) for entry in output_dir.iterdir()):
         raise InputError(
             f"{output_dir}: is not empty and holds no run ({SPECIFICATION} is missing); choose another --output-dir."
         )
+    if not force:
+        _refuse_foreign(output_dir)
     if force or not path.is_file():
         return False
     if (output_dir / CHECKPOINT).is_file() or (output_dir / RESULT).is_file():
         _refuse_another(_read_specification(path), _plain(spec), output_dir)
-    return (output_dir / RESULT).is_file()
+    if not (output_dir / RESULT).is_file():
+        return False
+    try:
+        read_result(output_dir)
+    except InputError as error:
+        remedy = "remove this file and the run goes on from its last checkpoint, or --force to start it anew."
+        raise InputError(f"{problem.rstrip('.')}; {remedy}" for problem in error.problems) from error
+    return True
+
+
+def _refuse_foreign(output_dir: Path) -> None:
+    """Refuse a folder, as somebody else may have packed it, in which a run would write elsewhere or could not write.
+
+    Raises:
+        InputError: names what is in the way.
+    """
+    for name in (*_FILES, RUN_LOCK):
+        _refuse_leading_out(output_dir / name, output_dir)
+        if (output_dir / name).is_dir():
+            raise InputError(f"{output_dir / name}: is a folder where a run has a file; choose another --output-dir.")
+    for name in _PARTS:
+        part = output_dir / name
+        _refuse_leading_out(part, output_dir)
+        if part.exists() and not part.is_dir():
+            raise InputError(f"{part}: is a file where a run has a folder; remove it, or --force to start anew.")
+        for folder, folders, files in os.walk(part):
+            for inner in (*folders, *files):
+                _refuse_leading_out(Path(folder) / inner, output_dir)
+
+
+def _refuse_leading_out(path: Path, output_dir: Path) -> None:
+    if not path.is_symlink():
+        return
+    try:
+        leads_out = not path.resolve().is_relative_to(output_dir.resolve())
+    except (OSError, RuntimeError):  # links that lead to each other
+        leads_out = True
+    if leads_out:
+        raise InputError(
+            f"{path}: is a link to {path.readlink()}, and a run writes to nothing outside of its folder; remove the "
+            "link, or choose another --output-dir."
+        )
 
 
 def _plain(spec: RunSpecification) -> dict[str, Any]:
@@ -84,7 +149,8 @@ def _refuse_another(found: dict[str, Any], known: dict[str, Any], output_dir: Pa
     relevant = [name for name in known if name != "model" and not name.startswith("reported_")]
     differing = sorted(name for name in relevant if found.get(name, FIELDS[name].default) != known[name])
     if differing:
-        told = ", ".join(f"{name} {found.get(name)!r} there, {known[name]!r} here" for name in differing[:4])
+        there = {name: one_line(repr(found.get(name)), 80) for name in differing}
+        told = ", ".join(f"{name} {there[name]} there, {known[name]!r} here" for name in differing[:4])
         more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
         raise InputError(
             f"{output_dir}: belongs to a run with other settings ({told}{more}); "
@@ -190,22 +256,44 @@ def instantiate(item: dict[str, Any]) -> Any:
 
 def _read_specification(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return read_object(path) or {}
     except ValueError as error:
-        raise InputError(f"{path}: cannot be read ({error}); choose another --output-dir, or --force.") from error
+        raise InputError(f"{path}: {error}; choose another --output-dir, or --force.") from error
 
 
 def _clear(output_dir: Path) -> None:
-    """Remove what a run writes, and only that: a folder given by mistake must not be emptied."""
-    for name in ("checkpoints", "adapter", "model", "masks", "tensorboard"):
-        shutil.rmtree(output_dir / name, ignore_errors=True)
+    """Remove what a run writes, and only that: a folder given by mistake must not be emptied.
+
+    A link is removed itself; what it leads to stays.
+
+    Raises:
+        InputError: something cannot be removed.
+    """
     requeued = [path.name for path in output_dir.glob("hpc_ckpt_*.ckpt")]  # Lightning's, when SLURM's time was up
-    for name in (SPECIFICATION, CONFIGURATION, STATE, LOG, "metrics.csv", *requeued, *_results(output_dir)):
-        (output_dir / name).unlink(missing_ok=True)
+    artifacts = _artifacts(output_dir)
+    try:
+        for name in _PARTS:
+            if (output_dir / name).is_dir() and not (output_dir / name).is_symlink():
+                shutil.rmtree(output_dir / name)
+            else:
+                (output_dir / name).unlink(missing_ok=True)
+        for name in (*_FILES, *requeued, *artifacts):
+            (output_dir / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be removed ({error.strerror or error}).") from error
 
 
-def _results(output_dir: Path) -> list[str]:
-    """The result and the artifacts it names; nothing where the run did not get that far."""
-    if not (output_dir / RESULT).is_file():
+def _artifacts(output_dir: Path) -> list[str]:
+    """Files that the result names as its own; nothing where the run did not get that far, or left what is none.
+
+    Whoever wrote the result may have named anything: only JSON files of the folder itself are what a run writes.
+    """
+    try:
+        names = (read_object(output_dir / RESULT) or {}).get("artifacts")
+    except ValueError:
         return []
-    return [RESULT, *json.loads((output_dir / RESULT).read_text(encoding="utf-8")).get("artifacts", [])]
+    return [
+        name
+        for name in (names if isinstance(names, list) else [])
+        if isinstance(name, str) and name.endswith(".json") and inside(output_dir, name) is not None
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,11 @@ from torch import nn
 
 from splora.errors import InputError
 from splora.files import replacing_folder
+from splora.json_values import table, text
+from splora.training.result_file import RESULT as RESULT
+from splora.training.result_file import read_result
 
-ADAPTER, MODEL, RESULT = "adapter", "model", "result.json"
+ADAPTER, MODEL = "adapter", "model"
 
 
 def save_trained(network: nn.Module, tokenizer: Any, output_dir: Path) -> int:
@@ -43,7 +45,9 @@ def load_run(output_dir: str | Path) -> nn.Module:
         InputError: the folder is no finished run, or the model below its adapter cannot be had.
     """
     folder = Path(output_dir)
-    settings = read_result(folder)["settings"]["model"]
+    settings = table(table(read_result(folder).get("settings")).get("model"))
+    if not text(settings.get("task")):
+        raise InputError(f"{folder / RESULT}: is not the result of a run (it names no task).")
     from splora.training.model import load_base
 
     if (folder / MODEL).is_dir():
@@ -59,20 +63,3 @@ def load_run(output_dir: str | Path) -> nn.Module:
         base, str(folder / ADAPTER), is_trainable=True, autocast_adapter_dtype=False
     )
     return network.eval()
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """`result.json` of a finished run.
-
-    Raises:
-        InputError: there is none, or it is not a result.
-    """
-    path = folder / RESULT
-    if not path.is_file():
-        raise InputError(f"{folder}: no finished run is here (there is no {RESULT}).")
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        result["settings"]["model"]["task"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is not the result of a run ({error}).") from error
-    return dict(result)

@@ -6,9 +6,9 @@ trains, and the launcher again where that process ended without a word.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
@@ -17,10 +17,12 @@ from typing import Any
 
 from splora.errors import InputError
 from splora.files import write_json
+from splora.json_values import number, read_object, text, whole
 from splora.training.specification import RunSpecification
 
 STATE, LOG = "state.json", "log.txt"
 QUEUED, RUNNING, FINISHED, FAILED, INTERRUPTED = "queued", "running", "finished", "failed", "interrupted"
+STATES = (QUEUED, RUNNING, FINISHED, FAILED, INTERRUPTED)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,16 @@ class RunState:
     host: str | None = None
     #: What repeats the run, typed in the project's folder.
     command: str = ""
+
+
+#: How a value of each of the types above is read from JSON.
+_READERS: dict[str, Callable[[object], Any]] = {
+    "str": text,
+    "str | None": lambda value: text(value) or None,
+    "int | str": lambda value: value if isinstance(value, int) and not isinstance(value, bool) else text(value),
+    "int | None": whole,
+    "float | None": number,
+}
 
 
 def now() -> str:
@@ -73,13 +85,18 @@ def changed(before: RunState, state: str, reason: str | None = None) -> RunState
 
 
 def read_state(folder: Path) -> RunState | None:
-    """The state in a run's folder; None where there is none, or none that can be read."""
+    """The state in a run's folder; None where there is none, or none that can be read.
+
+    Values of other types than theirs, as a later version or another hand may have written, are left out.
+    """
     try:
-        found = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        known = {field.name for field in fields(RunState)}
-        return RunState(**{name: value for name, value in found.items() if name in known})
-    except (OSError, ValueError, TypeError, AttributeError):
+        found = read_object(folder / STATE) or {}
+    except ValueError:
         return None
+    if found.get("state") not in STATES:
+        return None
+    values = {field.name: _READERS[str(field.type)](found.get(field.name)) for field in fields(RunState)}
+    return RunState(**values)
 
 
 def write_state(folder: Path, state: RunState) -> bool:
