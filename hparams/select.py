@@ -1,10 +1,11 @@
-"""Which rows an ``--exp-id`` means, and the folder that a row's results go to."""
+"""Which rows an ``--exp-id`` means."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 
+from splora.hparams.folders import folder_name as folder_name
 from splora.hparams.rows import Row
 from splora.hparams.workbook import Workbook
 
@@ -39,11 +40,6 @@ def select(book: Workbook, exp_ids: Iterable[str], sheet: str | None = None) -> 
     if problems:
         raise InputError(problems)
     return list(chosen.values())
-
-
-def folder_name(exp_id: int | str) -> str:
-    """A row's folder: its EXP ID, without the characters that a file system refuses."""
-    return re.sub(r'[\\/:*?"<>|\s]+', "-", str(exp_id))
 
 
 def _parts(exp_id: str) -> list[str]:

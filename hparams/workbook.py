@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from splora.hparams import original, rows
+from splora.hparams.folders import folder_name, unfit
 from splora.hparams.grid import open_grids
 from splora.hparams.lineage import SOURCES, leads_back, reference
 from splora.hparams.rows import Row, Sheet, sentence
 
 from splora.errors import InputError, cut, nearest
+from splora.json_values import one_line
 from splora.training.specification import FIELDS, RunSpecification
 
 #: The project's own workbook.
@@ -81,6 +83,7 @@ def read_workbook(path: str | os.PathLike[str]) -> Workbook:
         )
     book = Workbook(path, sheets, tuple(others))
     _check_unique(book)
+    _check_folders(book)
     check_references(book)
     check_copies(book)
     return book
@@ -148,6 +151,27 @@ def _check_unique(book: Workbook) -> None:
             )
         else:
             first[exp_id] = row
+
+
+def _check_folders(book: Workbook) -> None:
+    """Results of a row go to ``<sheet>/<EXP ID>``: each must be a name of a folder, and no two rows share one."""
+    first: dict[tuple[str, str], Row] = {}
+    for sheet in book.sheets:
+        if (found := unfit(sheet.name)) is not None:
+            sheet.problems.append(f"{book.path}, sheet {one_line(repr(sheet.name), 60)}: its name {found}.")
+            continue
+        for row in sheet.rows:
+            exp_id = row.spec.exp_id
+            if exp_id == "":
+                continue
+            if (found := unfit(exp_id)) is not None:
+                row.problems.append(sentence(row, "exp_id", f"is {one_line(repr(exp_id), 60)}, which {found}"))
+                continue
+            other = first.setdefault((folder_name(sheet.name), folder_name(exp_id)), row)
+            if other is not row and not (isinstance(exp_id, int) and other.spec.exp_id == exp_id):  # said above
+                where = other.place("exp_id").removeprefix(f"{book.path}, ")
+                told = f"is {exp_id!r}, and its results go to the same folder as those of {other.spec.exp_id!r}"
+                row.problems.append(sentence(row, "exp_id", f"{told} ({where}); signs alone do not tell folders apart"))
 
 
 def _short(path: Path) -> Path:

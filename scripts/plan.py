@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from splora.hparams.folders import folder_name
 from splora.hparams.lineage import SOURCES, check_lineage, leads_back, reference, references
 from splora.hparams.overrides import Overrides, apply
 from splora.hparams.rows import Row, sentence
-from splora.hparams.select import folder_name
 from splora.hparams.workbook import Workbook
 
-from splora.errors import cut, nearest
+from splora.errors import InputError, cut, nearest
 from splora.training.preflight import with_resolved
 from splora.training.specification import FIELDS, RunSpecification
 
@@ -48,6 +48,9 @@ def plan(
     Args:
         rows: chosen rows, overrides applied.
         output_dir: folder of a single row, or of a folder per row; default ``runs/<sheet>/<EXP ID>``.
+
+    Raises:
+        InputError: two rows would share a folder, or no folder can be called as one of them is.
     """
     chosen = {str(row.spec.exp_id): row for row in reversed(rows)}
     line = _lineage(chosen, book, overrides)
@@ -79,6 +82,13 @@ def plan(
             add(name, "")
         else:
             told += _reasons(name, problems, line)
+    folders: dict[Path, Job] = {}
+    for job in jobs.values():
+        if (other := folders.setdefault(job.folder, job)) is not job:
+            raise InputError(
+                f"{job.row.place('exp_id')}: its results would go to {job.folder}, as those of EXP ID "
+                f"{other.spec.exp_id} (sheet '{other.row.sheet}'); run one of them, or choose their sheet by --sheet."
+            )
     return list(jobs.values()), list(dict.fromkeys(told))
 
 

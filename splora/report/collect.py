@@ -58,8 +58,11 @@ def _folders(root: Path, notices: list[str]) -> Iterator[Path]:
         notices.append(f"{error.filename}: cannot be read ({error.strerror or error}).")
 
     for name, inner, files in os.walk(root, onerror=unreadable):
-        inner[:] = [folder for folder in inner if folder not in _PARTS and not folder.startswith(".")]
-        if {RESULT, SPECIFICATION, STATE} & set(files):
+        is_run = bool({RESULT, SPECIFICATION, STATE} & {*files, *inner})
+        # A sheet or a row may be called as a part of a run is.
+        parts = _PARTS if is_run else set()
+        inner[:] = [folder for folder in inner if folder not in parts and not folder.startswith(".")]
+        if is_run:
             yield Path(name)
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from splora.scripts.launch.devices import Slot
 from splora.scripts.launch.driver import Driver, only_driver
+from splora.scripts.launch.local import LocalLauncher
 from splora.scripts.launch.progress import Show
 from splora.scripts.launch.work import Work
 
@@ -228,6 +230,52 @@ def test_progress_is_told_in_lines_a_tenth_apart(work: Make) -> None:
         show.update([keeper.state])
     assert len(show.heard) == 10
     assert show.heard[0] == "EXP ID 1: step 10 of 100  loss 0.5  density 25.0 %  left 70 s"
+
+
+def test_a_row_whose_log_is_a_link_takes_no_slot(work: Make, tmp_path: Path) -> None:
+    launcher = LocalLauncher([Slot(None, 1)])
+    only = work(1)
+    only.folder.mkdir(parents=True)
+    (only.folder / "log.txt").symlink_to(tmp_path / "thesis.tex")
+    for _ in range(2):
+        with pytest.raises(InputError, match="is a link"):
+            launcher.start(only)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"metrics"', b"[]", b"{}", b'{"metrics": {}}', b'{"metrics": {"f1": "x"}}'])
+def test_a_row_that_leaves_a_damaged_result_stops_no_other(
+    work: Make, drive: Any, pretended: Any, tmp_path: Path, content: bytes
+) -> None:
+    class Damages(pretended):  # type: ignore[misc]
+        def start(self, work: Work) -> Any:
+            if work.name == "1":
+                self.statuses["row1"] = 1
+                (work.folder / "result.json").write_bytes(content)
+            return super().start(work)
+
+    works = [work(1), work(2)]
+    status, _, told = drive(works, Damages())
+    sound = b'{"metrics": {' in content
+    assert status == int(not sound)
+    assert [state_of(each)[0] for each in works] == ["finished" if sound else "failed", "finished"]
+    assert recorded(tmp_path) == ["1", "2"][not sound :]
+    if not sound:
+        assert any(line.startswith(f"EXP ID 1: failed: {works[0].folder / 'result.json'}: ") for line in told)
+
+
+def test_a_table_of_another_program_ends_no_sweep(
+    work: Make, drive: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drive([work(1)])
+    path = tmp_path / "results" / "results.csv"
+    path.write_bytes(path.read_bytes().replace(b"row 1", "größer".encode("cp1252")))
+    (tmp_path / "results" / "results.xlsx").write_bytes(b"PK damaged")
+    status, _, _ = drive([work(1), work(2)])
+    assert status == 0
+    assert recorded(tmp_path) == ["1", "2"]
+    said = capsys.readouterr().err
+    assert "was read as Windows-1252" in said
+    assert "cannot be read as a workbook" in said
 
 
 def test_results_of_another_version_are_no_obstacle(work: Make, drive: Any) -> None:

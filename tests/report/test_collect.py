@@ -188,3 +188,10 @@ def test_the_command_ends_with_one_sentence_and_code_2(
     assert ended.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["model", "masks", "checkpoints"])
+def test_a_sheet_called_as_a_part_of_a_run_is_not_left_out(tmp_path: Path, name: str) -> None:
+    training_run(tmp_path / name / "1", 1)
+    training_run(tmp_path / name / "1" / name / "2", 2)
+    assert [run.name for run in collect(tmp_path).runs] == [f"{name}/1"]
