@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 
 def main(arguments: list[str]) -> None:
@@ -16,7 +17,10 @@ def main(arguments: list[str]) -> None:
 
     from splora.report.density import draw, read_points, table
 
-    points = read_points(options.runs)
+    notices: list[str] = []
+    points = read_points(options.runs, notices)
+    for notice in notices:
+        print(f"warning: {notice}", file=sys.stderr)
     draw(points, options.metric, options.output, options.title)
     metrics = [name for name in ("exact_match", "f1", "accuracy") if any(name in point.metrics for point in points)]
     print(table(points, metrics))
@@ -24,8 +28,6 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    import sys
-
     from splora.errors import exit_on_input_error
 
     with exit_on_input_error():

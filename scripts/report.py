@@ -21,11 +21,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--title", default="", help="title of the report")
     options = parser.parse_args(arguments)
 
+    from splora.json_values import one_line
     from splora.report.build import write_report
 
     written = write_report(options.runs, options.output, published_points(), options.png, options.title)
     for notice in written.notices:
-        print(f"warning: {notice}", file=sys.stderr)
+        print(f"warning: {one_line(notice, 1000)}", file=sys.stderr)
     pictures = f", {len(written.pictures)} pictures in {options.png}" if written.pictures else ""
     print(f"{written.page}: {written.runs} runs, {written.size / 2**20:.2f} MiB{pictures}.")
 

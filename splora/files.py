@@ -10,7 +10,7 @@ import stat
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from splora.errors import DiskFull, InputError
@@ -35,9 +35,17 @@ def refuse_link(path: Path) -> None:
 
 
 def inside(folder: Path, name: object) -> Path | None:
-    """The file of `folder` that is called `name`; None where `name`, as some file told it, is no plain name."""
-    plain = isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\:\0")
-    return folder / name if plain and isinstance(name, str) else None
+    """The file `name` of `folder`, as some file tells it; None where it is no name of a file inside.
+
+    That is one that leads out by ``..``, by a link on the way, or by beginning at a root or drive.
+    """
+    if not isinstance(name, str) or set(name) & set("\\:\0"):
+        return None
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or name.startswith("/"):
+        return None
+    on_the_way = [folder.joinpath(*parts[:count]) for count in range(1, len(parts))]
+    return None if any(path.is_symlink() for path in on_the_way) else folder.joinpath(*parts)
 
 
 def appending(path: Path) -> BinaryIO:

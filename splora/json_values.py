@@ -14,6 +14,8 @@ from typing import Any
 LARGEST_FILE, MOST_DIGITS = 64 * 2**20, 1000
 #: Magnitude up to which a number can be a measurement: sums and products of a few still have a place on an axis.
 LARGEST_NUMBER = 1e30
+#: Magnitude below which a number is as good as 0.
+SMALLEST_NUMBER = 1e-30
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
@@ -53,7 +55,9 @@ def number(value: object) -> float | None:
         found = float(value)
     except OverflowError:  # JSON's whole numbers have no end
         return None
-    return found if abs(found) <= LARGEST_NUMBER else None  # False for nan
+    if not abs(found) <= LARGEST_NUMBER:  # nan as well
+        return None
+    return found if abs(found) >= SMALLEST_NUMBER else 0.0
 
 
 def whole(value: object) -> int | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
+from splora.errors import InputError
+from splora.files import inside
+from splora.json_values import one_line, read_object, text
 from splora.locks import DRIVER_LOCK, RUN_LOCK, is_alive, is_held
-from splora.training.run import RESULT, SPECIFICATION
+from splora.training.result_file import RESULT, read_result
+from splora.training.run import SPECIFICATION
 from splora.training.state import (
     FAILED,
     FINISHED,
@@ -25,7 +27,9 @@ from splora.training.state import (
 )
 
 HEADINGS = ("EXP ID", "state", "step", "loss", "density", "time left", "")
-_ORDER = (RUNNING, QUEUED, FINISHED, INTERRUPTED, FAILED)
+#: The state of a run whose result is damaged.
+UNREADABLE = "unreadable"
+_ORDER = (RUNNING, QUEUED, FINISHED, INTERRUPTED, FAILED, UNREADABLE)
 #: A run on another machine without a sign of life for so long is taken for lost.
 _LOST = timedelta(minutes=30)
 
@@ -67,7 +71,11 @@ def runs(root: Path) -> Iterator[tuple[Path, RunState]]:
 
 def now_true(folder: Path, state: RunState) -> RunState:
     """`state`, or what became of it since it was written by a process that could say no more."""
-    if (folder / RESULT).is_file():
+    if (folder / RESULT).exists():
+        try:
+            read_result(folder)
+        except InputError as error:
+            return replace(state, state=UNREADABLE, reason=" ".join(error.problems), seconds_left=None)
         return replace(state, state=FINISHED, reason=None)
     if state.state == RUNNING and not _lives(folder, state):
         return replace(state, state=INTERRUPTED, reason="its process is gone", seconds_left=None)
@@ -80,7 +88,9 @@ def cells(state: RunState) -> Sequence[str]:
     loss = "" if state.loss is None else f"{state.loss:.4g}"
     density = "" if state.density is None else f"{100 * state.density:.1f} %"
     left = duration(state.seconds_left) if state.state == RUNNING and state.seconds_left is not None else ""
-    return str(state.exp_id), state.state, step, loss, density, left, state.reason or ""
+    return tuple(
+        one_line(cell) for cell in (str(state.exp_id), state.state, step, loss, density, left, state.reason or "")
+    )
 
 
 def counted(states: Iterable[RunState]) -> str:
@@ -105,33 +115,39 @@ def _lives(folder: Path, state: RunState) -> bool:
         # The lock is free: whoever has that process id now is somebody else, where there are locks at all.
         return alive and not (folder / RUN_LOCK).exists()
     try:
-        last = datetime.fromisoformat(state.heartbeat or state.since)
+        last = datetime.fromisoformat(state.heartbeat or state.since).astimezone()
         return datetime.fromisoformat(now()) - last < _LOST
-    except ValueError:
+    except (ValueError, OverflowError):
         return False
 
 
 def _of_specification(folder: Path) -> RunState:
-    """A run from before there were states: all that is known is its row."""
-    try:
-        spec: dict[str, Any] = json.loads((folder / SPECIFICATION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        spec = {}
+    """A run from before there were states, or whose state is damaged: all that is known is its row."""
+    reason, spec = "not finished", {}
+    for file in (SPECIFICATION, STATE):
+        try:
+            found = read_object(folder / file) or {}
+            spec = spec or found
+            if file == STATE and (folder / STATE).exists():
+                reason = f"{folder / STATE}: holds no state of a run"
+        except ValueError as error:
+            reason = f"{folder / file}: {error}"
     return RunState(
         state=INTERRUPTED,
-        exp_id=spec.get("exp_id", folder.name),
-        sheet=spec.get("sheet", ""),
-        method=spec.get("pruning_method", ""),
-        reason="not finished",
+        exp_id=text(spec.get("exp_id")) or folder.name,
+        sheet=text(spec.get("sheet")),
+        method=text(spec.get("pruning_method")),
+        reason=reason,
     )
 
 
 def _with_place(folder: Path, state: RunState) -> Sequence[str]:
     *values, reason = cells(state)
-    log = f" (log: {folder / state.log})" if state.log and state.state == FAILED else ""
-    return *values, f"{reason}{log}" if reason else str(folder)
+    path = inside(folder, state.log)
+    log = f" (log: {one_line(str(path))})" if path is not None and state.state == FAILED else ""
+    return *values, f"{reason}{log}" if reason else one_line(str(folder), 1000)
 
 
 def _place(state: RunState) -> tuple[str, bool, int, str]:
-    number = isinstance(state.exp_id, int)
+    number = str(state.exp_id).isdecimal() and len(str(state.exp_id)) < 20
     return state.sheet, not number, int(state.exp_id) if number else 0, str(state.exp_id)

@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 
 from splora.errors import InputError
-from splora.files import replacing_folder
+from splora.files import refuse_link, replacing_folder
+from splora.model_sizes import check_sizes
 
 CONFIG = "config.json"
 
@@ -25,6 +26,7 @@ def save_pruned(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
     Raises:
         InputError: the folder holds something else than a model, or cannot be written to.
     """
+    refuse_link(Path(folder).expanduser())
     target = Path(folder).expanduser().resolve()
     if target.exists() and not (target / CONFIG).is_file() and not (target.is_dir() and not any(target.iterdir())):
         raise InputError(f"{folder}: holds no model and is not empty, so it is not replaced; pass another folder.")
@@ -69,13 +71,14 @@ def model_folder(path: str | Path) -> Path:
     """The folder of a model.
 
     Raises:
-        InputError: there is no such folder, or no model in it.
+        InputError: there is no such folder, no model in it, or one of sizes that cannot be.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise InputError(f"{path}: there is no such folder.")
     if not (folder / CONFIG).is_file():
         raise InputError(f"{path}: this folder holds no model; it has no {CONFIG}.")
+    check_sizes(folder)
     return folder
 
 

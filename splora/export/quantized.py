@@ -8,7 +8,6 @@ what does not know of packed weights finds none, instead of making new ones.
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from splora.errors import InputError
 from splora.export.folder import CONFIG, class_of, model_folder, told
-from splora.files import replacing_folder
+from splora.files import refuse_link, replacing_folder
+from splora.json_values import read_object
 
 if TYPE_CHECKING:
     import torch
@@ -30,10 +30,9 @@ def is_quantized(name: str | Path) -> bool:
     from splora.export.packing import SECTION
 
     try:
-        content = json.loads((Path(name).expanduser() / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return SECTION in (read_object(Path(name).expanduser() / CONFIG) or {})
+    except ValueError:
         return False
-    return isinstance(content, dict) and SECTION in content
 
 
 def save_quantized(
@@ -80,6 +79,7 @@ def save_quantized(
     }
     section = {"bits": grid.bits, "group_size": grid.group_size, "symmetric": grid.symmetric}
     setattr(config, packing.SECTION, {"version": packing.VERSION, **section, **(notes or {})})
+    refuse_link(Path(folder).expanduser())
     with replacing_folder(Path(folder).expanduser().resolve()) as beside:
         config.save_pretrained(beside)
         if network.can_generate():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch import nn
 from splora import anatomy
 from splora.errors import InputError
 from splora.export.quantized import is_quantized, load_quantized
+from splora.json_values import read_object
 from splora.posttraining.pickled_weights import check_pickle, not_only_weights, pickles
 from splora.tasks import hub
 from splora.tasks.glue_tasks import TASKS
@@ -108,10 +108,10 @@ def _check_family(name: str) -> None:
     """Refuse a folder of another family before a configuration is made of it, which transformers may not know."""
     path = Path(name).expanduser() / "config.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_object(path)
     except (OSError, ValueError):
         return  # said by `hub.load_config`
-    if isinstance(content, dict):
+    if content is not None:
         _family(name, SimpleNamespace(model_type=content.get("model_type")))
 
 

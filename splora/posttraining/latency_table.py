@@ -80,7 +80,7 @@ def read_table(path: str | Path, kind: Kind) -> LatencyTable:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: the latency table cannot be read ({error.strerror or error}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: the latency table is not valid JSON ({error}).") from error
     problems = _problems(content, kind)
     if problems:

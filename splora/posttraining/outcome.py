@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from splora.errors import InputError
-from splora.files import replacing_folder, write_json
+from splora.files import appending, replacing_folder, write_json
 from splora.machine import versions
 from splora.posttraining.evaluation import Predictions, divergence
 from splora.posttraining.plan import Plan
@@ -94,8 +94,8 @@ def append_line(path: Path, line: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with appending(path) as file:
+            file.write(f"{line}\n".encode())
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError, problems_of
+from splora.files import refuse_link
+from splora.json_values import one_line, read_object
 from splora.posttraining.budget import Budget
 from splora.posttraining.compute import check_compute
 from splora.tasks.text_sources import TEXT_TASKS
@@ -124,14 +125,17 @@ class PruneRequest:
             None: the folder holds no result.
         """
         try:
-            before = dict(json.loads((self.output / RESULT).read_text(encoding="utf-8"))["settings"])
-        except (OSError, ValueError, KeyError, TypeError):
+            before = (read_object(self.output / RESULT) or {}).get("settings")
+        except ValueError:
+            return None
+        if not isinstance(before, dict):
             return None
         differing = ((name, value) for name, value in self.settings().items() if before.get(name) != value)
-        return next((f"{name} {before.get(name)!r}, here {value!r}" for name, value in differing), "")
+        return next((f"{name} {one_line(repr(before.get(name)), 80)}, here {value!r}" for name, value in differing), "")
 
     def _check_output(self) -> None:
         """Never replace what another request, or something else, has left."""
+        refuse_link(self.output)
         if not self.output.exists():
             return
         if not self.output.is_dir():

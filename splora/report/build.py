@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from splora.files import write_text
+from splora.json_values import one_line
 from splora.report import png
 from splora.report.charts import Chart
 from splora.report.collect import collect
@@ -70,7 +71,8 @@ def write_report(
         behind=any(series.faint for chart in scores for series in chart.series),
         without_blocks=not with_blocks,
     )
-    text = page(content)
+    # Names of folders need not be text.
+    text = page(content).encode("utf-8", "replace").decode()
     write_text(output, text)
     saved: list[Path] = []
     if pictures is not None:
@@ -100,8 +102,9 @@ def _maps(collection: Collection) -> tuple[dict[str, _Map], Collection, bool]:
             masks = read_masks(run.folder, run.blocks, run.data[0])
             if masks is not None:
                 maps[run.name] = _Map(f"mask-{len(maps) + 1}", _title(run), density_map(masks), masks)
-        except ValueError as error:
-            notices.append(f"{run.folder}: its masks cannot be shown: {error}.")
+        except Exception as error:  # somebody may have written anything into those files
+            told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            notices.append(f"{run.folder}: its masks cannot be shown: {one_line(told)}.")
     for one in collection.pruned:
         if one.heads and one.heads[0] and len({len(kept) for kept in one.heads}) == 1:
             title = f"{one.label}: {method_name(one.method)}, {one.task}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError
-from splora.json_values import read_object, table, text
+from splora.json_values import impossible, one_line, read_object, table, text
 from splora.report.log import Log, read_log
 from splora.report.read_pruned import POST_TRAINING, read_pruned
 from splora.report.read_run import LOG, RESULT, SPECIFICATION, read_run
@@ -39,7 +40,11 @@ def collect(root: str | Path) -> Collection:
     runs: list[Run] = []
     pruned: list[Pruned] = []
     for folder in folders:
-        found_there = _read(folder, base, points, notices)
+        try:
+            found_there = _read(folder, base, points, notices)
+        except Exception as error:  # whatever else somebody may have written there keeps no other run from the report
+            notices.append(f"{folder}: cannot be read ({one_line(f'{type(error).__name__}: {error}')}).")
+            continue
         if isinstance(found_there, Run):
             runs.append(found_there)
         elif found_there is not None:
@@ -72,6 +77,9 @@ def _read(folder: Path, root: Path, points: int, notices: list[str]) -> Run | Pr
     for file in (RESULT, SPECIFICATION, STATE):
         try:
             contents[file] = read_object(folder / file) or {}
+            if strange := list(itertools.islice(impossible(contents[file]), 4)):
+                more = ", …" if len(strange) > 3 else ""
+                notices.append(f"{folder / file}: {', '.join(strange[:3])}{more}; such numbers are left out.")
         except ValueError as error:
             notices.append(f"{folder / file}: {error}; the rest of the run is shown.")
             contents[file] = {}

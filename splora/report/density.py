@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from splora.errors import InputError
 from splora.files import replacing
+from splora.json_values import number, numbers, one_line, read_object, text
+from splora.training.result_file import RESULT
 
 #: What a method is called in a picture.
 NAMES = {
@@ -22,6 +23,7 @@ NAMES = {
     "sigmoid_threshold": "soft movement",
     "l0": "L0",
 }
+_NUMBERS = ("remaining_weights_percent", "learned_weights_percent", "adapter_bytes", "seconds")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
@@ -39,21 +41,26 @@ class Point:
     seconds: float
 
 
-def read_points(folder: str | Path) -> list[Point]:
+def read_points(folder: str | Path, notices: list[str] | None = None) -> list[Point]:
     """All finished runs below a folder, by EXP ID.
 
+    Args:
+        notices: takes a sentence on each result that is left out, as it is damaged or of something else.
+
     Raises:
-        InputError: there is none, or a result cannot be read.
+        InputError: no finished run is there.
     """
-    paths = sorted(Path(folder).glob("**/result.json"))
-    if not paths:
-        raise InputError(f"{folder}: no finished run is below this folder.")
+    left_out: list[str] = []
     points = []
-    for path in paths:
+    for path in sorted(Path(folder).glob(f"**/{RESULT}")):
         try:
-            points.append(_point(json.loads(path.read_text(encoding="utf-8"))))
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{path}: is not the result of a run ({error}).") from error
+            points.append(_point(read_object(path) or {}))
+        except ValueError as error:
+            left_out.append(f"{path}: {one_line(str(error))}.")
+    if not points:
+        raise InputError(left_out or f"{folder}: no finished run is below this folder.")
+    if notices is not None:
+        notices += left_out
     return sorted(points, key=lambda point: (len(point.exp_id), point.exp_id))
 
 
@@ -64,9 +71,9 @@ def table(points: Sequence[Point], metrics: Sequence[str]) -> str:
     for point in points:
         scores = [f"{point.metrics[name]:.2f}" if name in point.metrics else "–" for name in metrics]
         stored = f"{point.stored_bytes / 2**20:.2f} MiB"
-        cells = [point.exp_id, NAMES[point.method], point.adapter, *scores]
+        cells = [point.exp_id, NAMES.get(point.method, point.method), point.adapter, *scores]
         cells += [f"{point.remaining:.1f}", f"{point.learned:.2f}", stored, f"{point.seconds / 60:.1f}"]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
@@ -91,7 +98,7 @@ def draw(points: Sequence[Point], metric: str, path: str | Path, title: str = ""
     for colour, method in zip(_COLOURS * 2, methods, strict=False):
         for adapter in sorted({point.adapter for point in shown if point.method == method}):
             line = sorted((p.remaining, p.metrics[metric]) for p in shown if (p.method, p.adapter) == (method, adapter))
-            label = f"{NAMES[method]}, {'plain' if adapter == 'none' else adapter}"
+            label = f"{NAMES.get(method, method)}, {'plain' if adapter == 'none' else adapter}"
             style: dict[str, Any] = {"color": colour, "linestyle": "--" if adapter == "none" else "-"}
             axis.plot(*zip(*line, strict=True), marker="o" if adapter == "none" else "s", label=label, **style)
     axis.set_xlabel("remaining encoder weights, %")
@@ -104,13 +111,23 @@ def draw(points: Sequence[Point], metric: str, path: str | Path, title: str = ""
 
 
 def _point(result: dict[str, Any]) -> Point:
+    """The run that a result tells.
+
+    Raises:
+        ValueError: it lacks what a run measures; the message says what.
+    """
+    lacking = [name for name in _NUMBERS if number(result.get(name)) is None]
+    lacking += [name for name in ("method", "adapter") if not isinstance(result.get(name), str)]
+    if lacking or not numbers(result.get("metrics")):
+        raise ValueError(f"is not the result of a run (it lacks {', '.join(lacking or ['metrics'])})")
+    remaining, learned, stored, seconds = (number(result[name]) or 0.0 for name in _NUMBERS)
     return Point(
-        exp_id=str(result["exp_id"]),
-        method=result["method"],
-        adapter=result["adapter"],
-        metrics=dict(result["metrics"]),
-        remaining=float(result["remaining_weights_percent"]),
-        learned=float(result["learned_weights_percent"]),
-        stored_bytes=int(result["adapter_bytes"]),
-        seconds=float(result["seconds"]),
+        exp_id=one_line(text(result.get("exp_id")), 100),
+        method=one_line(result["method"], 40),
+        adapter=one_line(result["adapter"], 40),
+        metrics=numbers(result["metrics"]),
+        remaining=remaining,
+        learned=learned,
+        stored_bytes=int(stored),
+        seconds=seconds,
     )

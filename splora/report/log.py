@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from splora.json_values import number
 from splora.report.thin import thin
 
 #: Columns that are drawn; the scores of evaluations begin with `val/`.
@@ -64,8 +65,10 @@ def read_log(path: Path, most: int) -> Log:
             try:
                 if row is None or len(row) != len(heading):
                     raise ValueError
-                step = float(row[step_at])
-                new = [(name, float(row[at])) for at, name in wanted if row[at]]
+                step = number(float(row[step_at]))
+                if step is None:
+                    raise ValueError
+                new = [(name, _value(row[at])) for at, name in wanted if row[at]]
             except ValueError:
                 bad += 1
                 continue
@@ -74,6 +77,12 @@ def read_log(path: Path, most: int) -> Log:
                 steps.append(step)
                 values.append(value)
     return Log({name: _curve(steps, values, most) for name, (steps, values) in found.items()}, bad)
+
+
+def _value(cell: str) -> float:
+    """A logged value; nan for one that is no measurement, which a curve leaves out and counts."""
+    found = number(float(cell))
+    return math.nan if found is None else found
 
 
 def _rows(reader: Iterator[list[str]]) -> Iterator[list[str] | None]:

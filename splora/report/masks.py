@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from splora.json_values import read_object
 from splora.report.weights_file import WeightsFile, weights_file
 
 #: Heads of the embedded model, which has no configuration file to ask.
@@ -83,7 +82,7 @@ def read_masks(folder: Path, blocks: Blocks | None, base: str) -> Masks | None:
 
 
 def _of_adapter(weights: WeightsFile, path: Path) -> Iterator[Matrix]:
-    settings = json.loads((path.parent / "adapter_config.json").read_text(encoding="utf-8"))
+    settings = read_object(path.parent / "adapter_config.json") or {}
     sizes, names = _sizes(weights), set(weights.names())
     for name, layer, role in _places(weights.names(), [f".{prefix}mask" for prefix in _MASKS]):
         module, _, attribute = name.rpartition(".")
@@ -173,10 +172,10 @@ def _head_size(folder: Path, part: str, base: str) -> int | None:
         candidates = [Path(base) / "config.json", *(above / base / "config.json" for above in folder.resolve().parents)]
     for path in candidates:
         try:
-            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            config = read_object(path) or {}
             heads = int(config[FAMILIES[config["model_type"]].sizes[0]])
             return int(config.get("head_dim") or int(config.get("hidden_size") or config["dim"]) // heads)
-        except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, OverflowError):
             continue
     return None
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from splora.json_values import number, numbers, read_object, table, text, texts, whole
+from splora.json_values import number, numbers, one_line, read_object, table, text, texts, whole
 from splora.report.repeat import pruning_command
 from splora.report.runs import Environment, Pruned
 
 POST_TRAINING = ("fisher", "stat", "gptq", "rtn")
 RESULT = "result.json"
+#: Layers, and heads of one, of which no model has more.
+_MOST_LAYERS, _MOST_HEADS = 1000, 4096
 
 
 def read_pruned(folder: Path, name: str, result: dict[str, Any], notices: list[str]) -> Pruned | None:
@@ -64,11 +66,16 @@ def _plan(path: Path, notices: list[str]) -> tuple[tuple[tuple[bool, ...], ...],
     heads: list[tuple[bool, ...]] = []
     neurons: list[float] = []
     try:
-        for layer in (read_object(path) or {"layers": []})["layers"]:
-            kept = set(layer["heads"])
-            heads.append(tuple(head in kept for head in range(int(layer["heads_of"]))))
-            neurons.append(int(layer["neurons_kept"]) / int(layer["neurons_of"]))
-    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        notices.append(f"{path}: is not a plan of heads and neurons ({error}).")
+        layers = (read_object(path) or {"layers": []})["layers"]
+        if len(layers) > _MOST_LAYERS:
+            raise ValueError(f"it has {len(layers):,} layers")
+        for layer in layers:
+            kept, of = set(layer["heads"]), int(layer["heads_of"])
+            if not 0 <= of <= _MOST_HEADS:
+                raise ValueError(f"a layer of {layer['heads_of']} heads")
+            heads.append(tuple(head in kept for head in range(of)))
+            neurons.append(min(1.0, max(0.0, int(layer["neurons_kept"]) / int(layer["neurons_of"]))))
+    except (ValueError, KeyError, TypeError, ZeroDivisionError, OverflowError) as error:
+        notices.append(f"{path}: is not a plan of heads and neurons ({one_line(str(error))}).")
         return (), ()
     return tuple(heads), tuple(neurons)

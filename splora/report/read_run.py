@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from splora.files import inside
 from splora.json_values import number, numbers, table, text, texts, whole
 from splora.report.log import Log
 from splora.report.repeat import training_command
@@ -46,6 +47,7 @@ def read_run(
     reason = text(state.get("reason"))
     if told == RUNNING and _is_silent(text(state.get("heartbeat")) or text(state.get("since"))):
         told, reason = INTERRUPTED, reason or "no sign of life any more"
+    log_path = inside(folder, state.get("log"))
     command = text(state.get("command")) or text(result.get("command"))
     return Run(
         folder=folder,
@@ -87,7 +89,7 @@ def read_run(
         ),
         blocks=_blocks(table(model.get("pruning")), spec),
         log=log,
-        log_file=(folder / text(state.get("log"))).as_posix() if text(state.get("log")) else "",
+        log_file=log_path.as_posix() if log_path is not None else "",
         command=command or training_command(folder, exp_id, sheet),
         derived=not command,
     )

@@ -30,6 +30,8 @@ class WeightsFile:
             raise ValueError("ends within its heading")
         self._data, self._start = data, 8 + length
         self._entries: dict[str, dict[str, Any]] = json.loads(data[8 : 8 + length])
+        if not isinstance(self._entries, dict):
+            raise ValueError("has a heading that is no object")
         self._entries.pop("__metadata__", None)
 
     def names(self) -> list[str]:
@@ -78,7 +80,7 @@ def weights_file(path: Path) -> Iterator[WeightsFile]:
             data.madvise(mmap.MADV_RANDOM)
         try:
             yield WeightsFile(data)
-        except (KeyError, TypeError, UnicodeDecodeError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError, RecursionError, UnicodeDecodeError) as error:
             raise ValueError(f"is not a safetensors file ({error!r})") from error
         finally:
             with suppress(BufferError):  # an array that somebody still holds keeps the pages; they are freed with it

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from splora.errors import InputError
+from splora.model_sizes import check_sizes, impossible
 
 #: Name of the small model and of the data sets that the project makes itself.
 EMBEDDED = "embedded"
@@ -60,7 +61,10 @@ def load_config(name: str, cache_dir: str | None = None) -> Any:
         return embedded_config()
     from transformers import AutoConfig
 
-    return _model_part(name, "configuration", lambda: AutoConfig.from_pretrained(name, cache_dir=cache_dir))
+    config = _model_part(name, "configuration", lambda: AutoConfig.from_pretrained(name, cache_dir=cache_dir))
+    if (found := impossible(config.to_dict())) is not None:  # of the hub, where no folder was looked at
+        raise InputError(f"{name}: its configuration {found}.")
+    return config
 
 
 def load_model(auto_model: Any, name: str, **options: Any) -> Any:
@@ -136,6 +140,7 @@ def _model_part(name: str, what: str, load: Callable[[], T]) -> T:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise InputError(f"{name}: this folder holds no model; it has no config.json.")
+        check_sizes(folder)
         try:
             return load()
         except _unreadable() as error:

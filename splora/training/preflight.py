@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from splora.errors import InputError, cut
+from splora.json_values import read_object
+from splora.model_sizes import CONFIG, impossible, stored_bytes
 from splora.tasks.table_files import SUFFIXES
 from splora.training.known_models import known_config
 from splora.training.specification import QA_TASKS, Problem, RunSpecification, check
@@ -176,13 +178,15 @@ def _local_config(source: str, name: str) -> tuple[dict[str, Any] | None, list[P
         if _is_path(source):
             return None, [Problem(name, f"is {source!r}; there is no such folder")]
         return None, []
-    path = folder / "config.json"
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))), []
-    except FileNotFoundError:
-        return None, [Problem(name, f"is {source!r}; this folder is no model, it has no config.json{_inside(folder)}")]
-    except (OSError, ValueError, TypeError) as error:
-        return None, [Problem(name, f"is {source!r}; its config.json cannot be read ({error})")]
+        config = read_object(folder / CONFIG)
+    except ValueError as error:
+        return None, [Problem(name, f"is {source!r}; its {CONFIG} cannot be read ({error})")]
+    if config is None:
+        return None, [Problem(name, f"is {source!r}; this folder is no model, it has no {CONFIG}{_inside(folder)}")]
+    if (found := impossible(config, stored_bytes(folder))) is not None:
+        return None, [Problem(name, f"is {source!r}; its {CONFIG}: {found}")]
+    return config, []
 
 
 def _inside(folder: Path) -> str:

@@ -295,5 +295,5 @@ def _artifacts(output_dir: Path) -> list[str]:
     return [
         name
         for name in (names if isinstance(names, list) else [])
-        if isinstance(name, str) and name.endswith(".json") and inside(output_dir, name) is not None
+        if isinstance(name, str) and name.endswith(".json") and inside(output_dir, name) == output_dir / Path(name).name
     ]

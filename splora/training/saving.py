@@ -10,11 +10,13 @@ from torch import nn
 
 from splora.errors import InputError
 from splora.files import replacing_folder
-from splora.json_values import table, text
+from splora.json_values import number, one_line, read_object, table, text
 from splora.training.result_file import RESULT as RESULT
 from splora.training.result_file import read_result
 
 ADAPTER, MODEL = "adapter", "model"
+#: No number of an adapter's configuration (prototypes, ranks) is larger.
+_LARGEST = 2**16
 
 
 def save_trained(network: nn.Module, tokenizer: Any, output_dir: Path) -> int:
@@ -48,10 +50,21 @@ def load_run(output_dir: str | Path) -> nn.Module:
     settings = table(table(read_result(folder).get("settings")).get("model"))
     if not text(settings.get("task")):
         raise InputError(f"{folder / RESULT}: is not the result of a run (it names no task).")
+    try:
+        return _load(folder, settings)
+    except InputError:
+        raise
+    except Exception as error:  # PEFT and transformers fail in many ways where files or settings are damaged
+        told = one_line(f"{type(error).__name__}: {error}")
+        raise InputError(f"{folder}: the saved weights cannot be loaded ({told}).") from error
+
+
+def _load(folder: Path, settings: dict[str, Any]) -> nn.Module:
     from splora.training.model import load_base
 
     if (folder / MODEL).is_dir():
         return load_base(str(folder / MODEL), settings["task"]).eval()
+    _check_adapter(folder / ADAPTER)
     from peft import PeftModel
 
     import splora.adapters  # noqa: F401  (registers the adapter types in PEFT)
@@ -63,3 +76,21 @@ def load_run(output_dir: str | Path) -> nn.Module:
         base, str(folder / ADAPTER), is_trainable=True, autocast_adapter_dtype=False
     )
     return network.eval()
+
+
+def _check_adapter(folder: Path) -> None:
+    """Judge the sizes that an adapter tells before anything of such sizes is built.
+
+    Raises:
+        InputError: there is no adapter, or one whose configuration cannot be.
+    """
+    path = folder / "adapter_config.json"
+    try:
+        config = read_object(path)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}.") from error
+    if config is None:
+        raise InputError(f"{folder.parent}: holds neither {MODEL}/ nor {ADAPTER}/ of a finished run.")
+    for name, value in config.items():
+        if isinstance(value, int | float) and (number(value) is None or abs(value) > _LARGEST):
+            raise InputError(f"{path}: {name} is {one_line(str(value), 20)}, which no adapter has.")

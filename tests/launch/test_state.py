@@ -108,7 +108,7 @@ def test_a_run_whose_process_is_gone_is_interrupted(tmp_path: Path) -> None:
         assert now_true(tmp_path, replace(running, pid=gone.pid)).state == "running"
     # The lock is free: whoever has its process id now is somebody else.
     assert now_true(tmp_path, running).state == "interrupted"
-    (tmp_path / "result.json").touch()
+    (tmp_path / "result.json").write_text('{"metrics": {}}', encoding="utf-8")
     assert now_true(tmp_path, running).state == "finished"
 
 
@@ -128,7 +128,7 @@ def test_the_status_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[st
     older = tmp_path / "MNLI" / "2"
     older.mkdir(parents=True)
     (older / "spec.json").write_text('{"exp_id": 2, "sheet": "MNLI", "pruning_method": "l0"}', encoding="utf-8")
-    (older / "result.json").touch()
+    (older / "result.json").write_text('{"metrics": {}}', encoding="utf-8")
     print_status(tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:-1]] == [
