@@ -1,4 +1,4 @@
-"""Run folders in which anything may stand: --status, plot, report and count end in lines and sentences, not in crashes."""
+"""Run folders in which anything may stand: --status, plot, report and count end in lines and sentences, in no crash."""
 
 from __future__ import annotations
 
