@@ -68,7 +68,8 @@ class RayLauncher:
 
     Args:
         root: the output folder, which all nodes share.
-        address: ``host:port`` of a cluster, or ``auto``: the one of this machine; None: a local one is started.
+        address: ``host:port`` of a cluster, or ``auto``: the one of this machine; None: a local one is started, which
+            listens on the loopback interface alone.
         gpus: GPUs of a row; None: 1 where the cluster has any.
         cpus: cores of a row, and its threads; None: 1.
         jobs: rows at once at most; None or ``auto``: as many as fit.
@@ -161,6 +162,10 @@ def _connected(address: str | None) -> Any:
     """
     # Workers inherit the environment of the command's own process where Ray would give each an environment anew.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:
+        # Whoever reaches Ray's ports runs what he likes, and by default they are open on all interfaces. Ray reads this
+        # when it is imported: without clusters, on whatever system, it takes the loopback address for this machine's.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
     except ImportError:
@@ -169,9 +174,10 @@ def _connected(address: str | None) -> Any:
         _refuse_silent(str(address))
     try:
         ray.init(address=address or "local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:  # Ray raises bare ones, too, where a busy machine is slow to start it
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--address {address or 'local'}: no Ray cluster answers ({first})") from error
+        told = "no Ray cluster answers" if address else "no Ray cluster of this machine alone can be started"
+        raise InputError(f"--address {address or 'local'}: {told} ({first}).") from error
     return ray
 
 

@@ -111,6 +111,46 @@ def test_ray_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         RayLauncher(tmp_path)
 
 
+@pytest.mark.parametrize("address", [None, "auto"])
+def test_without_an_address_nothing_listens_beyond_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None
+) -> None:
+    seen: list[Any] = []
+
+    def init(**options: Any) -> None:
+        seen.append((options["address"], os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")))
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "")  # restored afterwards
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    with pytest.raises(InputError, match="timed out during startup"):
+        RayLauncher(tmp_path, address=address)
+    assert seen == [("local", "0") if address is None else ("auto", None)]
+
+
+@pytest.mark.slow
+def test_a_cluster_of_this_machine_listens_on_loopback_only(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'splora[ray]'")
+    psutil = pytest.importorskip("psutil")
+    code = "import sys, pathlib; from splora.scripts.launch.ray_launcher import RayLauncher as Start; "
+    code += "Start(pathlib.Path(sys.argv[1])).close()"
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)
+    listening: dict[str, set[str]] = {}
+    try:
+        while process.poll() is None and not {"gcs_server", "raylet"} <= listening.keys():
+            time.sleep(0.2)
+            names = {child.pid: child.name() for child in psutil.Process(process.pid).children(recursive=True)}
+            for found in psutil.net_connections("tcp"):
+                if found.status == "LISTEN" and found.pid in names:
+                    listening.setdefault(names[found.pid], set()).add(found.laddr.ip.removeprefix("::ffff:"))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert {address for addresses in listening.values() for address in addresses} == {"127.0.0.1"}, listening
+
+
 def test_more_than_any_node_has() -> None:
     nodes = [{"Resources": {"CPU": 8.0, "GPU": 2.0}}, {"Resources": {"CPU": 16.0}}]
     _refuse_too_much(nodes, 2.0, 16)
