@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from splora.scripts.run_row import UNRECORDED, summary
 
 from splora.errors import InputError
 from splora.files import is_full
+from splora.json_values import one_line
 from splora.locks import DRIVER_LOCK, holding
 from splora.training.result_file import RESULT, read_result
 from splora.training.state import (
@@ -38,6 +40,8 @@ from splora.training.state import (
 _ENDED = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Seconds between two looks at the processes, and between two looks at the states of runs.
 _POLL, _LOOK = 0.1, 1.0
+#: Bytes at the end of a log among which its last line is looked for.
+_TAIL = 2**16
 
 
 @contextmanager
@@ -255,11 +259,13 @@ def _why(status: int, folder: Path) -> str:
         name = signal.Signals(-status).name if -status in signal.valid_signals() else str(-status)
         return f"its process was ended by {name}{', perhaps for want of memory' * (name == 'SIGKILL')}"
     try:
-        lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        with (folder / LOG).open("rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - _TAIL))
+            lines = log.read().decode("utf-8", "replace").strip().splitlines()
     except OSError:
         lines = []
     silent = "the disk is full" if status == FULL else f"its process ended with status {status}"
-    return lines[-1][:500].removeprefix("error: ") if lines else silent
+    return one_line(lines[-1].removeprefix("error: "), 500) if lines else silent
 
 
 def _rows(number: int) -> str:

@@ -92,5 +92,8 @@ def _check_adapter(folder: Path) -> None:
     if config is None:
         raise InputError(f"{folder.parent}: holds neither {MODEL}/ nor {ADAPTER}/ of a finished run.")
     for name, value in config.items():
-        if isinstance(value, int | float) and (number(value) is None or abs(value) > _LARGEST):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        size = number(value)
+        if size is None or abs(size) > _LARGEST:
             raise InputError(f"{path}: {name} is {one_line(str(value), 20)}, which no adapter has.")

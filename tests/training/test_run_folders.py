@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from splora.scripts.count import main as count
 from splora.scripts.launch.worker import main as worker
 
 from splora.errors import InputError
 from splora.files import appending, inside, replacing, replacing_folder
 from splora.locks import RUN_LOCK, holding, is_held
 from splora.training.result_file import read_result
-from splora.training.run import claim_folder
+from splora.training.run import claim_folder, run
 from splora.training.specification import RunSpecification
 
 SPEC = RunSpecification(exp_id=12, sheet="SQuAD")
@@ -202,3 +205,45 @@ def test_a_worker_says_what_became_of_its_row(folder: Path, content: str, capsys
     (folder / "spec.json").write_text(content)
     assert worker([str(folder)]) == 2
     assert "spec.json: is not the specification of a run" in capsys.readouterr().err
+
+
+ADAPTER: dict[str, Callable[[Path], object]] = {
+    "weights cut": lambda folder: os.truncate(folder / "adapter/adapter_model.safetensors", 300),
+    "no weights": lambda folder: (folder / "adapter/adapter_model.safetensors").unlink(),
+    "weights of something else": lambda folder: (folder / "adapter/adapter_model.safetensors").write_bytes(b"x" * 99),
+    "no configuration": lambda folder: (folder / "adapter/adapter_config.json").unlink(),
+    "a list": lambda folder: (folder / "adapter/adapter_config.json").write_text("[]"),
+    "another adapter": lambda folder: change(folder / "adapter/adapter_config.json", peft_type="NONE"),
+    "blocks of nothing": lambda folder: change(
+        folder / "adapter/adapter_config.json", block_shapes={}, block_shape=[0, 0]
+    ),
+    "prototypes without end": lambda folder: change(folder / "adapter/adapter_config.json", num_prototypes=10**12),
+    "no settings": lambda folder: change(folder / "result.json", settings=None),
+    "settings of another shape": lambda folder: change(folder / "result.json", settings={"model": {"task": [1]}}),
+    "no base": lambda folder: change(folder / "result.json", settings={"model": {"task": "squad"}}),
+    "a base that is no name": lambda folder: change(
+        folder / "result.json",
+        settings={"model": {"task": "squad", "model_name_or_path": {}, "label2id": 5, "seed": "x"}},
+    ),
+}
+
+
+def change(path: Path, **values: object) -> None:
+    """Replace values of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+def test_damaged_weights_are_a_sentence_of_count(
+    tiny_spec: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "saved"
+    run(tiny_spec(max_steps=2, adapter="splopa", pruning_method="topK"), saved)
+    for name, damage in ADAPTER.items():
+        folder = tmp_path / name
+        shutil.copytree(saved, folder)
+        damage(folder)
+        with pytest.raises(InputError) as caught:
+            count([str(folder), str(saved)])
+        assert len(caught.value.problems) == 1, name
+        assert len(caught.value.problems[0]) < 500, name
+        assert capsys.readouterr().out.splitlines()[-1].startswith(f"{saved} "), name  # the other one is counted
