@@ -86,7 +86,7 @@ def write_table(path: Path, lines: Sequence[Mapping[str, Any]], columns: Sequenc
         InputError: the file cannot be written.
     """
     names = list(dict.fromkeys([*columns, *(name for values in lines for name in values)]))
-    rows = [names, *([values.get(name) for name in names] for values in lines)]
+    rows: list[list[Any]] = [names, *([values.get(name) for name in names] for values in lines)]
     with replacing(path) as beside, beside.open("w", encoding="utf-8", errors="replace", newline="") as file:
         file.writelines(_record(row) for row in rows)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from splora.errors import InputError
 from splora.files import inside
@@ -123,7 +124,8 @@ def _lives(folder: Path, state: RunState) -> bool:
 
 def _of_specification(folder: Path) -> RunState:
     """A run from before there were states, or whose state is damaged: all that is known is its row."""
-    reason, spec = "not finished", {}
+    reason = "not finished"
+    spec: dict[str, Any] = {}
     for file in (SPECIFICATION, STATE):
         try:
             found = read_object(folder / file) or {}
