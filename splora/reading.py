@@ -19,8 +19,8 @@ from typing import IO, Any, NoReturn, cast
 
 from splora.errors import InputError, readable
 
-#: Bytes of a file of data, unpacked; of memory that its content may take; and of a file of settings.
-UNPACKED, MEMORY, SETTINGS = 256_000_000, 500_000_000, 16_000_000
+#: Bytes of a file of data, unpacked; of memory that its content may take; and of a tokenizer's files.
+UNPACKED, MEMORY, TOKENIZER = 256_000_000, 500_000_000, 100_000_000
 #: Characters of one text (a context, a question, a sentence, a cell or a line of running text), columns of a table, and
 #: lines of a file, blank ones too.
 CHARACTERS, COLUMNS, LINES = 1_000_000, 1_000, 3_000_000
@@ -201,22 +201,6 @@ def parse_json(text: str, where: str, line: int = 0, budget: Budget | None = Non
 def json_cost(text: str) -> int:
     """Bytes that the values of a JSON text take, estimated from the signs between them before it is parsed."""
     return len(text) + sum(cost * text.count(sign) for sign, cost in _SIGNS.items())
-
-
-def read_object(path: Path, most: int = SETTINGS) -> dict[str, Any]:
-    """The object of a JSON file of settings.
-
-    Raises:
-        InputError: the file cannot be read, or is not a JSON object of texts that can be written again.
-    """
-    budget = Budget(str(path))
-    found = parse_json(read_text(path, most, budget), str(path), budget=budget)
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: holds {kind(found)} where an object is needed.")
-    half = half_character(json.dumps(found, ensure_ascii=False))
-    if half:
-        raise InputError(f"{path}: holds half a character ({half}), which cannot be written again.")
-    return found
 
 
 def check_text(text: str, where: str) -> None:
