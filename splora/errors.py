@@ -11,8 +11,9 @@ import re
 import reprlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 EXIT_CODE = 2
 #: Characters of a value that a sentence shows, characters of a sentence, and sentences that are told at once.
@@ -62,7 +63,7 @@ def nearest(found: object, allowed: Iterable[object], aliases: Mapping[str, str]
     return f"; did you mean {folded[match[0]]!r}?" if match else ""
 
 
-def shown(value: object, most: int = SHOWN) -> str:
+def cut(value: object, most: int = SHOWN) -> str:
     """`repr` of a value that may be of any size, as a sentence quotes it: at most about `most` characters of it."""
     if isinstance(value, str | bytes):
         return repr(value) if len(value) <= most else f"{value[:most]!r}… ({len(value):,} characters)"
@@ -76,8 +77,8 @@ def shown(value: object, most: int = SHOWN) -> str:
 
 def named(names: Iterable[object], most: int = 20, digits: int = SHOWN) -> str:
     """Names as a list for a sentence: the first `most`, each of at most `digits` characters, and how many more."""
-    every = [str(name) for name in names]
-    first = [name if len(name) <= digits else f"{name[:digits]}…" for name in every[:most]]
+    every = names if isinstance(names, Collection) else list(names)
+    first = [name if len(name) <= digits else f"{name[:digits]}…" for name in map(str, islice(every, most))]
     return ", ".join(first) + (f" and {len(every) - most:,} more" if len(every) > most else "")
 
 
@@ -117,15 +118,15 @@ def _counted(problems: Sequence[str]) -> list[str]:
     alike: dict[str, list[str]] = {}
     for problem in problems:
         alike.setdefault(_ROW_NUMBER.sub(r"\1", problem, count=1), []).append(problem)
-    told: list[str] = []
+    kept: list[str] = []
     for same in alike.values():
         if len(same) <= _REPEATS:
-            told += same
+            kept += same
             continue
         places = [match[0] for problem in same if (match := _ROW_NUMBER.search(problem)) is not None]
         where = f", up to {places[-1]}" if places else ""
-        told.append(f"{same[0]} So it is {len(same) - 1:,} times more{where}.")
-    return told
+        kept.append(f"{same[0]} So it is {len(same) - 1:,} times more{where}.")
+    return kept
 
 
 @contextmanager
@@ -136,6 +137,3 @@ def exit_on_input_error() -> Iterator[None]:
     except InputError as error:
         print_problems(error.problems)
         raise SystemExit(EXIT_CODE) from None
-
-
-cut = shown

@@ -22,8 +22,8 @@ from splora.errors import InputError, readable
 #: Bytes of a file of data, unpacked; of memory that its content may take; and of a tokenizer's files.
 UNPACKED, MEMORY, TOKENIZER = 256_000_000, 500_000_000, 100_000_000
 #: Characters of one text (a context, a question, a sentence, a cell or a line of running text), columns of a table, and
-#: lines of a file, blank ones too.
-CHARACTERS, COLUMNS, LINES = 1_000_000, 1_000, 3_000_000
+#: lines of a file, blank ones too, or rows.
+CHARACTERS, COLUMNS, LINES = 1_000_000, 1_000, 1_000_000
 #: Multiplies all limits.
 FACTOR = "SPLORA_LIMITS"
 #: Estimated bytes of a row and of a cell of a table, beside its characters; and of what makes JSON's values.

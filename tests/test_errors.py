@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splora.errors import SENTENCE, TOLD, InputError, exit_on_input_error, named, shown
+from splora.errors import SENTENCE, TOLD, InputError, cut, exit_on_input_error, named
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
@@ -31,14 +31,14 @@ JSON = st.recursive(
     ids=["text", "number", "nothing", "long text", "long number", "long list", "long object"],
 )
 def test_a_value_of_any_size_is_shown_shortly(value: object, text: str | None) -> None:
-    assert len(shown(value)) < 300
+    assert len(cut(value)) < 300
     if text is not None:
-        assert shown(value) == text
+        assert cut(value) == text
 
 
 @given(JSON)
 def test_every_value_of_json_can_be_shown(value: Any) -> None:
-    assert len(InputError(f"is {shown(value)}.").problems[0].encode()) < 5 * SENTENCE
+    assert len(InputError(f"is {cut(value)}.").problems[0].encode()) < 5 * SENTENCE
 
 
 def test_a_long_sentence_keeps_its_begin_and_its_end() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from peft.config import PeftConfig
 
-from splora.errors import InputError, nearest, shown
+from splora.errors import InputError, cut, nearest
 from splora.masks.grid import BlockShape
 
 logger = logging.getLogger(__name__)
@@ -106,17 +106,17 @@ class MaskedAdapterConfig(PeftConfig):
             one = isinstance(value, str) and option != "modules_to_save"
             several = isinstance(value, list | tuple | set) and all(isinstance(module, str) for module in value)
             if value is not None and not one and not several:
-                yield f"{name}: {option} is {shown(value)}; names of modules are needed."
+                yield f"{name}: {option} is {cut(value)}; names of modules are needed."
             if one and (wrong := _irregular(value)):
-                yield f"{name}: {option} is {shown(value)}, which is no regular expression ({wrong})."
+                yield f"{name}: {option} is {cut(value)}, which is no regular expression ({wrong})."
         if not isinstance(self.block_shapes, dict) or not all(isinstance(key, str) for key in self.block_shapes):
-            yield f"{name}: block_shapes is {shown(self.block_shapes)}; block shapes by layer are needed."
+            yield f"{name}: block_shapes is {cut(self.block_shapes)}; block shapes by layer are needed."
 
     def _problems(self) -> Iterable[str]:
         name = type(self).__name__
         if self.bias not in ("none", "all"):
-            close = nearest(shown(self.bias), ("none", "all"))
-            yield f"{name}: bias is {shown(self.bias)}; allowed are none, all{close}."
+            close = nearest(cut(self.bias), ("none", "all"))
+            yield f"{name}: bias is {cut(self.bias)}; allowed are none, all{close}."
         shapes = {"block_shape": self.block_shape}
         shapes |= {f"block_shapes[{pattern!r}]": shape for pattern, shape in self.block_shapes.items()}
         for option, shape in shapes.items():
@@ -125,10 +125,10 @@ class MaskedAdapterConfig(PeftConfig):
                 and len(shape) == 2
                 and all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape)
             ):
-                yield f"{name}: {option} is {shown(shape)}; two whole numbers above 0 are needed, rows and cols."
+                yield f"{name}: {option} is {cut(shape)}; two whole numbers above 0 are needed, rows and cols."
         for pattern in self.block_shapes:
             if wrong := _irregular(pattern):
-                yield f"{name}: block_shapes has the key {shown(pattern)}, which is no regular expression ({wrong})."
+                yield f"{name}: block_shapes has the key {cut(pattern)}, which is no regular expression ({wrong})."
 
     def block_shape_of(self, layer: str) -> BlockShape:
         """The block shape of the layer of this full name. The order of `block_shapes` is no matter: files sort it."""
@@ -146,7 +146,7 @@ def positive_whole(config: object, *options: str) -> Iterable[str]:
         value: Any = getattr(config, option)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= LARGEST:
             yield (
-                f"{type(config).__name__}: {option} is {shown(value)}; a whole number above 0 and up to {LARGEST:,} is "
+                f"{type(config).__name__}: {option} is {cut(value)}; a whole number above 0 and up to {LARGEST:,} is "
                 f"needed."
             )
 
@@ -156,7 +156,7 @@ def positive(config: object, *options: str) -> Iterable[str]:
     for option in options:
         value: Any = getattr(config, option)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= LARGEST:
-            yield f"{type(config).__name__}: {option} is {shown(value)}; a number above 0 is needed."
+            yield f"{type(config).__name__}: {option} is {cut(value)}; a number above 0 is needed."
 
 
 def _irregular(pattern: str) -> str | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from splora import anatomy
 from splora.adapters.config import MaskedAdapterConfig
 from splora.adapters.layer import MaskedAdapterLayer
-from splora.errors import SHOWN, InputError, nearest, shown
+from splora.errors import SHOWN, InputError, cut, nearest
 
 ALL_LINEAR = "all-linear"
 
@@ -54,12 +54,12 @@ class MaskedAdapterModel(BaseTuner):
         if isinstance(targets, str):
             if not any(re.fullmatch(targets, name) for name in names):
                 close = nearest(targets[:SHOWN], allowed)
-                raise InputError(f"{option} is {shown(targets)}, which matches no linear layer of the model{close}.")
+                raise InputError(f"{option} is {cut(targets)}, which matches no linear layer of the model{close}.")
             return
         missing = [t for t in sorted(targets) if not any(n == t or n.endswith(f".{t}") for n in names)]
         if missing:
             raise InputError(
-                f"{option} has {shown(target)}, which matches no linear layer of the model"
+                f"{option} has {cut(target)}, which matches no linear layer of the model"
                 f"{nearest(target[:SHOWN], allowed)}."
                 for target in missing
             )

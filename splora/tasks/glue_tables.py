@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from splora.errors import InputError, shown
+from splora.errors import InputError, cut
 from splora.reading import check_text
 from splora.tasks.folders import content_of, find_files
 from splora.tasks.glue_columns import find_columns
@@ -169,9 +169,9 @@ def _whole_rows(
 
 
 def _check_texts(texts: tuple[list[Any], ...], names: Sequence[str], raw: RawTable, numbers: Sequence[int]) -> None:
-    for name, column in zip(map(shown, names), texts, strict=True):
+    for name, column in zip(map(cut, names), texts, strict=True):
         for number, text in zip(numbers, column, strict=True):
             if not isinstance(text, str):
-                finding = f"no text in column {name}" if text is None else f"{shown(text)} in column {name}"
+                finding = f"no text in column {name}" if text is None else f"{cut(text)} in column {name}"
                 raise InputError(f"{raw.at(number)}: has {finding}; a text is needed.")
             check_text(text, f"{raw.at(number)}: column {name}")

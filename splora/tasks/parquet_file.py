@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from splora.errors import InputError, shown
-from splora.reading import CELL, COLUMNS, ROW, Budget, limit, more_allowed
+from splora.errors import InputError, cut
+from splora.reading import CELL, COLUMNS, LINES, ROW, Budget, limit, more_allowed
 
 
 def columns_of(path: Path) -> dict[str, list[Any]]:
@@ -51,6 +51,8 @@ def _checked(footer: Any, schema: Any, budget: Budget) -> list[str]:
         raise InputError(
             f"{path}: has {footer.num_columns:,} columns; at most {limit(COLUMNS):,} are read; {more_allowed()}."
         )
+    if footer.num_rows > limit(LINES):
+        raise InputError(f"{path}: has {footer.num_rows:,} rows; at most {limit(LINES):,} are read; {more_allowed()}.")
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)
         parts = [group.column(place) for place in range(group.num_columns)]
@@ -60,7 +62,7 @@ def _checked(footer: Any, schema: Any, budget: Budget) -> list[str]:
     names = list(schema.names)
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InputError(f"{path}: has two columns {shown(twice)}.")
+        raise InputError(f"{path}: has two columns {cut(twice)}.")
     return names
 
 

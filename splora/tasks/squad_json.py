@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from splora.errors import InputError, named, shown
+from splora.errors import InputError, cut, named
 from splora.reading import Budget, check_text, json_cost, parse_json, read_lines, read_text
 
 #: Share of answers that may disagree with their context before a file is refused.
@@ -175,7 +175,7 @@ def _question(
 ) -> Question:
     context = _get(paragraph, "context", str, around or where)
     name = _get(asked, "id", (str, int), where)
-    where = f"{where} (id {shown(name)})"
+    where = f"{where} (id {cut(name)})"
     question = _get(asked, "question", str, where)
     texts, starts = _answers(asked, where)
     title = str(article.get("title", ""))
@@ -201,9 +201,7 @@ def _answers(asked: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], tup
         starts = [_get(answer, "answer_start", int, f"{where}[{n}]") for n, answer in enumerate(answers)]
     for text, start in zip(texts, starts, strict=True):
         if not isinstance(text, str) or not isinstance(start, int):
-            raise InputError(
-                f"{where} holds ({shown(text)}, {shown(start)}) where a text and a whole number are needed."
-            )
+            raise InputError(f"{where} holds ({cut(text)}, {cut(start)}) where a text and a whole number are needed.")
     return tuple(texts), tuple(starts)
 
 

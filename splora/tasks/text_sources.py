@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from splora.errors import InputError, named, shown
+from splora.errors import InputError, cut, named
 from splora.reading import CELL, Budget, check_text, read_lines
 from splora.tasks.folders import content_of, find_files
 from splora.tasks.table_files import RawTable, read_raw
@@ -216,7 +216,7 @@ def _cells(table: RawTable, path: Path) -> list[str]:
     for number, cells in table.rows:
         if not isinstance(cells[column], str):
             raise InputError(
-                f"{table.at(number)}: {table.header[column]} is {shown(cells[column])} where a text is needed."
+                f"{table.at(number)}: {table.header[column]} is {cut(cells[column])} where a text is needed."
             )
         check_text(cells[column], f"{table.at(number)}:")
     return [cells[column] for _, cells in table.rows]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from splora.errors import InputError, shown
+from splora.errors import InputError, cut
 from splora.reading import TOKENIZER, half_character, kind, limit, megabytes, more_allowed, parse_json, read_text
 
 #: Files of settings that are written again, as they are, beside what a run leaves.
@@ -48,7 +48,7 @@ def check_built(tokenizer: Any, where: str) -> None:
     """
     longest = tokenizer.model_max_length
     if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
-        raise InputError(f"{where}: model_max_length of its tokenizer is {shown(longest)}; a number above 0 is needed.")
+        raise InputError(f"{where}: model_max_length of its tokenizer is {cut(longest)}; a number above 0 is needed.")
     try:
         tokenizer("a text", "and another")
     except BaseException as error:
