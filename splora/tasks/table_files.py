@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def parse_tsv(content: str, where: str) -> RawTable:
     return _tsv(enumerate(content.split("\n"), 1), where)
 
 
-def raw_of_columns(where: str, columns: dict[str, Iterable[Any]]) -> RawTable:
+def raw_of_columns(where: str, columns: Mapping[str, Iterable[Any]]) -> RawTable:
     """A table of columns of the same length, with rows numbered from 1."""
     rows = list(enumerate(zip(*columns.values(), strict=True), 1))
     return RawTable(where, list(columns), list(rows), unit="row", texts=False)
@@ -151,7 +151,8 @@ def _pieces(lines: Lines, budget: Budget) -> Iterator[str]:
 def _json(lines: Iterator[tuple[int, str]], where: str, most: int | None) -> RawTable:
     """An object per line, or one list of objects; a key that an object lacks counts as null."""
     budget = Budget(where)
-    unit, entries = "line", []
+    unit = "line"
+    entries: list[tuple[int, Any]] = []
     for number, line in lines:
         if not line.strip():
             continue
