@@ -64,6 +64,8 @@ def read_squad(path: str | os.PathLike[str]) -> list[Question]:
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; a SQuAD file is needed.")
+    if not path.exists():
+        raise InputError(f"{path}: no such file.")
     return questions_from_content(_parse(path), str(path))
 
 
