@@ -8,23 +8,39 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 EXIT_CODE = 2
-#: Sentences that a command prints at most, and characters of each.
-MAX_TOLD, MAX_LENGTH = 100, 1_000
+#: Characters of a value that a sentence shows, characters of a sentence, and sentences that are told at once.
+SHOWN, SENTENCE, TOLD = 80, 1_000, 100
+#: Sentences that differ in a row's number alone are counted from this one on.
 _REPEATS = 5
 _ROW_NUMBER = re.compile(r"\b((?:cell [A-Z]+|row ))\d+")
+#: What a terminal would obey, or no file could hold.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class InputError(ValueError):
-    """One or more problems with what the user gave: each a sentence that names place, finding and remedy."""
+    """One or more problems with what the user gave: each a sentence that names place, finding and remedy.
+
+    Whatever a sentence quotes, it is of `SENTENCE` characters at most and can be printed and written; one that comes
+    several times is kept once, with their number.
+    """
 
     def __init__(self, problems: str | Iterable[str]) -> None:
-        self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
-        super().__init__("\n".join(self.problems))
+        counted = Counter(map(readable, [problems] if isinstance(problems, str) else problems))
+        self.problems: list[str] = [
+            problem if times == 1 else f"{problem} ({times:,} times)" for problem, times in counted.items()
+        ]
+        super().__init__("\n".join(told(self.problems)))
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[list[str]]]:
+        return type(self), (self.problems,)  # a copy in another process has the same sentences
 
 
 class DiskFull(InputError):
@@ -33,14 +49,6 @@ class DiskFull(InputError):
 
 class Interrupted(BaseException):
     """Somebody asked a run to stop; it goes on from its last checkpoint. Not swallowed by ``except Exception``."""
-
-
-def cut(value: object, length: int = 80) -> str:
-    """``repr(value)``, of which a long one is only begun: messages are read by people."""
-    if isinstance(value, str) and len(value) > length:
-        return f"{value[:length]!r}… ({len(value):,} characters)"
-    text = repr(value)
-    return text if len(text) <= 4 * length else f"{text[:length]}… ({len(text):,} characters)"
 
 
 def nearest(found: object, allowed: Iterable[object], aliases: Mapping[str, str] | None = None) -> str:
@@ -55,6 +63,39 @@ def nearest(found: object, allowed: Iterable[object], aliases: Mapping[str, str]
     return f"; did you mean {folded[match[0]]!r}?" if match else ""
 
 
+def cut(value: object, most: int = SHOWN) -> str:
+    """`repr` of a value that may be of any size, as a sentence quotes it: at most about `most` characters of it."""
+    if isinstance(value, str | bytes):
+        return repr(value) if len(value) <= most else f"{value[:most]!r}… ({len(value):,} characters)"
+    if isinstance(value, int) and value.bit_length() > 4 * most:
+        return f"a whole number of about {round(value.bit_length() * 0.30103):,} digits"
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = most
+    text = short.repr(value)
+    return text if len(text) <= 2 * most else f"{text[:most]}…"
+
+
+def named(names: Iterable[object], most: int = 20, digits: int = SHOWN) -> str:
+    """Names as a list for a sentence: the first `most`, each of at most `digits` characters, and how many more."""
+    every = names if isinstance(names, Collection) else list(names)
+    first = [name if len(name) <= digits else f"{name[:digits]}…" for name in map(str, islice(every, most))]
+    return ", ".join(first) + (f" and {len(every) - most:,} more" if len(every) > most else "")
+
+
+def readable(text: str) -> str:
+    """A text that can be printed and written as UTF-8, its middle left out where it is longer than `SENTENCE`."""
+    if len(text) > SENTENCE:
+        left = len(text) - SENTENCE
+        text = f"{text[: SENTENCE * 2 // 3]}… ({left:,} characters left out) …{text[-SENTENCE // 3 :]}"
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def told(problems: Sequence[str]) -> list[str]:
+    """The first `TOLD` problems, and how many more there are."""
+    more = len(problems) - TOLD
+    return [*problems[:TOLD], f"and {more:,} more problems; mend these first."] if more > 0 else list(problems)
+
+
 def problems_of(*checks: Callable[[], object]) -> list[str]:
     """What all checks find, in their order: none keeps another from being made."""
     problems: list[str] = []
@@ -67,12 +108,9 @@ def problems_of(*checks: Callable[[], object]) -> list[str]:
 
 
 def print_problems(problems: Sequence[str]) -> None:
-    """Sentences on standard error: repeats counted, none longer than a screen, no more than a person reads."""
-    counted = _counted(problems)
-    for problem in counted[:MAX_TOLD]:
-        print(f"error: {problem if len(problem) <= MAX_LENGTH else _shortened(problem)}", file=sys.stderr)
-    if len(counted) > MAX_TOLD:
-        print(f"error: and {len(counted) - MAX_TOLD:,} more problems; mend these first.", file=sys.stderr)
+    """Sentences on standard error: repeats counted, and no more of them than a person reads."""
+    for problem in told(_counted(problems)):
+        print(f"error: {readable(problem)}", file=sys.stderr)
 
 
 def _counted(problems: Sequence[str]) -> list[str]:
@@ -80,20 +118,15 @@ def _counted(problems: Sequence[str]) -> list[str]:
     alike: dict[str, list[str]] = {}
     for problem in problems:
         alike.setdefault(_ROW_NUMBER.sub(r"\1", problem, count=1), []).append(problem)
-    told: list[str] = []
+    kept: list[str] = []
     for same in alike.values():
         if len(same) <= _REPEATS:
-            told += same
+            kept += same
             continue
         places = [match[0] for problem in same if (match := _ROW_NUMBER.search(problem)) is not None]
         where = f", up to {places[-1]}" if places else ""
-        told.append(f"{same[0]} So it is {len(same) - 1:,} times more{where}.")
-    return told
-
-
-def _shortened(problem: str) -> str:
-    kept = MAX_LENGTH // 2
-    return f"{problem[:kept]} … ({len(problem) - 2 * kept:,} characters left out) … {problem[-kept:]}"
+        kept.append(f"{same[0]} So it is {len(same) - 1:,} times more{where}.")
+    return kept
 
 
 @contextmanager

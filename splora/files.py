@@ -148,5 +148,14 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as indented JSON and rename it into place."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=True) + "\n")
+    """Write `value` as indented JSON and rename it into place.
+
+    What no UTF-8 can hold, as half of a surrogate pair or a byte of a file's name, is escaped: a value that came this
+    far may be all that is left of a night.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=True)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, ensure_ascii=True, allow_nan=True)
+    write_text(path, text + "\n")

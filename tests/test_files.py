@@ -73,6 +73,12 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
         write_text(tmp_path / "file" / "a.txt", "x")
 
 
+def test_json_that_no_utf8_can_hold_is_written_all_the_same(tmp_path: Path) -> None:
+    value = {"half \ud83d": ["\udcff", "ä", float("inf")]}
+    write_json(tmp_path / "a.json", value)
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == value
+
+
 def test_a_full_disk_is_one_sentence() -> None:
     full = Path("/dev/full")
     if not full.exists():

@@ -10,7 +10,7 @@ from typing import Any
 
 from peft.config import PeftConfig
 
-from splora.errors import InputError, nearest
+from splora.errors import InputError, cut, nearest
 from splora.masks.grid import BlockShape
 
 logger = logging.getLogger(__name__)
@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 _DROPS_INPUTS = ("QUESTION_ANS",)
 #: Tasks whose head is new with each task, and so trained and saved beside the adapter.
 _HEAD_TASKS = ("QUESTION_ANS", "SEQ_CLS", "TOKEN_CLS")
+#: Prototypes or ranks of which no adapter has more: judged before anything of such sizes is built.
+LARGEST = 2**16
 
 
 @dataclass
@@ -67,6 +69,9 @@ class MaskedAdapterConfig(PeftConfig):
         self.lacked_inputs = task in _DROPS_INPUTS
         if self.lacked_inputs:
             self.task_type = None
+        problems = list(self._other_kinds())
+        if problems:
+            raise InputError(problems)
         if isinstance(self.target_modules, list | tuple):
             self.target_modules = set(self.target_modules)
         if isinstance(self.exclude_modules, list | tuple):
@@ -93,10 +98,25 @@ class MaskedAdapterConfig(PeftConfig):
             )
         return config
 
+    def _other_kinds(self) -> Iterable[str]:
+        """A sentence for each option that a file gives as a value of another kind."""
+        name = type(self).__name__
+        for option in ("target_modules", "exclude_modules", "modules_to_save"):
+            value: Any = getattr(self, option)
+            one = isinstance(value, str) and option != "modules_to_save"
+            several = isinstance(value, list | tuple | set) and all(isinstance(module, str) for module in value)
+            if value is not None and not one and not several:
+                yield f"{name}: {option} is {cut(value)}; names of modules are needed."
+            if one and (wrong := _irregular(value)):
+                yield f"{name}: {option} is {cut(value)}, which is no regular expression ({wrong})."
+        if not isinstance(self.block_shapes, dict) or not all(isinstance(key, str) for key in self.block_shapes):
+            yield f"{name}: block_shapes is {cut(self.block_shapes)}; block shapes by layer are needed."
+
     def _problems(self) -> Iterable[str]:
         name = type(self).__name__
         if self.bias not in ("none", "all"):
-            yield f"{name}: bias is {self.bias!r}; allowed are none, all{nearest(self.bias, ('none', 'all'))}."
+            close = nearest(cut(self.bias), ("none", "all"))
+            yield f"{name}: bias is {cut(self.bias)}; allowed are none, all{close}."
         shapes = {"block_shape": self.block_shape}
         shapes |= {f"block_shapes[{pattern!r}]": shape for pattern, shape in self.block_shapes.items()}
         for option, shape in shapes.items():
@@ -105,12 +125,10 @@ class MaskedAdapterConfig(PeftConfig):
                 and len(shape) == 2
                 and all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape)
             ):
-                yield f"{name}: {option} is {shape!r}; two whole numbers above 0 are needed, rows and cols."
+                yield f"{name}: {option} is {cut(shape)}; two whole numbers above 0 are needed, rows and cols."
         for pattern in self.block_shapes:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                yield f"{name}: block_shapes has the key {pattern!r}, which is no regular expression ({error})."
+            if wrong := _irregular(pattern):
+                yield f"{name}: block_shapes has the key {cut(pattern)}, which is no regular expression ({wrong})."
 
     def block_shape_of(self, layer: str) -> BlockShape:
         """The block shape of the layer of this full name. The order of `block_shapes` is no matter: files sort it."""
@@ -126,16 +144,28 @@ def positive_whole(config: object, *options: str) -> Iterable[str]:
     """A sentence for each of the named options of `config` that is no whole number above 0."""
     for option in options:
         value: Any = getattr(config, option)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            yield f"{type(config).__name__}: {option} is {value!r}; a whole number above 0 is needed."
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= LARGEST:
+            yield (
+                f"{type(config).__name__}: {option} is {cut(value)}; a whole number above 0 and up to {LARGEST:,} is "
+                f"needed."
+            )
 
 
 def positive(config: object, *options: str) -> Iterable[str]:
     """A sentence for each of the named options of `config` that is no finite number above 0."""
     for option in options:
         value: Any = getattr(config, option)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-            yield f"{type(config).__name__}: {option} is {value!r}; a number above 0 is needed."
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= LARGEST:
+            yield f"{type(config).__name__}: {option} is {cut(value)}; a number above 0 is needed."
+
+
+def _irregular(pattern: str) -> str | None:
+    """What is wrong with a regular expression."""
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        return str(error) or type(error).__name__
+    return None
 
 
 def _as_shape(shape: Sequence[int]) -> BlockShape:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from splora import anatomy
 from splora.adapters.config import MaskedAdapterConfig
 from splora.adapters.layer import MaskedAdapterLayer
-from splora.errors import InputError, nearest
+from splora.errors import SHOWN, InputError, cut, nearest
 
 ALL_LINEAR = "all-linear"
 
@@ -53,14 +53,14 @@ class MaskedAdapterModel(BaseTuner):
         option = f"{type(peft_config).__name__}: target_modules"
         if isinstance(targets, str):
             if not any(re.fullmatch(targets, name) for name in names):
-                raise InputError(
-                    f"{option} is {targets!r}, which matches no linear layer of the model{nearest(targets, allowed)}."
-                )
+                close = nearest(targets[:SHOWN], allowed)
+                raise InputError(f"{option} is {cut(targets)}, which matches no linear layer of the model{close}.")
             return
         missing = [t for t in sorted(targets) if not any(n == t or n.endswith(f".{t}") for n in names)]
         if missing:
             raise InputError(
-                f"{option} has {target!r}, which matches no linear layer of the model{nearest(target, allowed)}."
+                f"{option} has {cut(target)}, which matches no linear layer of the model"
+                f"{nearest(target[:SHOWN], allowed)}."
                 for target in missing
             )
 
@@ -195,11 +195,29 @@ class MaskedAdapterModel(BaseTuner):
             layer.detach_block_mask(adapter_name)
         dense |= super()._remap_adapter_state_dict_for_load(model, config, adapter_name, remaining)
         cls._unpack_shared(model, adapter_name, dense)
-        present = set(model.state_dict())
-        unknown = [key for key in dense if key not in present and f".{cls.prefix}" in f".{key}"]
-        if unknown:
-            raise InputError(f"{key}: the adapter file holds this, but the model has no such layer." for key in unknown)
+        problems = list(cls._misfits(model.state_dict(), dense, adapter_name))
+        if problems:
+            raise InputError(problems)
         return dense
+
+    @classmethod
+    def _misfits(cls, present: dict[str, Tensor], dense: dict[str, Tensor], adapter: str) -> Iterator[str]:
+        """A sentence for each tensor of an adapter file that the model lacks, has in another shape, or that is missing.
+
+        PEFT only warns of what is missing, and goes on with what an untrained adapter has there.
+        """
+        for key, value in dense.items():
+            if key not in present:
+                if f".{cls.prefix}" in f".{key}":
+                    yield f"{key}: the adapter file holds this, but the model has no such layer."
+            elif value.shape != present[key].shape:
+                found, wanted = ("×".join(map(str, tensor.shape)) or "one" for tensor in (value, present[key]))
+                yield f"{key}: the adapter file holds {found} values where the model has {wanted}."
+            elif value.is_floating_point() and not bool(value.isfinite().all()):
+                yield f"{key}: the adapter file holds NaN or infinite values."
+        for key in present:
+            if f".{cls.prefix}" in key and key.endswith(f".{adapter}") and key not in dense:
+                yield f"{key}: the adapter file lacks this; it is damaged, or of another model or other settings."
 
 
 def _layers(model: nn.Module, adapter: str | None = None) -> Iterator[tuple[str, MaskedAdapterLayer]]:

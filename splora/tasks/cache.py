@@ -7,6 +7,7 @@ each beside its name and renamed into place.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -71,20 +72,25 @@ def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     Raises:
         InputError: the folder cannot be written to.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with replacing(path) as beside:
-        save_file(whole, beside, metadata={_CHECKSUM: _checksum(whole)})
+        try:
+            save_file(whole, beside, metadata={_CHECKSUM: _checksum(whole)})
+        except SafetensorError as error:  # a full disk, in words of its own
+            full = os.strerror(errno.ENOSPC) in str(error)
+            raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
 
 
 def load(path: Path) -> Arrays | None:
     """The arrays of a file, or None where it is missing or damaged."""
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         with safe_open(path, framework="numpy") as file:
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             wanted = (file.metadata() or {}).get(_CHECKSUM)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from splora.errors import InputError, nearest
+from splora.errors import InputError, cut, named, nearest
 from splora.tasks.glue_tasks import GlueTask
 
 #: Names of the text columns of pairs, in GLUE's tables, on the hub and elsewhere.
@@ -53,7 +53,7 @@ def find_columns(
     if len(found) < len(places):
         missing = best[places.index(None)]
         raise InputError(
-            f"{where}: has no column {missing!r}; its columns are {', '.join(map(repr, names))}"
+            f"{where}: has no column {missing!r}; its columns are {named(map(cut, names))}"
             f"{nearest(missing, names) or '.'}"
         )
     if len(set(found)) < len(found):

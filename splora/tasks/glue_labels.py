@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from splora.errors import InputError, nearest
+from splora.errors import SHOWN, InputError, cut, nearest
 from splora.tasks.glue_tasks import GlueTask
 from splora.tasks.table_files import RawTable
 
@@ -24,7 +24,7 @@ def label_text(cell: Any, raw: RawTable, number: int) -> str:
         InputError: there is none; with its row.
     """
     if not isinstance(cell, str | int | float):
-        raise InputError(f"{raw.at(number)}: {'has no label' if cell is None else f'{cell!r} is no label'}.")
+        raise InputError(f"{raw.at(number)}: {'has no label' if cell is None else f'{cut(cell)} is no label'}.")
     text = str(int(cell)) if isinstance(cell, bool) else str(cell).strip()
     return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
 
@@ -46,8 +46,8 @@ def label_numbers(found: Sequence[tuple[int, str]], raw: RawTable, task: GlueTas
     if unknown is not None:
         names = [f"{number} ({name})" for number, name in enumerate(task.labels)] if task.coded else task.labels
         raise InputError(
-            f"{raw.at(unknown[0])}: unknown label {unknown[1]!r}; allowed are {', '.join(names)}"
-            f"{nearest(unknown[1], task.labels) or '.'}"
+            f"{raw.at(unknown[0])}: unknown label {cut(unknown[1])}; allowed are {', '.join(names)}"
+            f"{nearest(unknown[1][:SHOWN], task.labels) or '.'}"
         )
     return np.array([numbers[label] for _, label in found], np.int64)
 
@@ -69,5 +69,5 @@ def scores(found: Sequence[tuple[int, str]], raw: RawTable) -> npt.NDArray[np.fl
         except ValueError:
             values[place] = np.nan
         if not np.isfinite(values[place]):
-            raise InputError(f"{raw.at(number)}: the score {text!r} is not a number.")
+            raise InputError(f"{raw.at(number)}: the score {cut(text)} is not a number.")
     return values

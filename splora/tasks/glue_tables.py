@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from splora.errors import InputError
+from splora.errors import InputError, cut
+from splora.reading import check_text
 from splora.tasks.folders import content_of, find_files
 from splora.tasks.glue_columns import find_columns
 from splora.tasks.glue_labels import UNLABELLED, label_numbers, label_text, scores
@@ -148,8 +149,7 @@ def _table(raw: RawTable, task: GlueTask, columns: Columns = None) -> Table:
         raise InputError(f"{raw.where}: none of its {len(rows):,} rows has a label, as in a test set.")
     rows = [rows[place] for place in labelled]
     texts = tuple([cells[place] for _, cells in rows] for place in places[:-1])
-    if not raw.texts:
-        _check_texts(texts, [raw.header[place] for place in places[:-1]], raw, [number for number, _ in rows])
+    _check_texts(texts, [str(raw.header[place]) for place in places[:-1]], raw, [number for number, _ in rows])
     found = [(number, labels[place]) for (number, _), place in zip(rows, labelled, strict=True)]
     return Table(texts, label_numbers(found, raw, task) if task.labels else scores(found, raw))
 
@@ -169,10 +169,9 @@ def _whole_rows(
 
 
 def _check_texts(texts: tuple[list[Any], ...], names: Sequence[str], raw: RawTable, numbers: Sequence[int]) -> None:
-    for name, column in zip(names, texts, strict=True):
+    for name, column in zip(map(cut, names), texts, strict=True):
         for number, text in zip(numbers, column, strict=True):
             if not isinstance(text, str):
-                finding = f"no text in column {name!r}" if text is None else f"{text!r} in column {name!r}"
+                finding = f"no text in column {name}" if text is None else f"{cut(text)} in column {name}"
                 raise InputError(f"{raw.at(number)}: has {finding}; a text is needed.")
-            if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-                raise InputError(f"{raw.at(number)}: holds half a character in column {name!r}.")
+            check_text(text, f"{raw.at(number)}: column {name}")

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from splora.errors import InputError
 from splora.model_sizes import check_sizes, impossible
+from splora.tasks import tokenizer_files
 
 #: Name of the small model and of the data sets that the project makes itself.
 EMBEDDED = "embedded"
@@ -35,9 +36,7 @@ def load_tokenizer(name: str, cache_dir: str | None = None) -> Any:
         from splora.tasks.embedded.tokenizer import build_tokenizer
 
         return build_tokenizer()
-    from transformers import AutoTokenizer
-
-    tokenizer = _model_part(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(name, cache_dir=cache_dir))
+    tokenizer = _model_part(name, "tokenizer", lambda: _tokenizer(name, cache_dir))
     # A folder with a configuration alone yields a tokenizer that knows only its special tokens.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise InputError(
@@ -46,7 +45,28 @@ def load_tokenizer(name: str, cache_dir: str | None = None) -> Any:
         )
     if not tokenizer.is_fast:
         raise InputError(f"{name}: has no fast tokenizer (tokenizer.json); positions in the text need one.")
+    tokenizer_files.check_built(tokenizer, name)
     return tokenizer
+
+
+def _tokenizer(source: str, cache_dir: str | None) -> Any:
+    """What transformers makes of a folder or name.
+
+    Raises:
+        InputError: its files are none of a tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        tokenizer_files.check_files(folder)
+    try:
+        return AutoTokenizer.from_pretrained(source, cache_dir=cache_dir)
+    except _unreadable():
+        raise  # told by the caller
+    except BaseException as error:
+        tokenizer_files.raise_unless_library(error)
+        raise ValueError(tokenizer_files.first_line(error)) from error
 
 
 def load_config(name: str, cache_dir: str | None = None) -> Any:
@@ -94,7 +114,7 @@ def load_dataset(name: str, configuration: str | None, split: str, cache_dir: st
     try:
         with nullcontext() if reached else _only_caches():
             return datasets.load_dataset(name, configuration, split=split, cache_dir=cache_dir, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = _first_line(error) if reached else "there is no network and no copy in the cache"
         raise InputError(
             f"{shown}: the data set cannot be loaded from the hub ({reason}); "
@@ -143,6 +163,8 @@ def _model_part(name: str, what: str, load: Callable[[], T]) -> T:
         check_sizes(folder)
         try:
             return load()
+        except InputError:
+            raise
         except _unreadable() as error:
             raise InputError(f"{name}: the {what} cannot be read ({_first_line(error)}).") from error
     if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
@@ -151,6 +173,8 @@ def _model_part(name: str, what: str, load: Callable[[], T]) -> T:
     try:
         with nullcontext() if reached else _only_caches():
             return load()
+    except InputError:
+        raise
     except _unreadable() as error:
         reason = _first_line(error) if reached else "there is no network and no copy in the cache"
         raise InputError(

@@ -14,10 +14,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from splora.errors import InputError
+from splora.errors import InputError, cut, named
+from splora.reading import Budget, check_text, json_cost, parse_json, read_lines, read_text
 
 #: Share of answers that may disagree with their context before a file is refused.
 TOLERATED = 0.01
@@ -59,7 +61,12 @@ def read_squad(path: str | os.PathLike[str]) -> list[Question]:
         InputError: the file is missing, unreadable, empty, cut off or of another layout; IDs repeat; or more than
             1 % of the answers are not found at their `answer_start` (up to 1 % is a warning of the log).
     """
-    return questions_from_content(_parse(_read_text(Path(path)), str(path)), str(path))
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; a SQuAD file is needed.")
+    if not path.exists():
+        raise InputError(f"{path}: no such file.")
+    return questions_from_content(_parse(path), str(path))
 
 
 def count_questions(path: str | os.PathLike[str]) -> int:
@@ -95,13 +102,15 @@ def check_questions(questions: list[Question], where: str) -> list[Question]:
         raise InputError(f"{where}: holds no questions.")
     repeated = [name for name, count in Counter(question.id for question in questions).items() if count > 1]
     if repeated:
-        raise InputError(f"{where}: {_count(len(repeated), 'question ID')} used more than once: {_named(repeated)}.")
+        raise InputError(
+            f"{where}: {_count(len(repeated), 'question ID')} used more than once: {named(repeated, NAMED)}."
+        )
     misplaced = misplaced_answers(questions)
     if misplaced:
         total = sum(len(question.answers) for question in questions)
         finding = (
             f"{where}: {len(misplaced):,} of {total:,} answers are not in their context at answer_start, "
-            f"of questions {_named(dict.fromkeys(misplaced))}"
+            f"of questions {named(dict.fromkeys(misplaced), NAMED)}"
         )
         if len(misplaced) > TOLERATED * total:
             raise InputError(f"{finding}; at most {TOLERATED:.0%} is tolerated.")
@@ -114,57 +123,32 @@ def misplaced_answers(questions: Iterable[Question]) -> list[str]:
     return [question.id for question in questions for start in question.answer_starts if start < 0]
 
 
-def _read_text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file.") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; a SQuAD file is needed.") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 (byte {error.start:,} is 0x{content[error.start]:02x}).") from None
-    if not text.strip():
+def _parse(path: Path) -> Any:
+    """The JSON of a file: one value, or a list of those of its lines where each line is a value."""
+    budget = Budget(str(path))
+    lines = read_lines(path, budget)
+    first = next((line for line in lines if line[1].strip()), None)
+    if first is None:
         raise InputError(f"{path}: is empty.")
-    return text
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise InputError(f"{where}: is nested too deeply to be a SQuAD file.") from None
-    except json.JSONDecodeError as error:
-        # Not `splitlines`: a string of JSON may hold U+2028, which is no end of line there.
-        lines = text.split("\n")
-        first = next(line for line in lines if line.strip())
-        if error.msg != "Extra data" or not _is_json(first):
-            raise InputError(_not_json(where, error, error.lineno)) from None
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise InputError(_not_json(where, error, number)) from None
-    return rows
+    second = next((line for line in lines if line[1].strip()), None)
+    if second is None:
+        return parse_json("\n" * (first[0] - 1) + first[1], str(path), budget=budget)
+    Budget(str(path)).take(json_cost(first[1]), "line 1")
+    if not _is_json(first[1]):
+        lines.close()
+        del first, second
+        return parse_json(read_text(path, budget=budget), str(path), budget=budget)
+    return [
+        parse_json(line, str(path), number, budget) for number, line in chain((first, second), lines) if line.strip()
+    ]
 
 
 def _is_json(line: str) -> bool:
     try:
         json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return False
     return True
-
-
-def _not_json(where: str, error: json.JSONDecodeError, line: int) -> str:
-    at_end = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
-    finding = "is cut off" if at_end else "is not JSON"
-    return f"{where}: {finding} at line {line:,}, column {error.colno:,} ({error.msg})."
 
 
 def _questions(content: Any, where: str) -> Iterator[Question]:
@@ -193,16 +177,18 @@ def _question(
 ) -> Question:
     context = _get(paragraph, "context", str, around or where)
     name = _get(asked, "id", (str, int), where)
-    where = f"{where} (id {name!r})"
+    where = f"{where} (id {cut(name)})"
     question = _get(asked, "question", str, where)
-    for text in (context, question):
-        _check_encodable(text, where)
     texts, starts = _answers(asked, where)
+    title = str(article.get("title", ""))
+    # All of them, as predictions are written by ID: half a character would fail when all training is done.
+    for text in (str(name), title, context, question, *texts):
+        check_text(text, where)
     found = tuple(
         start if text.strip() and start >= 0 and context.startswith(text, start) else -1
         for text, start in zip(texts, starts, strict=True)
     )
-    return Question(str(name), str(article.get("title", "")), context, question, texts, found)
+    return Question(str(name), title, context, question, texts, found)
 
 
 def _answers(asked: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -217,24 +203,15 @@ def _answers(asked: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], tup
         starts = [_get(answer, "answer_start", int, f"{where}[{n}]") for n, answer in enumerate(answers)]
     for text, start in zip(texts, starts, strict=True):
         if not isinstance(text, str) or not isinstance(start, int):
-            raise InputError(f"{where} holds ({text!r}, {start!r}) where a text and a whole number are needed.")
+            raise InputError(f"{where} holds ({cut(text)}, {cut(start)}) where a text and a whole number are needed.")
     return tuple(texts), tuple(starts)
-
-
-def _check_encodable(text: str, where: str) -> None:
-    if text.isascii():
-        return
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where} holds half a character (\\u{ord(text[error.start]):04x}).") from None
 
 
 def _get(value: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
     if not isinstance(value, Mapping):
         raise InputError(f"{where} is a {_kind(value)} where an object is needed.")
     if key not in value:
-        keys = ", ".join(map(str, value)) or "none"
+        keys = named(value) or "none"
         raise InputError(f"{where} has no key {key!r} (its keys: {keys}).")
     if not isinstance(value[key], kind) or isinstance(value[key], bool):
         allowed = " or ".join(_NAMES[k] for k in (kind if isinstance(kind, tuple) else (kind,)))
@@ -252,9 +229,3 @@ def _kind(value: Any) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"1 {noun} is" if number == 1 else f"{number:,} {noun}s are"
-
-
-def _named(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - NAMED:,} more" if len(listed) > NAMED else ""
-    return ", ".join(listed[:NAMED]) + more

@@ -7,14 +7,25 @@ objects), `.parquet`; everything else is tab-separated, as GLUE's tables are, wi
 from __future__ import annotations
 
 import csv
-import io
-import json
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError
+from splora.reading import (
+    CELL,
+    COLUMNS,
+    ROW,
+    Budget,
+    Lines,
+    kind,
+    limit,
+    more_allowed,
+    parse_json,
+    read_lines,
+)
 
 #: Endings of the files that are read; the first ones are named where one is missing.
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet", ".json", ".ndjson")
@@ -45,111 +56,135 @@ class RawTable:
         return f"{self.where}: {self.unit} {number}"
 
 
-def read_raw(path: str | Path) -> RawTable:
-    """Read one file.
+def read_raw(path: str | Path, most: int | None = None) -> RawTable:
+    """Read one file; its name may end in `.gz`.
+
+    Args:
+        most: of JSON lines, read these many and no more of the file than they take; None: all.
 
     Raises:
-        InputError: it cannot be read, is empty, not UTF-8, or not of the format that its suffix says; with the line.
+        InputError: it cannot be read, is empty, not UTF-8, not of the format that its suffix says, or beyond the limits
+            of `splora.reading`; with the line.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
+    suffix = Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
     if suffix == ".parquet":
-        return _parquet(path)
-    parse: Callable[[str, str], RawTable] = _PARSERS.get(suffix, parse_tsv)
-    return parse(_text(path), str(path))
+        return read_parquet(path)
+    if suffix in (".json", ".jsonl", ".ndjson"):
+        return _json(read_lines(path), str(path), most)
+    return (_csv if suffix == ".csv" else _tsv)(read_lines(path), str(path))
 
 
 def parse_tsv(content: str, where: str) -> RawTable:
-    """Lines of cells between tabs, of any number; quotes are ordinary characters and empty lines are nothing.
+    """As `read_raw` of a file with this content: lines of cells between tabs.
 
     Raises:
         InputError: there is no line.
     """
-    lines = [
-        (number, line.rstrip("\r").split("\t")) for number, line in enumerate(content.split("\n"), 1) if line.strip()
-    ]
-    if not lines:
-        raise InputError(f"{where}: is empty.")
-    return RawTable(where, lines[0][1], list(lines[1:]), header_line=lines[0][0])
+    return _tsv(enumerate(content.split("\n"), 1), where)
 
 
-def parse_csv(content: str, where: str) -> RawTable:
-    """Cells between commas; cells in quotes may hold commas, doubled quotes and line breaks.
-
-    Raises:
-        InputError: there is no line, a quote is not closed, or a row has not as many cells as the first.
-    """
-    reader = csv.reader(io.StringIO(content, newline=""), strict=True)
-    lines: list[tuple[int, list[str]]] = []
-    begin = 1
-    try:
-        for cells in reader:
-            if len(cells) > 1 or any(cell.strip() for cell in cells):
-                lines.append((begin, cells))
-            begin = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{where}: line {begin}: is not CSV ({_csv_reason(error)}).") from None
-    if not lines:
-        raise InputError(f"{where}: is empty.")
-    first, header = lines[0]
-    odd = next(((number, len(cells)) for number, cells in lines if len(cells) != len(header)), None)
-    if odd is not None:
-        raise InputError(
-            f"{where}: line {odd[0]} has {odd[1]} columns where line {first} has {len(header)}; "
-            f"texts with commas, quotes or line breaks stand in quotes."
-        )
-    return RawTable(where, header, list(lines[1:]), header_line=first)
-
-
-def parse_json(content: str, where: str) -> RawTable:
-    """An object per line, or one list of objects; a key that an object lacks counts as null.
-
-    Raises:
-        InputError: a line is not JSON or no object, or there is none.
-    """
-    if not content.strip():
-        raise InputError(f"{where}: is empty.")
-    if content.lstrip().startswith("["):
-        unit, entries = "entry", list(enumerate(_loads(content, where, 0), 1))
-    else:
-        # Not `splitlines`: a text of JSON may hold U+2028, which is no end of line there.
-        lines = enumerate(content.split("\n"), 1)
-        unit, entries = "line", [(number, _loads(line, where, number)) for number, line in lines if line.strip()]
-    for number, entry in entries:
-        if not isinstance(entry, dict):
-            raise InputError(f"{where}: {unit} {number}: is {_kind(entry)} where an object is needed.")
-    if not entries:
-        raise InputError(f"{where}: is empty.")
-    header = list(dict.fromkeys(key for _, entry in entries for key in entry))
-    rows = [(number, [entry.get(key) for key in header]) for number, entry in entries]
-    return RawTable(where, header, list(rows), unit=unit, texts=False)
-
-
-def raw_of_columns(where: str, columns: dict[str, Iterable[Any]]) -> RawTable:
+def raw_of_columns(where: str, columns: Mapping[str, Iterable[Any]]) -> RawTable:
     """A table of columns of the same length, with rows numbered from 1."""
     rows = list(enumerate(zip(*columns.values(), strict=True), 1))
     return RawTable(where, list(columns), list(rows), unit="row", texts=False)
 
 
-_PARSERS = {".csv": parse_csv, ".json": parse_json, ".jsonl": parse_json, ".ndjson": parse_json}
+def read_parquet(path: Path) -> RawTable:
+    """Read a Parquet file, after what its footer says of its size.
+
+    Raises:
+        InputError: it is none, has no rows, or is beyond the limits.
+    """
+    from splora.tasks.parquet_file import columns_of
+
+    return raw_of_columns(str(path), columns_of(path))
 
 
-def _text(path: Path) -> str:
+def _tsv(lines: Lines, where: str) -> RawTable:
+    """Cells between tabs, of any number; quotes are ordinary characters and empty lines are nothing."""
+    budget = Budget(where)
+    rows: list[tuple[int, Sequence[Any]]] = []
+    for number, line in lines:
+        if line.strip():
+            budget.take(len(line) + ROW + CELL * line.count("\t"), f"line {number}")
+            rows.append((number, line.rstrip("\r\n").split("\t")))
+    if not rows:
+        raise InputError(f"{where}: is empty.")
+    return RawTable(where, rows[0][1], rows[1:], header_line=rows[0][0])
+
+
+def _csv(lines: Lines, where: str) -> RawTable:
+    """Cells between commas; cells in quotes may hold commas, doubled quotes and line breaks."""
+    reader = csv.reader(_pieces(lines, Budget(where)), strict=True)
+    rows: list[tuple[int, Sequence[Any]]] = []
+    begin = 1
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    place = content.find(0)
-    if place >= 0:
-        line = content.count(b"\n", 0, place) + 1
-        raise InputError(f"{path}: line {line}: holds a NUL byte: damaged, or UTF-16; save the file as UTF-8.")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        for cells in reader:
+            if len(cells) > 1 or any(cell.strip() for cell in cells):
+                rows.append((begin, cells))
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{where}: line {begin}: is not CSV ({_csv_reason(error)}).") from None
+    if not rows:
+        raise InputError(f"{where}: is empty.")
+    first, header = rows[0]
+    odd = next(((number, len(cells)) for number, cells in rows if len(cells) != len(header)), None)
+    if odd is not None:
         raise InputError(
-            f"{path}: line {line}: is not UTF-8 (byte 0x{content[error.start]:02x}); save the file as UTF-8."
-        ) from None
+            f"{where}: line {odd[0]} has {odd[1]} columns where line {first} has {len(header)}; "
+            f"texts with commas, quotes or line breaks stand in quotes."
+        )
+    return RawTable(where, header, rows[1:], header_line=first)
+
+
+def _pieces(lines: Lines, budget: Budget) -> Iterator[str]:
+    """Lines as CSV has them: they may end at a carriage return alone."""
+    for number, line in lines:
+        budget.take(len(line) + ROW + CELL * line.count(","), f"line {number}")
+        if "\r" in line.removesuffix("\n").removesuffix("\r"):
+            yield from re.split(r"(?<=\r)(?!\n|$)", line)
+        else:
+            yield line
+
+
+def _json(lines: Iterator[tuple[int, str]], where: str, most: int | None) -> RawTable:
+    """An object per line, or one list of objects; a key that an object lacks counts as null."""
+    budget = Budget(where)
+    unit = "line"
+    entries: list[tuple[int, Any]] = []
+    for number, line in lines:
+        if not line.strip():
+            continue
+        if not entries and line.lstrip().startswith("["):
+            text = "\n" * (number - 1) + "".join([line, *_counted(lines, budget)])
+            unit, entries = "entry", list(enumerate(parse_json(text, where, budget=budget), 1))
+            break
+        entries.append((number, parse_json(line, where, number, budget)))
+        if len(entries) == most:
+            break
+    header: dict[str, None] = {}
+    for number, entry in entries:
+        if not isinstance(entry, dict):
+            raise InputError(f"{where}: {unit} {number}: is {kind(entry)} where an object is needed.")
+        if not entry.keys() <= header.keys():
+            header.update(dict.fromkeys(entry))
+            if len(header) > limit(COLUMNS):
+                raise InputError(
+                    f"{where}: {unit} {number}: with it there are more than {limit(COLUMNS):,} different keys, the "
+                    f"most that are read; {more_allowed()}."
+                )
+    if not entries:
+        raise InputError(f"{where}: is empty.")
+    budget.take(len(entries) * (ROW + 8 * len(header)))
+    rows: list[tuple[int, Sequence[Any]]] = [(number, [entry.get(key) for key in header]) for number, entry in entries]
+    return RawTable(where, list(header), rows, unit=unit, texts=False)
+
+
+def _counted(lines: Lines, budget: Budget) -> Iterator[str]:
+    for number, line in lines:
+        budget.take(len(line), f"line {number}")
+        yield line
 
 
 def _csv_reason(error: csv.Error) -> str:
@@ -159,36 +194,3 @@ def _csv_reason(error: csv.Error) -> str:
     if "field limit" in reason:
         return f"a text of more than {csv.field_size_limit():,} characters, or a quote that is never closed"
     return reason
-
-
-def _loads(text: str, where: str, line: int) -> Any:
-    """Parsed JSON; `line`: number of the line that `text` is, or 0 where it is the whole file."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise InputError(f"{where}: line {line or 1}: is nested too deeply to be an example.") from None
-    except json.JSONDecodeError as error:
-        at = f"line {line or error.lineno}: is not JSON at column {error.colno} ({error.msg})"
-        raise InputError(f"{where}: {at}.") from None
-
-
-def _parquet(path: Path) -> RawTable:
-    import pyarrow as arrow
-    import pyarrow.parquet
-
-    try:
-        # Not `read_table`: it would take parts of the path, like `fold=1`, for columns.
-        with pyarrow.parquet.ParquetFile(path) as file:
-            table = file.read()
-            columns = {name: table.column(place).to_pylist() for place, name in enumerate(table.column_names)}
-    except (arrow.ArrowException, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"{path}: cannot be read as Parquet ({reason[0].rstrip('.')}).") from None
-    if not table.num_rows:
-        raise InputError(f"{path}: has no rows.")
-    return raw_of_columns(str(path), columns)
-
-
-def _kind(value: Any) -> str:
-    names = {str: "a text", bool: "true/false", int: "a number", float: "a number", list: "a list", type(None): "null"}
-    return names.get(type(value), type(value).__name__)

@@ -14,18 +14,17 @@ is.
 
 from __future__ import annotations
 
-import gzip
 import logging
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
-from splora.errors import InputError
+from splora.errors import InputError, cut, named
+from splora.reading import CELL, Budget, check_text, read_lines
 from splora.tasks.folders import content_of, find_files
-from splora.tasks.table_files import RawTable, parse_json, read_raw
+from splora.tasks.table_files import RawTable, read_raw
 
 Split = Literal["train", "eval"]
 logger = logging.getLogger(__name__)
@@ -161,7 +160,7 @@ def _records(source: str | None, task: str, split: Split, cache_dir: str | None)
     if split == "train" and _stands_in(path):
         logger.warning("%s: there is no training text beside it, so this is what calibration uses.", path)
     if path.name.lower().endswith(_TABLES):
-        return _cells(_table(path, description.documents.get(split)), path)
+        return _cells(read_raw(path, description.documents.get(split)), path)
     lines = _lines(path)
     if description.keeps_breaks:
         return [line + "\n" if line.strip() else "" for line in lines]
@@ -198,63 +197,28 @@ def _hub_records(description: TextTask, split: Split, cache_dir: str | None) -> 
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        content = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 (byte {error.start:,}); save the file as UTF-8.") from None
-    if not content.strip():
-        raise InputError(f"{path}: is empty.")
     # Not `splitlines`, which would also break at signs that are part of a text; the last line break ends a line.
-    return content.replace("\r\n", "\n").removesuffix("\n").split("\n")
-
-
-def _table(path: Path, most: int | None) -> RawTable:
-    """The rows of a file; of JSON lines, the first `most`, and no more of the file is read than these."""
-    compressed = path.suffix.lower() == ".gz"
-    if path.suffix.lower() == ".parquet" or (most is None and not compressed):
-        return read_raw(path)
-    try:
-        with _opened(path, compressed) as file:
-            content = _first_lines(file, most)
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        if not compressed:
-            return read_raw(path)  # which tells the place
-        raise InputError(f"{path}: cannot be read as compressed UTF-8 ({error}).") from error
-    return parse_json(content, str(path))
-
-
-def _opened(path: Path, compressed: bool) -> IO[str]:
-    # Lines end at line feeds alone, as `parse_json` has it.
-    if compressed:
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="\n")
-    return path.open(encoding="utf-8-sig", newline="\n")
-
-
-def _first_lines(lines: Iterator[str], most: int | None) -> str:
-    """The lines up to the `most`-th that is not blank; all of them where they are one list of objects."""
-    kept: list[str] = []
-    count = 0
-    for line in lines:
-        kept.append(line)
-        if not line.strip():
-            continue
-        if not count and line.lstrip().startswith("["):
-            return "".join([*kept, *lines])
-        count += 1
-        if count == most:
-            break
-    return "".join(kept)
+    lines: list[str] = []
+    budget = Budget(str(path))
+    for number, line in read_lines(path):
+        budget.take(len(line) + CELL, f"line {number}")
+        check_text(line, f"{path}: line {number}:")
+        lines.append(line.removesuffix("\n").removesuffix("\r"))
+    if not any(line.strip() for line in lines):
+        raise InputError(f"{path}: is empty.")
+    return lines
 
 
 def _cells(table: RawTable, path: Path) -> list[str]:
     column = next((number for number, name in enumerate(table.header) if name in COLUMNS), None)
     if column is None:
-        raise InputError(f"{path}: has no {' or '.join(COLUMNS)}; it has {', '.join(map(str, table.header))}.")
+        raise InputError(f"{path}: has no {' or '.join(COLUMNS)}; it has {named(table.header)}.")
     for number, cells in table.rows:
         if not isinstance(cells[column], str):
-            raise InputError(f"{table.at(number)}: {table.header[column]} is {cells[column]!r} where a text is needed.")
+            raise InputError(
+                f"{table.at(number)}: {table.header[column]} is {cut(cells[column])} where a text is needed."
+            )
+        check_text(cells[column], f"{table.at(number)}:")
     return [cells[column] for _, cells in table.rows]
 
 

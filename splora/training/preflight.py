@@ -207,7 +207,7 @@ def _vocabulary(source: str) -> dict[str, int] | None:
     try:
         words = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
         return dict(words)
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # said where the tokenizer is loaded
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -223,11 +224,11 @@ def test_a_file_of_another_model_is_refused(
         PeftModel.from_pretrained(bert(), tmp_path)
 
 
-def test_a_missing_parameter_is_reported(method: str, trained: Any, bert: Any, tmp_path: Path) -> None:
+def test_a_missing_parameter_is_refused(method: str, trained: Any, bert: Any, tmp_path: Path) -> None:
     trained(method).save_pretrained(tmp_path)
     name = "splora_B" if method == "splora" else "splopa_position_weights"
     _rewritten(tmp_path, lambda tensors: tensors.pop(f"{QUERY}.{name}"))
-    with pytest.warns(UserWarning, match=rf"missing adapter keys.*query\.{name}"):
+    with pytest.raises(InputError, match=rf"query\.{name}.*: the adapter file lacks this"):
         PeftModel.from_pretrained(bert(), tmp_path)
 
 
@@ -239,3 +240,63 @@ def test_another_block_shape_is_refused(method: str, trained: Any, bert: Any, tm
     file.write_text(json.dumps(config))
     with pytest.raises(InputError, match="the saved mask has shape"):
         PeftModel.from_pretrained(bert(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"block_shapes": [1]}, r"block_shapes is \[1\]; block shapes by layer are needed"),
+        ({"block_shapes": {"query": "8x8"}}, r"block_shapes\['query'\] is '8x8'; two whole numbers above 0"),
+        ({"block_shape": None}, "block_shape is None; two whole numbers above 0"),
+        ({"block_shape": [8, 10**400]}, "does not|two whole numbers|divide"),
+        ({"target_modules": {"a": 1}}, r"target_modules is \{'a': 1\}; names of modules are needed"),
+        ({"target_modules": "("}, r"target_modules is '\(', which is no regular expression"),
+        ({"target_modules": [5]}, r"target_modules is \[5\]; names of modules are needed"),
+        ({"target_modules": "x" * 1_000_000}, "target_modules is 'xxx"),
+        ({"exclude_modules": 5}, "exclude_modules is 5; names of modules are needed"),
+        ({"modules_to_save": "all of them"}, "modules_to_save is 'all of them'; names of modules are needed"),
+        ({"bias": ["all"]}, r"bias is \['all'\]; allowed are none, all"),
+        ({"init_range": "wide"}, "init_range is 'wide'; a number above 0 is needed"),
+        ({"init_range": 1e308}, "init_range is 1e.308; a number above 0 is needed"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(
+    method: str, changes: dict[str, Any], sentence: str, trained: Any, bert: Any, tmp_path: Path
+) -> None:
+    trained(method).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(InputError, match=sentence) as raised:
+        PeftModel.from_pretrained(bert(), tmp_path)
+    assert len(str(raised.value)) < 3_000
+
+
+def test_sizes_are_judged_before_they_are_built(method: str, config_of: Any) -> None:
+    option = "rank" if method == "splora" else "num_prototypes"
+    with pytest.raises(InputError, match=f"{option} is (1000000000|a whole number of about 401 digits); a"):
+        config_of(method, **{option: 10**9})
+    with pytest.raises(InputError, match=f"{option} is (a whole number of about 40|inf|1000)"):
+        config_of(method, **{option: 10**400})
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda value: torch.cat([value.flatten()] * 2), "values where|saved (mask|tensor) has shape"),
+        (lambda value: value.float() * float("nan"), "NaN or infinite values|saved mask has shape"),
+    ],
+    ids=["another shape", "not finite"],
+)
+def test_every_tensor_of_a_layer_is_judged(
+    method: str, change: Any, sentence: str, trained: Any, bert: Any, tmp_path: Path
+) -> None:
+    trained(method).save_pretrained(tmp_path / "whole")
+    names = [
+        name for name in load_file(tmp_path / "whole" / "adapter_model.safetensors") if name.startswith(f"{QUERY}.")
+    ]
+    assert len(names) >= 3
+    for name in names:
+        shutil.copytree(tmp_path / "whole", tmp_path / name)
+        _rewritten(tmp_path / name, lambda tensors, name=name: tensors.update({name: change(tensors[name])}))
+        with pytest.raises(InputError, match=sentence):
+            PeftModel.from_pretrained(bert(), tmp_path / name)

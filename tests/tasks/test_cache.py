@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
-from splora.tasks.cache import Arrays, cached, default_folder, digest, load
+from splora.errors import DiskFull
+from splora.tasks.cache import Arrays, cached, default_folder, digest, load, save
 
 
 def arrays(seed: int = 0) -> Arrays:
@@ -75,6 +81,49 @@ def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path: Path, caplog:
     with caplog.at_level(logging.WARNING):
         assert equal(cached(tmp_path / "file", "squad", "key", arrays), arrays())
     assert "are not kept" in caplog.text
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 16 kB."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("no small disk: to mount one takes root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)], check=False)
+    if done.returncode != 0:
+        pytest.skip("no small disk: a container's root without the right to mount")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def large() -> Arrays:
+    return {"ids": np.zeros(100_000, np.int32)}
+
+
+def test_a_full_disk_under_the_cache_costs_only_time(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        with caplog.at_level(logging.WARNING):
+            assert equal(cached(small_disk, "squad", "key", large), large())
+        assert "Prepared data are not kept: " in caplog.text
+        assert "No space left on device" in caplog.text
+    assert not [path for path in small_disk.rglob("*") if path.is_file()]
+    with pytest.raises(DiskFull):
+        save(small_disk / "a.safetensors", large())
+
+
+def test_what_safetensors_cannot_write_costs_only_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert equal(cached(tmp_path, "squad", "key", arrays), arrays())
+    assert "No space left on device" in caplog.text
+    with pytest.raises(DiskFull):
+        save(tmp_path / "a.safetensors", arrays())
 
 
 def test_a_missing_file_is_nothing(tmp_path: Path) -> None:

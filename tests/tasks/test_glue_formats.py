@@ -184,7 +184,7 @@ def test_overrides_that_mean_nothing_are_refused_at_once(task: str, columns: dic
         ),
         ("sst2", '{"text": null, "label": 1}', {}, "line 1: has no text in column 'text'; a text is needed."),
         ("sst2", '{"text": 5, "label": 1}', {}, "line 1: has 5 in column 'text'; a text is needed."),
-        ("sst2", '{"text": "\\ud83d", "label": 1}', {}, "line 1: holds half a character in column 'text'."),
+        ("sst2", '{"text": "\\ud83d", "label": 1}', {}, "line 1: column 'text' holds half a character (\\ud83d)."),
         (
             "stsb",
             '{"sentence1": "a", "sentence2": "b", "label": NaN}',

@@ -124,10 +124,10 @@ def test_a_file_that_is_not_there_or_a_folder(tmp_path: Path) -> None:
         read_squad(tmp_path)
 
 
-def test_not_utf8_names_the_byte(tmp_path: Path) -> None:
+def test_not_utf8_names_the_line_and_the_byte(tmp_path: Path) -> None:
     path = tmp_path / "latin.json"
     path.write_bytes(b'{"data": "caf\xe9"}')
-    with pytest.raises(InputError, match=r"is not UTF-8 \(byte 13 is 0xe9\)"):
+    with pytest.raises(InputError, match=r"line 1: is not UTF-8 \(byte 0xe9\)"):
         read_squad(path)
 
 
@@ -136,20 +136,20 @@ def test_a_file_cut_anywhere_is_an_error_with_a_place(tmp_path: Path, indent: in
     whole = json.dumps(official(answered("q1"), answered("q2")), indent=indent)
     for length in range(1, len(whole), 7):
         path = write(tmp_path, whole[:length])
-        with pytest.raises(InputError, match=r"at line \d+, column \d+"):
+        with pytest.raises(InputError, match=r"line \d+: is .* at column \d+"):
             read_squad(path)
 
 
 def test_a_cut_off_file_says_so(tmp_path: Path) -> None:
     whole = json.dumps([flat("q1")])
     for cut in (whole[:-1], whole[:-60]):
-        with pytest.raises(InputError, match=r"is cut off at line 1, column"):
+        with pytest.raises(InputError, match=r"line 1: is cut off at column"):
             read_squad(write(tmp_path, cut))
 
 
 def test_json_lines_name_the_broken_line(tmp_path: Path) -> None:
     lines = json.dumps(flat("q1")) + "\n" + json.dumps(flat("q2"))[:-5]
-    with pytest.raises(InputError, match="at line 2"):
+    with pytest.raises(InputError, match="line 2: is not JSON"):
         read_squad(write(tmp_path, lines))
 
 

@@ -74,7 +74,7 @@ def test_parquet_in_any_case_of_its_suffix_and_in_row_groups(tmp_path: Path) -> 
         ("a.jsonl", '{"a": 1}\n[1]\n', "line 2: is a list where an object is needed."),
         ("a.json", '[{"a": 1}, 5]', "entry 2: is a number where an object is needed."),
         ("a.json", '[{"a": 1},\n {"a" 2}]', "line 2: is not JSON at column 7 (Expecting ':' delimiter)."),
-        ("a.jsonl", "[" * 100_000, "line 1: is nested too deeply to be an example."),
+        ("a.jsonl", "[" * 100_000, "line 1: is nested too deeply."),
         ("a.csv", b"s,label\nfine,1\ncaf\xe9,1\n", "line 3: is not UTF-8 (byte 0xe9); save the file as UTF-8."),
         ("a.jsonl", b'{"s": "\xff"}', "line 1: is not UTF-8 (byte 0xff); save the file as UTF-8."),
         (
