@@ -89,7 +89,7 @@ class RunResult(Callback):
             folder = Path(self.output_dir or trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
             tokenizer = trainer.datamodule.tokenizer
-            result["adapter_bytes"] = save_trained(module.network, tokenizer, folder)
+            save_trained(module.network, tokenizer, folder, result)
             result["artifacts"] = [f"{name}.json" for name in module.artifacts]
             for name, value in module.artifacts.items():
                 write_json(folder / f"{name}.json", value)

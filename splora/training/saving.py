@@ -10,30 +10,45 @@ from typing import Any
 from torch import nn
 
 from splora.errors import InputError
+from splora.export.card import run_card, write_card
 from splora.files import replacing_folder
+from splora.training.adapter_folder import ADAPTER, TASK
 
-ADAPTER, MODEL, RESULT = "adapter", "model", "result.json"
+MODEL, RESULT = "model", "result.json"
 
 
-def save_trained(network: nn.Module, tokenizer: Any, output_dir: Path) -> int:
-    """Save what the task needs and return the bytes of its weights file.
+def save_trained(network: nn.Module, tokenizer: Any, output_dir: Path, result: dict[str, Any]) -> int:
+    """Save what the task needs, with tokenizer and card, and return the bytes of its weights file.
 
-    An adapted network leaves its adapter; a plain one the whole model, pruned blocks exactly zero, with
-    its tokenizer, as a checkpoint for stock transformers.
+    An adapted network leaves its adapter, and its base model's configuration with the task's labels; a plain one the
+    whole model, pruned blocks exactly zero, as a checkpoint for stock transformers.
+
+    Args:
+        result: what `result.json` will say; it gains `adapter_bytes`.
     """
     from peft import PeftModel
 
     from splora.masks import fold
 
-    if isinstance(network, PeftModel):
-        with replacing_folder(output_dir / ADAPTER) as folder:
-            network.save_pretrained(str(folder))
-        return (output_dir / ADAPTER / "adapter_model.safetensors").stat().st_size
-    folded: Any = fold(copy.deepcopy(network))
-    with replacing_folder(output_dir / MODEL) as folder:
-        folded.save_pretrained(str(folder))
+    saved: Any = network if isinstance(network, PeftModel) else fold(copy.deepcopy(network))
+    adapted = saved is network
+    with replacing_folder(output_dir / (ADAPTER if adapted else MODEL)) as folder:
+        saved.save_pretrained(str(folder))
+        if adapted:
+            _save_base_config(saved.get_base_model(), result["task"], folder)
         tokenizer.save_pretrained(str(folder))
-    return (output_dir / MODEL / "model.safetensors").stat().st_size
+        weights = folder / ("adapter_model.safetensors" if adapted else "model.safetensors")
+        result["adapter_bytes"] = weights.stat().st_size
+        write_card(folder, run_card(result))
+    return int(result["adapter_bytes"])
+
+
+def _save_base_config(base: Any, task: str, folder: Path) -> None:
+    """Leave the base model's configuration, with head, labels and task, beside its adapter."""
+    config = copy.deepcopy(base.config)
+    config.architectures = [type(base).__name__]
+    setattr(config, TASK, task)
+    config.save_pretrained(str(folder))
 
 
 def load_run(output_dir: str | Path) -> nn.Module:
