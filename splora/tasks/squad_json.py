@@ -52,14 +52,17 @@ class Question:
         return not self.answers or self.span is not None
 
 
-def read_squad(path: str | os.PathLike[str]) -> list[Question]:
+def read_squad(path: str | os.PathLike[str], answered: bool = True) -> list[Question]:
     """All questions of a file, in its order.
+
+    Args:
+        answered: read the answers, which every question then has to have; else they are left out.
 
     Raises:
         InputError: the file is missing, unreadable, empty, cut off or of another layout; IDs repeat; or more than
             1 % of the answers are not found at their `answer_start` (up to 1 % is a warning of the log).
     """
-    return questions_from_content(_parse(_read_text(Path(path)), str(path)), str(path))
+    return questions_from_content(_parse(_read_text(Path(path)), str(path)), str(path), answered)
 
 
 def count_questions(path: str | os.PathLike[str]) -> int:
@@ -67,22 +70,23 @@ def count_questions(path: str | os.PathLike[str]) -> int:
     return len(read_squad(path))
 
 
-def questions_from_content(content: Any, where: str) -> list[Question]:
-    """Questions of parsed JSON in any of the layouts; `where` names its source in messages.
+def questions_from_content(content: Any, where: str, answered: bool = True) -> list[Question]:
+    """Questions of parsed JSON in any of the layouts; `where` names its source in messages; see `read_squad`.
 
     Raises:
         InputError: as `read_squad`.
     """
-    return check_questions(list(_questions(content, where)), where)
+    return check_questions(list(_questions(content, where, answered)), where)
 
 
-def questions_from_rows(rows: Iterable[Mapping[str, Any]], where: str) -> list[Question]:
+def questions_from_rows(rows: Iterable[Mapping[str, Any]], where: str, answered: bool = True) -> list[Question]:
     """Questions from flat rows as `datasets` yields them; `where` names their source in messages.
 
     Raises:
         InputError: as `read_squad`.
     """
-    return check_questions([_question(row, row, f"{where}: row {n}", row) for n, row in enumerate(rows)], where)
+    questions = [_question(row, row, f"{where}: row {n}", row, answered=answered) for n, row in enumerate(rows)]
+    return check_questions(questions, where)
 
 
 def check_questions(questions: list[Question], where: str) -> list[Question]:
@@ -167,7 +171,7 @@ def _not_json(where: str, error: json.JSONDecodeError, line: int) -> str:
     return f"{where}: {finding} at line {line:,}, column {error.colno:,} ({error.msg})."
 
 
-def _questions(content: Any, where: str) -> Iterator[Question]:
+def _questions(content: Any, where: str, answered: bool) -> Iterator[Question]:
     if isinstance(content, dict) and "data" not in content and {"question", "context"} & content.keys():
         content = [content]  # JSON lines of a single line
     place = where
@@ -180,16 +184,21 @@ def _questions(content: Any, where: str) -> Iterator[Question]:
         if not isinstance(entry, dict):
             raise InputError(f"{at} is a {_kind(entry)} where an object is needed.")
         if "paragraphs" not in entry and "question" in entry:
-            yield _question(entry, entry, at, entry)
+            yield _question(entry, entry, at, entry, answered=answered)
             continue
         for p, paragraph in enumerate(_get(entry, "paragraphs", list, at)):
             inside = f"{at}.paragraphs[{p}]"
             for q, asked in enumerate(_get(paragraph, "qas", list, inside)):
-                yield _question(asked, paragraph, f"{inside}.qas[{q}]", entry, inside)
+                yield _question(asked, paragraph, f"{inside}.qas[{q}]", entry, inside, answered)
 
 
 def _question(
-    asked: Mapping[str, Any], paragraph: Mapping[str, Any], where: str, article: Mapping[str, Any], around: str = ""
+    asked: Mapping[str, Any],
+    paragraph: Mapping[str, Any],
+    where: str,
+    article: Mapping[str, Any],
+    around: str = "",
+    answered: bool = True,
 ) -> Question:
     context = _get(paragraph, "context", str, around or where)
     name = _get(asked, "id", (str, int), where)
@@ -197,7 +206,7 @@ def _question(
     question = _get(asked, "question", str, where)
     for text in (context, question):
         _check_encodable(text, where)
-    texts, starts = _answers(asked, where)
+    texts, starts = _answers(asked, where) if answered else ((), ())
     found = tuple(
         start if text.strip() and start >= 0 and context.startswith(text, start) else -1
         for text, start in zip(texts, starts, strict=True)

@@ -26,7 +26,7 @@ from splora.training.options import (
     described,
     wrong_choices,
 )
-from splora.training.saving import load_run
+from splora.training.saving import check_fits, load_run
 from splora.training.specification import TASKS, scale_steps
 from splora.training.teacher import load_teacher
 
@@ -94,6 +94,7 @@ class PruningModule(LightningModule):
             raise InputError(f"The module's task is {self.task!r}, but the data module's is {data.task!r}.")
         self.label2id = getattr(data, "label2id", None)
         if self.trained_run is not None:
+            check_fits(self.trained_run, data)
             self.network = load_run(self.trained_run)
             return
         base = load_base(
@@ -174,10 +175,10 @@ class PruningModule(LightningModule):
         return {"index": batch["index"], **logits}
 
     def on_predict_epoch_end(self) -> None:
-        """Write predictions (and n-best lists) into the run's folder."""
-        self._outputs.score(self.trainer.datamodule)
+        """Write predictions (and n-best lists) into `default_root_dir`."""
+        predicted = self._outputs.predict(self.trainer.datamodule)
         if self.trainer.is_global_zero:
-            for name, value in self.artifacts.items():
+            for name, value in predicted.items():
                 write_json(Path(self.trainer.default_root_dir) / f"{name}.json", value)
 
     def on_validation_epoch_end(self) -> None:

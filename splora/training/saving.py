@@ -76,6 +76,42 @@ def load_run(output_dir: str | Path) -> nn.Module:
     return network.eval()
 
 
+def check_fits(output_dir: str | Path, data: Any) -> None:
+    """See to it that a data module makes what a finished run was trained on: its task, labels and tokens.
+
+    Raises:
+        InputError: it does not, or the folder is no finished run.
+    """
+    folder = Path(output_dir)
+    settings = read_result(folder)["settings"]
+    pairs = [
+        ("task", settings["model"]["task"], data.task),
+        ("label2id", settings["model"].get("label2id"), getattr(data, "label2id", None)),
+    ]
+    problems = [
+        f"{folder}: this run was trained with {name} {there!r}, but the data module has {here!r}."
+        for name, there, here in pairs
+        if there != here
+    ]
+    name = (settings.get("data") or {}).get("model_name_or_path", settings["model"]["model_name_or_path"])
+    if name != data.model_name_or_path and _tokens(str(folder / MODEL), name) != _tokens(data.model_name_or_path):
+        problems.append(
+            f"{folder}: this run was trained with the tokenizer of {name}, but the data module has that of "
+            f"{data.model_name_or_path}, which makes other tokens."
+        )
+    if problems:
+        raise InputError(problems)
+
+
+def _tokens(*names: str) -> str:
+    """Digest of the first tokenizer that is there; the last name may be one of the hub."""
+    from splora.tasks import hub
+    from splora.tasks.squad_features import tokenizer_digest
+
+    name = next((name for name in names if Path(name).is_dir()), names[-1])
+    return str(tokenizer_digest(hub.load_tokenizer(name, None)))
+
+
 def read_result(folder: Path) -> dict[str, Any]:
     """`result.json` of a finished run.
 
