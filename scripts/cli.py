@@ -23,7 +23,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         "fit": Command(LIGHTNING, "train and prune as a YAML configuration says"),
         "validate": Command(LIGHTNING, "score a finished run on its evaluation data"),
         "test": Command(LIGHTNING, "the same, on data that training never evaluated"),
-        "predict": Command(LIGHTNING, "write what a finished run predicts of its evaluation data"),
+    },
+    "use": {
+        "predict": Command("splora.scripts.predict", "answer questions or classify sentences that have no labels"),
     },
     "look at results": {
         "count": Command("splora.scripts.count", "remaining and learned weights of saved runs"),
@@ -67,12 +69,21 @@ def main(arguments: list[str] | None = None) -> None:
         elif first not in COMMANDS and not first.startswith("-"):
             close = nearest(first, COMMANDS) or "."
             raise InputError(f"{first!r} is no command; there are {', '.join(COMMANDS)}{close}")
-        elif first not in COMMANDS or COMMANDS[first].module == LIGHTNING:
+        elif first not in COMMANDS or COMMANDS[first].module == LIGHTNING or _is_lightnings_predict(given):
             from splora.scripts.lightning_cli import run_cli
 
             run_cli(given)
         else:
             importlib.import_module(COMMANDS[first].module).main(given[1:])
+
+
+def _is_lightnings_predict(given: list[str]) -> bool:
+    """Whether `predict` means Lightning's: there are two of this name, and `lightning` has always been the other."""
+    if given[0] != "predict":
+        return False
+    from splora.scripts.predict import is_for_lightning
+
+    return _program() == "lightning" or is_for_lightning(given[1:])
 
 
 def help_text(program: str) -> str:

@@ -76,6 +76,8 @@ def questions_from_content(content: Any, where: str, answered: bool = True) -> l
     Raises:
         InputError: as `read_squad`.
     """
+    if not answered:
+        _number_questions(content)
     return check_questions(list(_questions(content, where, answered)), where)
 
 
@@ -169,6 +171,20 @@ def _not_json(where: str, error: json.JSONDecodeError, line: int) -> str:
     at_end = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
     finding = "is cut off" if at_end else "is not JSON"
     return f"{where}: {finding} at line {line:,}, column {error.colno:,} ({error.msg})."
+
+
+def _number_questions(content: Any) -> None:
+    """Give each question that has no ID its number, from 0 on, in place: nothing else refers to it."""
+    entries = content.get("data", [content]) if isinstance(content, dict) else content
+    number = 0
+    for entry in entries if isinstance(entries, list) else []:
+        paragraphs = entry.get("paragraphs", [{"qas": [entry]}]) if isinstance(entry, dict) else []
+        for paragraph in paragraphs if isinstance(paragraphs, list) else []:
+            asked = paragraph.get("qas") if isinstance(paragraph, dict) else None
+            for question in asked if isinstance(asked, list) else []:
+                if isinstance(question, dict):
+                    question.setdefault("id", str(number))
+                    number += 1
 
 
 def _questions(content: Any, where: str, answered: bool) -> Iterator[Question]:

@@ -29,8 +29,8 @@ def load_adapter(path: str | Path, base: str | Path | None = None) -> nn.Module:
         InputError: there is no adapter, it is damaged or of another model, or its base model cannot be had.
     """
     folder = adapter_folder(path)
-    settings = _read(folder / SETTINGS)
-    source = str(base) if base is not None else _base_of(folder, settings)
+    settings = read_settings(folder)
+    source = str(base) if base is not None else base_of(folder)
     from peft import PeftModel
     from safetensors import SafetensorError
 
@@ -112,9 +112,22 @@ def _outputs(folder: Path) -> int:
     raise InputError(f"{path}: holds no head of a classifier; train it with modules_to_save=['classifier'].")
 
 
-def _base_of(folder: Path, settings: dict[str, Any]) -> str:
-    """The base model that settings name: a hub name, a folder seen from here, or one seen from around the adapter."""
-    source = str(settings.get("base_model_name_or_path") or "")
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The settings of an adapter.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    return _read(folder / SETTINGS)
+
+
+def base_of(folder: Path) -> str:
+    """The base model that settings name: a hub name, a folder seen from here, or one seen from around the adapter.
+
+    Raises:
+        InputError: they name none.
+    """
+    source = str(read_settings(folder).get("base_model_name_or_path") or "")
     if not source:
         raise InputError(f"{folder / SETTINGS}: names no base model; pass it as base.")
     path = Path(source).expanduser()
