@@ -33,7 +33,7 @@ def option(*columns: str, help: str | None = None, required: bool = False) -> An
 def meaning(metadata: Mapping[str, Any]) -> str:
     """What an option means and what it may be, in one line."""
     choices = metadata.get("choices")
-    return metadata["help"] + (f" Allowed: {', '.join(choices)}." if choices else "")
+    return str(metadata["help"]) + (f" Allowed: {', '.join(choices)}." if choices else "")
 
 
 def wrong_choices(section: str, options: Any) -> list[str]:
