@@ -72,7 +72,7 @@ class MaskedAdapterConfig(PeftConfig):
         #: Whether the file, if it comes from one, was written by a release that trained through PEFT's wrapper.
         self.lacked_inputs = task in _DROPS_INPUTS
         if self.lacked_inputs:
-            self.task_type: Any = None
+            self.task_type = None
         if isinstance(self.target_modules, list | tuple):
             self.target_modules = set(self.target_modules)
         if isinstance(self.exclude_modules, list | tuple):
