@@ -19,7 +19,8 @@ class RunResult(Callback):
 
     Args:
         output_dir: folder of the run; None: the Trainer's `default_root_dir`.
-        run: what the result says of the run besides measurements (exp_id, sheet, method, adapter, reported scores).
+        run: the row of a sheet that this run is: `exp_id`, `sheet` and `reported` scores. What else stands in it is not
+            believed: method, adapter, task and seed are those of the module that ran.
     """
 
     def __init__(self, output_dir: str | None = None, run: dict[str, Any] | None = None) -> None:
@@ -65,12 +66,12 @@ class RunResult(Callback):
         """Save weights, artifacts and `result.json` (last, so that it marks a finished run); returns the result."""
         counts = module.weight_counts()
         result: dict[str, Any] = {
-            "exp_id": "",
-            "sheet": "",
+            "exp_id": self.run.get("exp_id", ""),
+            "sheet": self.run.get("sheet", ""),
             "method": module.pruning.method,
             "adapter": module.adapter.kind,
             "task": module.task,
-            **self.run,
+            "reported": self.run.get("reported", {}),
             "metrics": self._metrics,
             "remaining_weights_percent": counts.remaining_percent,
             "learned_weights_percent": counts.learned_percent,
@@ -89,7 +90,7 @@ class RunResult(Callback):
             folder = Path(self.output_dir or trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
             tokenizer = trainer.datamodule.tokenizer
-            result["adapter_bytes"] = save_trained(module.network, tokenizer, folder)
+            save_trained(module.network, tokenizer, folder, result)
             result["artifacts"] = [f"{name}.json" for name in module.artifacts]
             for name, value in module.artifacts.items():
                 write_json(folder / f"{name}.json", value)

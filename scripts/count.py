@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 
 
-def main(arguments: list[str]) -> None:
-    """Load each run and count it as DESIGN defines it."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = argparse.ArgumentParser(
         prog="splora count", description="Count remaining and learned weights of saved runs."
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run")
-    folders = parser.parse_args(arguments).runs
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Load each run and count it as DESIGN defines it."""
+    folders = make_parser().parse_args(arguments).runs
 
     from splora.errors import InputError
     from splora.training.counting import count_weights

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from splora.scripts.option_help import add_choice
+
 from splora.errors import InputError, exit_on_input_error, nearest
 from splora.training.specification import QA_TASKS, TASKS
 
@@ -20,7 +22,7 @@ TOLERATED = 0.05
 
 def main(arguments: list[str] | None = None) -> None:
     """Check the options, measure, write both files and tell what they hold."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     with exit_on_input_error():
         _check(options)
         run(options)
@@ -124,18 +126,19 @@ def summary(mha: Any, ffn: Any) -> str:
     return "\n".join(lines)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = argparse.ArgumentParser(
         prog="generate_lut.py",
         description="Measure latency tables of a model's attention and feed-forward blocks on this machine.",
     )
     parser.add_argument("--model_name", metavar="NAME", help="published name or folder; its config.json is enough")
     parser.add_argument("--ckpt_dir", metavar="DIR", help="folder of a checkpoint; goes before --model_name")
-    parser.add_argument("--task_name", required=True, metavar="TASK", help=", ".join(TASKS))
+    add_choice(parser, "--task_name", allowed=TASKS, required=True, metavar="TASK", help="what it is fine-tuned for")
     parser.add_argument("--batch_size", type=int, default=32, help="sequences per batch (default: 32)")
     parser.add_argument("--seq_len", type=int, help="tokens per sequence (default: 384 for SQuAD, 128 for GLUE)")
     parser.add_argument("--output_dir", default="luts", metavar="DIR", help="where both files go (default: luts)")
-    parser.add_argument("--precision", default="fp32", metavar="TYPE", help="fp32 (default) or bf16")
+    add_choice(parser, "--precision", allowed=PRECISIONS, default="fp32", help="what the model computes in")
     parser.add_argument("--threads", type=int, help="processor threads (default: torch's choice)")
     parser.add_argument("--repeats", type=int, default=20, help="rounds whose median counts (default: 20)")
     parser.add_argument(

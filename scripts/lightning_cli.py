@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,25 @@ from typing import Any
 import splora.callbacks
 from lightning import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from splora.scripts import trained_run
+from splora.scripts.fit_folder import CONFIGURATION, DEFAULT_FOLDER, claim, repeating, settings_of
 from splora.scripts.old_yaml import read_old_names
+from splora.scripts.run_row import alone, summary
 
 import splora.tasks.glue
 import splora.tasks.squad  # noqa: F401  (makes the data modules known by name)
-from splora.errors import InputError
-from splora.files import write_json
+from splora.files import write_text
 from splora.machine import is_first_process
 from splora.quiet import quiet_libraries
+from splora.training.configuration import checkpoints, loggers, plugins
 from splora.training.module import PruningModule
-from splora.training.run import CHECKPOINT, RESULT, disk_full_is_told, finish
-
-#: Settings of a run that was started from YAML, in its folder.
-SETTINGS = "fit.json"
+from splora.training.run import CHECKPOINT, disk_full_is_told, finish
+from splora.training.run_folder import class_name, entries, follow, unify
 
 #: A configuration that names callbacks replaces these; SparsitySchedule needs thresholds, so it must be named.
 DEFAULT_CALLBACKS = ("WeightCount", "MaskPictures", "RunResult", "RunProgressBar")
+#: Optimizer steps between checkpoints to resume from, where a configuration names no callbacks.
+CHECKPOINT_STEPS = 500
 
 
 class SploraCLI(LightningCLI):
@@ -33,64 +35,63 @@ class SploraCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What every run of this program needs, unless the configuration says otherwise."""
+        callbacks: list[dict[str, Any]] = [{"class_path": f"splora.callbacks.{name}"} for name in DEFAULT_CALLBACKS]
         parser.set_defaults(
             {
                 "trainer.use_distributed_sampler": False,  # the project's own sampler knows all ranks
                 "trainer.num_sanity_val_steps": 0,  # a score needs the whole evaluation split
                 "trainer.enable_model_summary": False,
-                "trainer.callbacks": [{"class_path": f"splora.callbacks.{name}"} for name in DEFAULT_CALLBACKS],
+                "trainer.callbacks": [*callbacks, checkpoints(CHECKPOINT_STEPS)],
+                "trainer.logger": loggers(),
+                "trainer.plugins": plugins(),
             }
         )
 
     def before_instantiate_classes(self) -> None:
-        """`fit` goes on where a run of the same settings was interrupted, as a row of the workbook does.
+        """`fit` goes on where a run of the same settings was interrupted; the others leave the run as it is.
 
         Raises:
-            InputError: the folder belongs to a run with other settings.
+            InputError: the folder belongs to a run with other settings, or no trained run is named.
         """
-        config = self.config.get("fit")
-        if config is None or config.trainer.default_root_dir is None or config.ckpt_path is not None:
+        config = self.config[self.subcommand]
+        if self.subcommand != "fit":
+            trained_run.prepare(self.subcommand, config)
+            config.trainer.default_root_dir = config.trainer.default_root_dir or config.model.trained_run
+            follow(config.trainer)
             return
+        config.trainer.default_root_dir = str(config.trainer.default_root_dir or DEFAULT_FOLDER)
         folder = Path(config.trainer.default_root_dir)
-        settings = {name: config.get(name) for name in ("seed_everything", "model", "data")}
-        known = json.loads(json.dumps({name: _plain(value) for name, value in settings.items()}, default=str))
-        if claim(folder, known):
+        for entry in entries(config.trainer.callbacks):
+            if class_name(entry) == "RunResult" and "init_args" in entry:
+                entry.init_args.run = None  # what another configuration was copied from is not what runs
+        moved = unify(config.trainer)
+        settings, text = settings_of(config), repeating(config)
+        follow(config.trainer)
+        if claim(folder, settings):
             print(f"{folder}: this run is finished; choose another trainer.default_root_dir to run it again.")
             raise SystemExit(0)
-        if (folder / CHECKPOINT).is_file():
+        if is_first_process():
+            write_text(folder / CONFIGURATION, text)
+            for sentence in moved:
+                print(f"notice: {sentence}", file=sys.stderr)
+        if config.ckpt_path is None and (folder / CHECKPOINT).is_file():
             config.ckpt_path = str(folder / CHECKPOINT)
 
     def fit(self, model: Any, **kwargs: Any) -> None:
-        """Train; a full disk ends in one sentence."""
-        with disk_full_is_told(Path(self.trainer.default_root_dir)):
+        """Train, score, save, and say so; a full disk ends in one sentence."""
+        folder = Path(self.trainer.default_root_dir)
+        with alone(folder), disk_full_is_told(folder):
             self.trainer.fit(model, **kwargs)
+            if self.trainer.interrupted:
+                return
+            results = finish(self.trainer, self.model, self.datamodule)
+        if is_first_process():
+            print(f"{folder}: {'; '.join(map(summary, results)) or 'finished, without RunResult nothing was saved'}")
 
-    def after_fit(self) -> None:
-        """Score and save as every run does."""
-        if not self.trainer.interrupted:
-            finish(self.trainer, self.model, self.datamodule)
-
-
-def claim(folder: Path, settings: dict[str, Any]) -> bool:
-    """Make `folder` that of a run with these settings; returns whether such a run is finished there.
-
-    Raises:
-        InputError: it belongs to a run with other settings, or to a row of the workbook.
-    """
-    begun = (folder / CHECKPOINT).is_file() or (folder / RESULT).is_file()
-    if is_first_process():
-        path = folder / SETTINGS
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        if begun and found != settings:
-            raise InputError(
-                f"trainer.default_root_dir: {folder} belongs to a run with other settings; choose another folder."
-            )
-        write_json(path, settings)
-    return (folder / RESULT).is_file()
-
-
-def _plain(value: Any) -> Any:
-    return value.as_dict() if hasattr(value, "as_dict") else value
+    def after_predict(self) -> None:
+        """Say where the predictions are."""
+        if is_first_process():
+            print(f"{Path(self.trainer.default_root_dir) / trained_run.PREDICTIONS}: predictions are there.")
 
 
 def run_cli(arguments: list[str]) -> None:
@@ -103,5 +104,6 @@ def run_cli(arguments: list[str]) -> None:
         subclass_mode_data=True,
         save_config_callback=None,
         seed_everything_default=92,
+        load_from_checkpoint_support=False,  # runs are loaded by load_run
         args=None if arguments == sys.argv[1:] else arguments,
     )

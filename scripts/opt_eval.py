@@ -10,8 +10,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from splora.scripts.opt_names import checkpoint_name, evaluation_folder, summary_path
+from splora.scripts.prune_options import add_compute
 
 from splora.errors import InputError, exit_on_input_error, problems_of
+from splora.tasks.text_sources import TEXT_TASKS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> None:
     """Evaluate one model on one or more texts."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     with exit_on_input_error():
         evaluate(options)
 
@@ -72,7 +74,6 @@ def _sources(options: argparse.Namespace) -> dict[str, Any]:
     """
     from splora.posttraining.compute import check_compute
     from splora.tasks.sources import canonical_task, data_sources
-    from splora.tasks.text_sources import TEXT_TASKS
 
     problems: list[str] = []
     sources: dict[str, Any] = {}
@@ -159,7 +160,8 @@ def _record(result: dict[str, Any], label: str) -> None:
     append_line(summary_path(label), line)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = argparse.ArgumentParser(prog="opt_eval.py", description="Measure the perplexity of an OPT.")
     parser.add_argument(
         "--model_name", required=True, metavar="NAME", help="opt-125M, opt-1.3B, …, another hub name, or a folder"
@@ -168,16 +170,14 @@ def _parser() -> argparse.ArgumentParser:
         "--task",
         nargs="+",
         metavar="TASK",
-        help="wikitext2, ptb, c4 (default: all three from the hub; wikitext2 where --data_dir is given)",
+        help=f"{', '.join(TEXT_TASKS)} (default: all of them from the hub; wikitext2 where --data_dir is given)",
     )
     parser.add_argument("--data_dir", metavar="DIR", help="folder or file of the text (default: the hub)")
     parser.add_argument("--seed", type=int, default=0, help="recorded; nothing here is random (default: 0)")
     parser.add_argument(
         "--max_seq_length", type=int, metavar="N", help="tokens per window at most (default: the model's positions)"
     )
-    parser.add_argument("--precision", default="auto", help="auto (default: bf16 where it is fast), fp32 or bf16")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:1")
-    parser.add_argument("--threads", type=int, metavar="N", help="processor threads (default: torch's choice)")
+    add_compute(parser)
     return parser
 
 

@@ -6,14 +6,19 @@ import argparse
 import sys
 
 
-def main(arguments: list[str]) -> None:
-    """Read finished runs, draw them, print them as a Markdown table."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = argparse.ArgumentParser(prog="splora plot", description="Draw scores of finished runs against density.")
     parser.add_argument("runs", metavar="FOLDER", help="finished runs are looked for below this folder")
     parser.add_argument("--metric", default="f1", help="metric of the vertical axis (default: f1)")
     parser.add_argument("--output", default="density.png", metavar="PNG", help="the picture (default: density.png)")
     parser.add_argument("--title", default="", help="title of the picture")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Read finished runs, draw them, print them as a Markdown table."""
+    options = make_parser().parse_args(arguments)
 
     from splora.report.density import draw, read_points, table
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from splora.scripts.option_help import add_choice
 from splora.scripts.prune_options import (
     SAMPLES,
     add_fisher,
@@ -18,10 +19,11 @@ from splora.scripts.prune_options import (
 )
 
 from splora.posttraining.budget import Budget
+from splora.tasks.sources import ALL_TASKS, TASKS
 
 
-def main(arguments: list[str]) -> None:
-    """Prune one checkpoint by the named method."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = argparse.ArgumentParser(
         prog="splora prune", description="Make a fine-tuned checkpoint smaller without training it."
     )
@@ -32,7 +34,12 @@ def main(arguments: list[str]) -> None:
     stat = methods.add_parser("stat", help="by interpolative decompositions of activations (Flynn et al. 2024)")
     _add_common(stat, "stat")
     add_stat(stat)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Prune one checkpoint by the named method."""
+    options = make_parser().parse_args(arguments)
     request = request_of(
         options,
         method=options.method,
@@ -57,11 +64,10 @@ def _add_common(parser: argparse.ArgumentParser, method: str) -> None:
         "--model",
         required=True,
         metavar="PATH",
-        help="folder or hub name of the fine-tuned checkpoint; opt-125M and the like",
+        help="folder or hub name of the fine-tuned checkpoint" + "; opt-125M and the like" * (method == "stat"),
     )
-    parser.add_argument(
-        "--task", required=True, help="mnli, qqp, qnli, sst2, stsb, mrpc, squad, squad_v2; wikitext2, …"
-    )
+    allowed = TASKS if method == "fisher" else ALL_TASKS
+    add_choice(parser, "--task", allowed=allowed, required=True, metavar="TASK", help="what it is fine-tuned for")
     parser.add_argument("--data", metavar="DIR", help="folder of the task's data (default: the hub)")
     parser.add_argument("--budget", required=True, metavar="mac=0.5", help="mac=F or latency=F, F above 0, at most 1")
     parser.add_argument("--output", metavar="DIR", help="default: output/MODEL/TASK/…")

@@ -23,15 +23,20 @@ from splora.errors import InputError, exit_on_input_error
 from splora.posttraining.budget import Budget
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Prune one checkpoint."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = argparse.ArgumentParser(
         prog="prune_bert.py",
         description="Prune a fine-tuned encoder by interpolative decompositions, without training.",
     )
     add_checkpoint(parser)
     add_published(parser)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prune one checkpoint."""
+    options = make_parser().parse_args(arguments)
     with exit_on_input_error():
         request = request_of(
             options,

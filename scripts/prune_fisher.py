@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from splora.scripts.option_help import add_choice
 from splora.scripts.prune_options import (
     SAMPLES,
     add_checkpoint,
@@ -20,19 +21,24 @@ from splora.scripts.prune_options import (
 )
 
 from splora.errors import exit_on_input_error
-from splora.posttraining.budget import Budget
+from splora.posttraining.budget import METRICS, Budget
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(prog="prune_fisher.py", description="Prune a fine-tuned encoder without training.")
+    add_checkpoint(parser)
+    parser.add_argument("--constraint", type=float, required=True, help="fraction of the dense cost, at most 1")
+    add_choice(parser, "--metric", allowed=METRICS, default="mac", help="what the constraint counts")
+    add_place(parser)
+    add_shared(parser, SAMPLES["fisher"])
+    add_fisher(parser)
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Prune one checkpoint."""
-    parser = argparse.ArgumentParser(prog="prune_fisher.py", description="Prune a fine-tuned encoder without training.")
-    add_checkpoint(parser)
-    parser.add_argument("--constraint", type=float, required=True, help="fraction of the dense cost, at most 1")
-    parser.add_argument("--metric", default="mac", help="what the constraint counts: mac (default) or latency")
-    add_place(parser)
-    add_shared(parser, SAMPLES["fisher"])
-    add_fisher(parser)
-    options = parser.parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     with exit_on_input_error():
         request = request_of(
             options,

@@ -9,22 +9,29 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from splora.scripts.option_help import add_choice
 from splora.scripts.prune_bert import add_published, budget_of
 from splora.scripts.prune_options import carry_out, request_of, stat_choices
 
 from splora.errors import exit_on_input_error
+from splora.tasks.text_sources import TEXT_TASKS
 
 if TYPE_CHECKING:
     from splora.posttraining.request import PruneRequest
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Prune one language model."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = argparse.ArgumentParser(
         prog="prune_opt.py", description="Prune an OPT by interpolative decompositions, without training."
     )
     add_options(parser)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prune one language model."""
+    options = make_parser().parse_args(arguments)
     with exit_on_input_error():
         carry_out(request_from(options))
 
@@ -34,9 +41,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model_name", required=True, metavar="NAME", help="opt-125M, opt-1.3B, …, another hub name, or a folder"
     )
-    parser.add_argument(
-        "--task", "--task_name", default="wikitext2", dest="task", help="wikitext2 (default), ptb or c4"
-    )
+    names = ("--task", "--task_name")
+    add_choice(parser, *names, allowed=TEXT_TASKS, default="wikitext2", dest="task", help="the text it is judged on")
     parser.add_argument("--data_dir", metavar="DIR", help="folder or file of the text (default: the hub)")
     add_published(parser)
 

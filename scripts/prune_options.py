@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from splora.scripts.opt_names import checkpoint_name, summary_path
+from splora.scripts.option_help import add_choice, wrong_choices
 
-from splora.errors import InputError, nearest
+from splora.errors import InputError
+from splora.posttraining.choices import BIAS_CORRECTIONS, FISHER_LABELS, PRECISIONS, STORAGES, TEACHERS
+from splora.tasks.sources import TASKS
 
 if TYPE_CHECKING:
     from splora.posttraining.budget import Budget
@@ -54,17 +57,31 @@ def add_calibration(parser: argparse.ArgumentParser, samples: int) -> None:
         metavar="NAME=COLUMN",
         help="where the data's columns are not recognized, e.g. label=gold; repeatable",
     )
-    parser.add_argument("--precision", default="auto", help="auto (default: bf16 where it is fast), fp32 or bf16")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:1")
-    parser.add_argument("--threads", type=int, metavar="N", help="processor threads (default: torch's choice)")
-    parser.add_argument(
+    add_compute(parser)
+    add_choice(
+        parser,
         "--states",
+        allowed=STORAGES,
         default="auto",
-        metavar="auto|fp32|bf16|disk",
         help="where hidden states of the samples are kept between layers: in memory as fp32 or bf16, in temporary "
-        "files, or (auto, the default) in memory while they are small",
+        "files, or (auto) in memory while they are small",
     )
     parser.add_argument("--force", action="store_true", help="replace another result in the output folder")
+
+
+def add_compute(parser: argparse.ArgumentParser) -> None:
+    """Where a command computes, and in what."""
+    add_choice(
+        parser,
+        "--precision",
+        allowed=PRECISIONS,
+        default="auto",
+        help="to compute in; auto is bf16 where that is fast",
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="auto (default) is a GPU where there is one"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="processor threads (default: torch's choice)")
 
 
 def add_shared(parser: argparse.ArgumentParser, samples: int) -> None:
@@ -103,9 +120,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="published name; the checkpoint itself where --ckpt_dir is missing",
     )
-    parser.add_argument(
-        "--task_name", required=True, metavar="TASK", help="mnli, qqp, qnli, sst2, stsb, mrpc, squad, squad_v2, …"
-    )
+    add_choice(parser, "--task_name", allowed=TASKS, required=True, metavar="TASK", help="what it is fine-tuned for")
     parser.add_argument("--ckpt_dir", metavar="DIR", help="folder of the fine-tuned checkpoint")
     parser.add_argument("--data_dir", metavar="DIR", help="folder of the task's data (default: the hub)")
 
@@ -130,25 +145,28 @@ def add_fisher(parser: argparse.ArgumentParser) -> None:
         metavar="sample|N",
         help="Fisher information from every sample's gradient (default) or from mini-batches of N",
     )
-    parser.add_argument(
+    add_choice(
+        parser,
         "--fisher_labels",
         "--fisher-labels",
+        allowed=FISHER_LABELS,
         default="model",
-        metavar="model|data",
-        help="Fisher information of the model's own predictions (default), or of the data's labels",
+        help="Fisher information of the model's own predictions, or of the data's labels",
     )
-    parser.add_argument(
+    add_choice(
+        parser,
         "--teacher",
+        allowed=TEACHERS,
         default="dense",
-        metavar="dense|sqrt",
-        help="rescale towards the dense model (default), or the one pruned to the square root of the budget",
+        help="rescale towards the dense model, or the one pruned to the square root of the budget",
     )
-    parser.add_argument(
+    add_choice(
+        parser,
         "--bias_correction",
         "--bias-correction",
+        allowed=BIAS_CORRECTIONS,
         default="auto",
-        metavar="auto|on|off",
-        help="let biases take up what is lost on average (default auto: not for questions); off as published",
+        help="let biases take up what is lost on average; auto: not for questions; off: as published",
     )
     parser.add_argument("--damping", type=float, default=1.0, help="of the least squares of rescaling (default: 1)")
 
@@ -159,16 +177,8 @@ def fisher_choices(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: values that are not allowed, all of them.
     """
-    problems: list[str] = []
-    for name, allowed in (
-        ("fisher_labels", ("data", "model")),
-        ("teacher", ("sqrt", "dense")),
-        ("states", ("auto", "fp32", "bf16", "disk")),
-        ("bias_correction", ("auto", "on", "off")),
-    ):
-        value = getattr(options, name)
-        if value not in allowed:
-            problems.append(f"--{name} is {value!r}; allowed are {', '.join(allowed)}{nearest(value, allowed) or '.'}")
+    choices = {"fisher_labels": FISHER_LABELS, "teacher": TEACHERS, "bias_correction": BIAS_CORRECTIONS}
+    problems = wrong_choices(options, {**choices, "states": STORAGES})
     if not 0 <= options.damping < float("inf"):
         problems.append(f"--damping is {options.damping}; it must be 0 or larger.")
     batch_size = 0
@@ -221,12 +231,7 @@ def stat_choices(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: values that are not allowed, all of them.
     """
-    problems: list[str] = []
-    allowed = ("auto", "fp32", "bf16", "disk")
-    if options.states not in allowed:
-        problems.append(
-            f"--states is {options.states!r}; allowed are {', '.join(allowed)}{nearest(options.states, allowed) or '.'}"
-        )
+    problems = wrong_choices(options, {"states": STORAGES})
     try:
         factors = tuple(float(part) for part in options.head_factors.split(","))
     except ValueError:

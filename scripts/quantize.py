@@ -7,36 +7,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splora.scripts.opt_names import checkpoint_name, summary_path
+from splora.scripts.option_help import add_choice
 from splora.scripts.prune_options import SAMPLES, TEXT_SAMPLES, add_calibration, columns_of, device_of
 
 from splora.errors import InputError
+from splora.posttraining.choices import BITS, QUANTIZERS
+from splora.tasks.sources import ALL_TASKS
 
 if TYPE_CHECKING:
     from splora.posttraining.quantize_request import QuantizeRequest
 
 
-def main(arguments: list[str]) -> None:
-    """Quantize one checkpoint."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = argparse.ArgumentParser(
         prog="splora quantize", description="Store a checkpoint's weights in a few bits, without training it."
     )
     parser.add_argument(
         "--model", required=True, metavar="PATH", help="folder or hub name of a checkpoint, dense or pruned"
     )
-    parser.add_argument(
-        "--task", default="wikitext2", help="wikitext2 (default), ptb, c4; of encoders sst2, squad and the like"
+    add_choice(
+        parser, "--task", allowed=ALL_TASKS, default="wikitext2", metavar="TASK", help="what the model is judged on"
     )
     parser.add_argument("--data", metavar="DIR", help="folder of the task's data, or a file of text (default: the hub)")
     parser.add_argument("--output", metavar="DIR", help="default: output/MODEL/TASK/…")
     add_quantization(parser)
     _add_run(parser)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Quantize one checkpoint."""
+    options = make_parser().parse_args(arguments)
     carry_out(request_from(options))
 
 
 def add_quantization(parser: argparse.ArgumentParser) -> None:
     """What is quantized how."""
-    parser.add_argument("--bits", type=int, default=4, metavar="N", help="per weight: 2, 3, 4 (default) or 8")
+    add_choice(parser, "--bits", type=int, allowed=BITS, default=4, help="per weight")
     parser.add_argument(
         "--group-size",
         "--group_size",
@@ -58,7 +66,9 @@ def add_quantization(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="added to the Hessian's diagonal, as a fraction of its mean (default: 0.01)",
     )
-    parser.add_argument("--method", default="gptq", help="gptq (default) or rtn: round to nearest, the baseline")
+    add_choice(
+        parser, "--method", allowed=QUANTIZERS, default="gptq", help="rtn rounds each weight to the nearest: a baseline"
+    )
     parser.add_argument(
         "--half", action="store_true", help="store what is not quantized in fp16 (default: as the checkpoint does)"
     )

@@ -22,14 +22,19 @@ if TYPE_CHECKING:
     from splora.posttraining.request import PruneRequest
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Prune, if need be, and quantize one language model."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = argparse.ArgumentParser(
         prog="quantize_opt.py", description="Quantize an OPT, pruned by interpolative decompositions, without training."
     )
     prune_opt.add_options(parser)
     quantize.add_quantization(parser)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prune, if need be, and quantize one language model."""
+    options = make_parser().parse_args(arguments)
     with exit_on_input_error():
         pruning, request = requests_from(options)
         if pruning is not None:

@@ -12,14 +12,19 @@ if TYPE_CHECKING:
     from splora.report.score_charts import Published
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Read runs in whatever state they are, and write the report."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = argparse.ArgumentParser(prog="splora report", description="One HTML file that shows all runs of a folder.")
     parser.add_argument("runs", metavar="FOLDER", help="runs are looked for below this folder")
     parser.add_argument("--output", default="report.html", metavar="HTML", help="the file (default: report.html)")
     parser.add_argument("--png", metavar="DIR", help="save every chart as a PNG file in this folder, too")
     parser.add_argument("--title", default="", help="title of the report")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read runs in whatever state they are, and write the report."""
+    options = make_parser().parse_args(arguments)
 
     from splora.json_values import one_line
     from splora.report.build import write_report

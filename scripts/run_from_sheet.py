@@ -15,18 +15,22 @@ from splora.hparams.overrides import Overrides, apply, parse
 from splora.hparams.rows import Row, Sheet, sentence
 from splora.hparams.select import select
 from splora.hparams.workbook import COPIED, OWN, Workbook, read_workbook, specifications
+from splora.scripts.launch.start import LAUNCHERS
+from splora.scripts.option_help import add_choice
 from splora.scripts.plan import Job, advice, lines, plan
 
 from splora.errors import EXIT_CODE, InputError, Interrupted, cut, exit_on_input_error, nearest, print_problems
 from splora.machine import is_first_process
 from splora.training.specification import METHOD_ALIASES, METHODS, methods_named
 
+PROGRAM = "run_from_sheet"
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; mistakes of the user end it with exit code 2."""
+
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
+    """The command, under the name that its help gives it; mistakes of the user end it with exit code 2."""
     try:
         with exit_on_input_error():
-            status = _main(_parser().parse_args(arguments))
+            status = _main(make_parser(program).parse_args(arguments))
         sys.stdout.flush()
         if status:
             sys.exit(status)
@@ -177,8 +181,9 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="run_from_sheet", description=__doc__)
+def make_parser(program: str = PROGRAM) -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("--workbook", metavar="PATH", help="another workbook than the project's own")
     parser.add_argument("--sheet", metavar="NAME", help="only this sheet; --all without it takes SQuAD")
     what = parser.add_mutually_exclusive_group(required=True)
@@ -197,15 +202,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="where every run below runs/ (or --output-dir) stands: step, loss, density, time left, why it failed",
     )
-    parser.add_argument(
-        "--method",
-        metavar="NAME",
-        help="only rows that prune so: a value of pruning_method, or movement, soft movement",
-    )
+    named = (*METHODS, "movement", "soft movement")
+    add_choice(parser, "--method", allowed=named, metavar="NAME", help="only rows that prune so")
     parser.add_argument("--dry-run", action="store_true", help="check, then print what would run as YAML")
     parser.add_argument("-v", "--verbose", action="store_true", help="with --check: say how unusual cells were read")
     row = parser.add_argument_group("changes to the chosen rows")
-    row.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="any column")
+    row.add_argument(
+        "--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="any column; see Columns"
+    )
     row.add_argument(
         "--model",
         metavar="NAME_OR_PATH",
@@ -230,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
     many = parser.add_argument_group("many rows at once (docs/launching.md)")
     many.add_argument("--jobs", metavar="N", help="rows at once, each in a process of its own; auto: one per device")
     many.add_argument("--retry-failed", action="store_true", help="also run rows that failed in an earlier command")
-    many.add_argument("--launcher", default="local", metavar="NAME", help="local (default) or ray")
+    add_choice(many, "--launcher", allowed=LAUNCHERS, default="local", help="where rows run at once")
     many.add_argument("--address", metavar="ADDRESS", help="Ray: host:port of a cluster, or auto; default: start one")
     many.add_argument(
         "--gpus-per-run", type=float, metavar="N", help="Ray: GPUs of a row; default 1 where there are any"

@@ -13,7 +13,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from splora.errors import InputError, exit_on_input_error, nearest, problems_of
+from splora.scripts.option_help import add_choice, wrong_choices
+
+from splora.errors import InputError, exit_on_input_error, problems_of
+from splora.tasks.text_sources import TEXT_TASKS
 
 #: Whole numbers and fractions that can be set, with what they are.
 SIZES = {
@@ -32,7 +35,7 @@ RATES = {"learning_rate": "highest rate", "weight_decay": "of AdamW", "dropout":
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, evaluate and save."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     with exit_on_input_error():
         run(options)
 
@@ -44,7 +47,6 @@ def run(options: argparse.Namespace) -> None:
         InputError: sizes that do not fit, no text, or a folder that is in use.
     """
     from splora.posttraining.compute import check_compute, use_threads
-    from splora.tasks.text_sources import TEXT_TASKS
     from splora.training.small_opt import SmallOPT, train_small_opt
 
     output = Path(options.output_dir).expanduser().resolve()
@@ -55,10 +57,7 @@ def run(options: argparse.Namespace) -> None:
         lambda: check_compute(threads=options.threads, seed=options.seed),
         settings.check,
     )
-    if options.task not in TEXT_TASKS:
-        problems.append(
-            f"--task is {options.task!r}; allowed are {', '.join(TEXT_TASKS)}{nearest(options.task, TEXT_TASKS) or '.'}"
-        )
+    problems += wrong_choices(options, {"task": TEXT_TASKS})
     if problems:
         raise InputError(problems)
 
@@ -100,7 +99,8 @@ def _check_output(given: str, output: Path) -> None:
         raise InputError(f"--output_dir: {given} is not empty; give a new or empty folder.")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = argparse.ArgumentParser(
         prog="train_small_opt.py", description="Train a small OPT and its tokenizer on a text, in minutes."
     )
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output_dir", required=True, metavar="DIR", help="where the model goes; a new or empty folder"
     )
     parser.add_argument("--data_dir", metavar="DIR", help="folder or file of text (default: the embedded corpus)")
-    parser.add_argument("--task", default="wikitext2", help="how text is read: wikitext2 (default), ptb or c4")
+    add_choice(parser, "--task", allowed=TEXT_TASKS, default="wikitext2", help="how text is read")
     for name, text in SIZES.items():
         parser.add_argument(f"--{name}", type=int, help=text)
     for name, text in RATES.items():

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from splora.export.folder import load_pruned
     from splora.export.quantized import load_quantized
+    from splora.training.adapter_folder import load_adapter
 
-__all__ = ["load_pruned", "load_quantized"]
+__all__ = ["load_adapter", "load_pruned", "load_quantized"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     # On demand: torch and transformers take seconds to import, and most imports of this package do not need them.
+    if name == "load_adapter":
+        from splora.training.adapter_folder import load_adapter
+
+        return load_adapter
     if name == "load_pruned":
         from splora.export.folder import load_pruned
 

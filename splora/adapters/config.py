@@ -15,6 +15,11 @@ from splora.masks.grid import BlockShape
 
 logger = logging.getLogger(__name__)
 
+#: Stands in `adapter_config.json`, where whoever meets PEFT's bare ``KeyError: 'SPLOPA'`` looks next.
+NOTE = (
+    "splora.load_adapter(folder) loads this adapter; PeftModel.from_pretrained does after `import splora.adapters`, "
+    "without which PEFT does not know its type and ends in a KeyError."
+)
 #: Tasks whose wrapper in PEFT (0.21) takes ``token_type_ids`` and ``position_ids`` and does not pass them on.
 _DROPS_INPUTS = ("QUESTION_ANS",)
 #: Tasks whose head is new with each task, and so trained and saved beside the adapter.
@@ -59,6 +64,7 @@ class MaskedAdapterConfig(PeftConfig):
         default=None, metadata={"help": "Modules trained and saved whole, one copy per adapter."}
     )
     bias: str = field(default="none", metadata={"help": "'all': a trained bias per adapter; 'none': frozen biases."})
+    note: str = field(default=NOTE, metadata={"help": "Says in the file how it is loaded; PEFT's own error does not."})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,7 +14,7 @@ from splora.posttraining.calibration import LABELS, by_length, to_device
 from splora.posttraining.precision import Precision
 from splora.posttraining.sensitivity import LOGITS, divergences
 from splora.posttraining.text_evaluation import text_divergence, text_losses
-from splora.tasks.data_module import TaskDataModule
+from splora.tasks.data_module import Split, TaskDataModule
 from splora.tasks.features import Collator
 from splora.tasks.language_modelling import TextDataModule
 
@@ -55,7 +55,20 @@ def predict(
     if isinstance(data, TextDataModule):
         metrics = data.evaluate({"losses": text_losses(model, data, precision, progress)}).metrics
         return Predictions({}, metrics, None if dense is None else text_divergence(dense, model, data, precision))
-    features = data.features("eval")
+    found = predicted_logits(model, data, "eval", precision, progress)
+    return Predictions(found, dict(data.evaluate(dict(found)).metrics))
+
+
+@torch.inference_mode()
+def predicted_logits(
+    model: nn.Module,
+    data: TaskDataModule,
+    split: Split,
+    precision: Precision = FP32,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Logits of a whole split by name, float32 (rows, …), in the order of its rows; see `predict`."""
+    features = data.features(split)
     device = next(model.parameters()).device
     collator = Collator(features, int(data.tokenizer.pad_token_id or 0), data.width, width_multiple=1)
     batches = by_length(np.arange(len(features), dtype=np.int64), features.lengths)
@@ -72,7 +85,7 @@ def predict(
                 _put(found, name, outputs[name], rows, len(features))
         if progress is not None:
             progress(number + 1, len(batches))
-    return Predictions(found, dict(data.evaluate(dict(found)).metrics))
+    return found
 
 
 def divergence(dense: Predictions, pruned: Predictions) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from splora.errors import InputError
+from splora.export.card import pruned_card, write_card
 from splora.files import appending, replacing_folder, write_json
 from splora.machine import versions
 from splora.posttraining.evaluation import Predictions, divergence
@@ -69,6 +70,7 @@ def save(request: PruneRequest, subject: Subject, final: Stage, result: dict[str
     with replacing_folder(request.output) as beside:
         save_pruned(final.model, subject.data.tokenizer, beside)
         final.plan.save(beside, Plan.dense(subject.model))
+        write_card(beside, pruned_card(result))
         write_json(beside / RESULT, result)
     if request.summary is not None:
         append_line(request.summary, summary_line(result, request.output))

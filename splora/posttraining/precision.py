@@ -10,8 +10,7 @@ from typing import Any, Literal, cast
 import torch
 
 from splora.errors import InputError, nearest
-
-PRECISIONS = ("auto", "fp32", "bf16")
+from splora.posttraining.choices import PRECISIONS
 
 
 @dataclass(frozen=True)

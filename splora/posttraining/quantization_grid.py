@@ -9,8 +9,8 @@ from torch import Tensor
 
 from splora.errors import InputError
 from splora.export.packing import dequantize
+from splora.posttraining.choices import BITS
 
-BITS = (2, 3, 4, 8)
 #: Smallest and largest step that fp16 holds: steps are stored so.
 STEPS = (2.0**-24, 65504.0)
 #: A smaller group than this would spend more bits on its step than it saves.

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
 
 from splora.errors import InputError, nearest
+from splora.posttraining.choices import QUANTIZERS, STORAGES, Quantizer, Storage
 from splora.posttraining.quantization_grid import GridOptions
-
-if TYPE_CHECKING:
-    from splora.posttraining.states import Storage
-
-Method = Literal["gptq", "rtn"]
-METHODS: tuple[Method, ...] = ("gptq", "rtn")
-#: `states.STORAGES`, whose module is slow to import.
-STATES = ("auto", "fp32", "bf16", "disk")
 
 
 @dataclass(frozen=True)
@@ -30,7 +22,7 @@ class QuantizeOptions:
     """
 
     grid: GridOptions = field(default_factory=GridOptions)
-    method: Method = "gptq"
+    method: Quantizer = "gptq"
     act_order: bool = False
     damping: float = 0.01
     storage: Storage = "auto"
@@ -49,7 +41,7 @@ class QuantizeOptions:
             self.grid.check(widest if widest is not None else self.grid.group_size or 0)
         except InputError as error:
             problems += error.problems
-        for option, value, allowed in (("--method", self.method, METHODS), ("--states", self.storage, STATES)):
+        for option, value, allowed in (("--method", self.method, QUANTIZERS), ("--states", self.storage, STORAGES)):
             if value not in allowed:
                 problems.append(
                     f"{option} is {value!r}; allowed are {', '.join(allowed)}{nearest(value, allowed) or '.'}"

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from splora.errors import InputError
+from splora.export.card import pruned_card, write_card
 from splora.export.packing import WEIGHTS
 from splora.export.quantized import save_quantized, stored_bytes
 from splora.files import replacing_folder, write_json
@@ -89,6 +90,7 @@ def _save(
     with replacing_folder(request.output) as beside:
         save_quantized(model, weights, grid, subject.data.tokenizer, beside, dtype=dtype, notes=notes)
         result["bytes"] = {"dense": dense_bytes, "quantized": (beside / WEIGHTS).stat().st_size}
+        write_card(beside, pruned_card(result))
         write_json(beside / RESULT, result)
     if request.summary is not None:
         append_line(request.summary, summary_line(result, request.output))

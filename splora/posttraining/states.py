@@ -9,7 +9,6 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +17,13 @@ from splora import anatomy
 from splora.errors import DiskFull, InputError
 from splora.files import is_full
 from splora.posttraining.calibration import to_device
+from splora.posttraining.choices import STORAGES as STORAGES
+from splora.posttraining.choices import Storage as Storage
 from splora.posttraining.precision import Precision
 from splora.posttraining.sublayers import PARTS, embedded
 
 #: Where hidden states are kept: in memory as fp32 or as bf16, in fp32 files of a temporary folder, or in memory as long
 #: as they are no more than `MEMORY_BYTES`, else in files.
-Storage = Literal["auto", "fp32", "bf16", "disk"]
-STORAGES: tuple[Storage, ...] = ("auto", "fp32", "bf16", "disk")
 MEMORY_BYTES = 64 * 2**20
 #: Activations of all samples at one sub-layer that are kept at most, in bytes.
 KEPT_BYTES = 64 * 2**20

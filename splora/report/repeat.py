@@ -28,9 +28,12 @@ _QUANTIZATIONS = ("gptq", "rtn")
 
 
 def training_command(folder: Path, exp_id: str, sheet: str) -> str:
-    """`lightning fit` of the saved configuration; of a run without one, its row; else nothing."""
-    if (folder / "config.yaml").is_file():
-        return shlex.join(["lightning", "fit", "--config", (folder / "config.yaml").as_posix()])
+    """`lightning fit` of what ran, into a folder beside; of a run without a configuration, its row; else nothing."""
+    for name in ("fit.yaml", "config.yaml"):
+        if (folder / name).is_file():
+            beside = folder.with_name(f"{folder.name}-again").as_posix()
+            words = ["--config", (folder / name).as_posix(), "--trainer.default_root_dir", beside]
+            return shlex.join(["lightning", "fit", *words])
     if exp_id and sheet:
         row = ["--sheet", sheet, "--exp-id", exp_id, "--output-dir", folder.as_posix()]
         return shlex.join(["python", "scripts/run_from_sheet.py", *row])

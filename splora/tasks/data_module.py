@@ -19,7 +19,8 @@ from splora.tasks.sampler import GlobalBatchSampler, ResumableDataLoader
 
 __all__ = ["FeatureSet", "Ragged", "Split", "TaskDataModule", "TaskResult"]
 
-Split = Literal["train", "eval"]
+#: Rows to train on; to score; to predict, whose labels are not looked at and may be missing.
+Split = Literal["train", "eval", "predict"]
 
 
 def not_one_batch(part: float, batches: int) -> str:
@@ -98,6 +99,17 @@ class TaskDataModule(LightningDataModule):
             outputs: the model's outputs by name (logits, start_logits, …), (rows, …), sorted by row number.
         """
 
+    def predict(self, outputs: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+        """Predictions for the complete split `predict`, as JSON values by file stem.
+
+        Args:
+            outputs: as for `evaluate`.
+
+        Raises:
+            InputError: the task has nothing to predict.
+        """
+        raise InputError(f"The task {self.task} has a score and no predictions.")
+
     @property
     def tokenizer(self) -> Any:
         """The fast tokenizer of `model_name_or_path`, loaded at first use.
@@ -137,14 +149,14 @@ class TaskDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fill caches on the first process of a machine, before the others look for them."""
-        fitting = self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING
-        self.setup("fit" if fitting else "validate")
+        stage = None if self.trainer is None else self.trainer.state.fn
+        self.setup({None: "fit", TrainerFn.FITTING: "fit", TrainerFn.PREDICTING: "predict"}.get(stage, "validate"))
 
     def setup(self, stage: str | None = None) -> None:
         """Prepare what `stage` (fit, validate, test, predict; None: all) needs."""
         if stage in ("fit", None):
             self.features("train")
-        self.features("eval")
+        self.features("predict" if stage == "predict" else "eval")
 
     def settings(self) -> dict[str, Any]:
         """What this data module was made with, as plain values."""
@@ -189,8 +201,8 @@ class TaskDataModule(LightningDataModule):
         return self.val_dataloader()
 
     def predict_dataloader(self) -> ResumableDataLoader:
-        """As `val_dataloader`."""
-        return self.val_dataloader()
+        """Every row to predict once, longest first."""
+        return self._dataloader("predict", self.eval_batch_size)
 
     def _dataloader(self, split: Split, batch_size: int) -> ResumableDataLoader:
         features, training = self.features(split), split == "train"

@@ -113,23 +113,24 @@ class GlueDataModule(TaskDataModule):
             InputError: a file is missing or is not this task's table, or the hub cannot be reached.
         """
         source = self.train_file if split == "train" else self.predict_file
+        labelled = split != "predict"
         if source == hub.EMBEDDED:
             from splora.tasks.embedded.classification import table
 
             return {
                 part: parse_table(table(self.task, name), f"embedded {name}", self.description)
-                for part, name in self.description.files(split).items()
+                for part, name in self.description.files("train" if split == "train" else "eval").items()
             }
         if source is None or _is_hub_name(source):
             return self._tables_of_hub(source or HUB, split)
-        return read_source(source, self.task, split, self.columns)
+        return read_source(source, self.task, "train" if split == "train" else "eval", self.columns, labelled)
 
     def prepare(self, split: Split) -> FeatureSet:
         """Token numbers and labels of a split."""
         tables = self.tables(split)
         if split == "train":
             tables[""] = tables[""].take(self.training_subset(len(tables[""])))
-        else:
+        elif split == "eval":
             ends = np.cumsum([len(table) for table in tables.values()])
             self._parts = {
                 part: slice(end - len(table), end) for (part, table), end in zip(tables.items(), ends, strict=True)
@@ -145,7 +146,8 @@ class GlueDataModule(TaskDataModule):
         )
         offsets = arrays.pop("offsets")
         columns: dict[str, Any] = {name: Ragged(values, offsets) for name, values in arrays.items()}
-        columns["labels"] = self._in_model_order(labels)
+        if split != "predict":
+            columns["labels"] = self._in_model_order(labels)
         return FeatureSet(columns, np.diff(offsets))
 
     def evaluate(self, outputs: dict[str, npt.NDArray[Any]]) -> TaskResult:
@@ -166,18 +168,26 @@ class GlueDataModule(TaskDataModule):
             for part, rows in self._parts.items()
             for name, value in score(self.description.metrics, logits[rows], labels[rows], positive).items()
         }
-        names = self.id2label
+        return TaskResult(metrics, self.predict(outputs))
+
+    def predict(self, outputs: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+        """`predictions`: label name, or score, by row of the table; see `evaluate`."""
+        logits, names = outputs["logits"], self.id2label
         shown = [names[number] for number in logits.argmax(1)] if names else [float(value) for value in logits[:, 0]]
-        return TaskResult(metrics, {"predictions": dict(enumerate(shown))})
+        return {"predictions": dict(enumerate(shown))}
 
     def _tables_of_hub(self, name: str, split: Split) -> dict[str, Table]:
         parts = {"": "train"} if split == "train" else {"": "validation"}
-        if split == "eval" and self.task == "mnli":
+        if split != "train" and self.task == "mnli":
             parts = {"": "validation_matched", "_mismatched": "validation_mismatched"}
         configuration = self.task if name == HUB else None
         return {
             part: table_of_hub(
-                hub.load_dataset(name, configuration, on_hub, self.cache_dir), name, self.description, self.columns
+                hub.load_dataset(name, configuration, on_hub, self.cache_dir),
+                name,
+                self.description,
+                self.columns,
+                split != "predict",
             )
             for part, on_hub in parts.items()
         }

@@ -26,6 +26,7 @@ def find_columns(
     task: GlueTask,
     columns: Mapping[str, str] | None = None,
     headless: bool = False,
+    labelled: bool = True,
 ) -> list[int] | None:
     """Places of the texts' columns and, last, of the label's; None for a file without a header that needs none.
 
@@ -35,6 +36,7 @@ def find_columns(
         columns: the user's own names by any usual one, e.g. ``{"sentence1": "my_premise", "label": "gold"}``;
             what it does not name is recognized as without it.
         headless: whether a file of this format may lack a header.
+        labelled: whether the label's column is asked for, too.
 
     Raises:
         InputError: a column is missing, or `columns` names something that the task or the table does not have.
@@ -42,7 +44,7 @@ def find_columns(
     names = [name.strip() for name in header]
     own = _overrides(columns or {}, task)
     label = next((name for name in (task.label, *LABELS) if _place(name, names) is not None), task.label)
-    choices = [(*pair, label) for pair in _texts(task)]
+    choices = [(*pair, label) if labelled else pair for pair in _texts(task)]
     wanted = [[own.get(role, name) for role, name in enumerate(choice)] for choice in choices]
     # The first of those of which most are there: the one that its author meant.
     best = max(wanted, key=lambda choice: sum(_place(name, names) is not None for name in choice))

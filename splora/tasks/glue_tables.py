@@ -55,18 +55,23 @@ class Table:
 
 
 def read_source(
-    source: str, task: str, split: Literal["train", "eval"], columns: Mapping[str, str] | None = None
+    source: str,
+    task: str,
+    split: Literal["train", "eval"],
+    columns: Mapping[str, str] | None = None,
+    labelled: bool = True,
 ) -> dict[str, Table]:
     """The tables of a folder, or of a single file, by what the names of their metrics end in.
 
     Args:
         columns: the user's names of columns, see `find_columns`.
+        labelled: read the labels, and leave rows without one out; else every row counts, and labels are -1.
 
     Raises:
         InputError: a file is missing or is not this task's table, or a folder holds more than one for a split.
     """
     return {
-        part: _joined([read_table(file, TASKS[task], columns) for file in files])
+        part: _joined([read_table(file, TASKS[task], columns, labelled) for file in files])
         for part, files in find_source(source, task, split).items()
     }
 
@@ -97,13 +102,15 @@ def count_examples(source: str, task: str, split: Literal["train", "eval"], colu
     return sum(len(table) for table in read_source(source, task, split, columns).values())
 
 
-def read_table(path: str | Path, task: GlueTask, columns: Mapping[str, str] | None = None) -> Table:
-    """Read one file, of the format that its suffix says (see `table_files`).
+def read_table(
+    path: str | Path, task: GlueTask, columns: Mapping[str, str] | None = None, labelled: bool = True
+) -> Table:
+    """Read one file, of the format that its suffix says (see `table_files`); `labelled` as in `read_source`.
 
     Raises:
         InputError: it cannot be read, or is not the task's table (see `parse_table`).
     """
-    return _table(read_raw(path), task, columns)
+    return _table(read_raw(path), task, columns, labelled)
 
 
 def parse_table(content: str, where: str, task: GlueTask) -> Table:
@@ -115,13 +122,16 @@ def parse_table(content: str, where: str, task: GlueTask) -> Table:
     return _table(parse_tsv(content, where), task)
 
 
-def table_of_hub(rows: Any, where: str, task: GlueTask, columns: Mapping[str, str] | None = None) -> Table:
-    """Make examples of a `datasets` split; those without a label (−1) are left out.
+def table_of_hub(
+    rows: Any, where: str, task: GlueTask, columns: Mapping[str, str] | None = None, labelled: bool = True
+) -> Table:
+    """Make examples of a `datasets` split; those without a label (−1) are left out, unless none is asked for.
 
     Raises:
         InputError: a column is missing, or a row is no example.
     """
-    return _table(raw_of_columns(where, {name: list(rows[name]) for name in rows.column_names}), task, columns)
+    raw = raw_of_columns(where, {name: list(rows[name]) for name in rows.column_names})
+    return _table(raw, task, columns, labelled)
 
 
 def _joined(tables: Sequence[Table]) -> Table:
@@ -134,35 +144,40 @@ def _joined(tables: Sequence[Table]) -> Table:
     )
 
 
-def _table(raw: RawTable, task: GlueTask, columns: Columns = None) -> Table:
+def _table(raw: RawTable, task: GlueTask, columns: Columns = None, labelled: bool = True) -> Table:
     head = raw.where if raw.header_line is None else f"{raw.where}: line {raw.header_line}"
-    places, rows = find_columns(raw.header, head, task, columns, headless=raw.texts), raw.rows
+    places, rows = find_columns(raw.header, head, task, columns, raw.texts, labelled), raw.rows
     if places is None:
-        places = [task.no_header[name] for name in (*task.sentences, task.label)]
+        names = (*task.sentences, task.label) if labelled else task.sentences
+        places = [task.no_header[name] for name in names]
         rows = [(raw.header_line or 1, raw.header), *rows]
     if not rows:
         raise InputError(f"{raw.where}: has a header and no rows.")
-    rows = _whole_rows(rows, max(places) + 1, raw.where, task)
-    labels = [label_text(cells[places[-1]], raw, number) for number, cells in rows]
-    labelled = [place for place, label in enumerate(labels) if label not in UNLABELLED]
+    rows = _whole_rows(rows, max(places) + 1, raw.where, task, labelled)
     if not labelled:
+        texts = tuple([cells[place] for _, cells in rows] for place in places)
+        _check_texts(texts, [str(raw.header[place]) for place in places], raw, [number for number, _ in rows])
+        return Table(texts, np.full(len(rows), -1, np.int64))
+    labels = [label_text(cells[places[-1]], raw, number) for number, cells in rows]
+    known = [place for place, label in enumerate(labels) if label not in UNLABELLED]
+    if not known:
         raise InputError(f"{raw.where}: none of its {len(rows):,} rows has a label, as in a test set.")
-    rows = [rows[place] for place in labelled]
+    rows = [rows[place] for place in known]
     texts = tuple([cells[place] for _, cells in rows] for place in places[:-1])
     _check_texts(texts, [str(raw.header[place]) for place in places[:-1]], raw, [number for number, _ in rows])
-    found = [(number, labels[place]) for (number, _), place in zip(rows, labelled, strict=True)]
+    found = [(number, labels[place]) for (number, _), place in zip(rows, known, strict=True)]
     return Table(texts, label_numbers(found, raw, task) if task.labels else scores(found, raw))
 
 
 def _whole_rows(
-    rows: list[tuple[int, Sequence[Any]]], columns: int, where: str, task: GlueTask
+    rows: list[tuple[int, Sequence[Any]]], columns: int, where: str, task: GlueTask, may_skip: bool
 ) -> list[tuple[int, Sequence[Any]]]:
     cut = [(number, len(cells)) for number, cells in rows if len(cells) < columns]
     if not cut:
         return rows
     number, found = cut[0]
     first = f"line {number} has {found} columns where at least {columns} are needed"
-    if not task.cut_rows or len(cut) > CUT_ROWS_ALLOWED * len(rows):
+    if not (task.cut_rows and may_skip) or len(cut) > CUT_ROWS_ALLOWED * len(rows):
         raise InputError(f"{where}: {first} ({len(cut):,} such rows of {len(rows):,}).")
     logger.warning("%s: %d of %d rows are cut and left out; %s.", where, len(cut), len(rows), first)
     return [(number, cells) for number, cells in rows if len(cells) >= columns]

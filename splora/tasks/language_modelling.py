@@ -87,7 +87,7 @@ class TextDataModule(TaskDataModule):
             InputError: the text cannot be had, or is shorter than one window.
         """
         source = self.train_file if split == "train" else self.predict_file
-        text = read_text(source, self.task, split, self.cache_dir)
+        text = read_text(source, self.task, "train" if split == "train" else "eval", self.cache_dir)
         tokens = tokenize(text, self.tokenizer, f"{self.task}-{split}", self.cache_dir)
         if len(tokens) < self.width:
             raise InputError(

@@ -20,7 +20,7 @@ from splora.tasks.squad_metric import References, best_thresholds, scores, total
 
 #: Data sets of the hub, used where no file is named.
 HUB = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
-HUB_SPLITS: dict[Split, str] = {"train": "train", "eval": "validation"}
+HUB_SPLITS: dict[Split, str] = {"train": "train", "eval": "validation", "predict": "validation"}
 
 
 class SquadDataModule(TaskDataModule):
@@ -79,7 +79,7 @@ class SquadDataModule(TaskDataModule):
         self.n_best_size = n_best_size
         self.max_answer_length = max_answer_length
         self.null_score_diff_threshold = null_score_diff_threshold
-        self._evaluated: tuple[list[Question], Windows] | None = None
+        self._evaluated: dict[Split, tuple[list[Question], Windows]] = {}
 
     @property
     def version_2(self) -> bool:
@@ -87,7 +87,7 @@ class SquadDataModule(TaskDataModule):
         return self.task == "squad_v2"
 
     def questions(self, split: Split) -> list[Question]:
-        """All questions of a split, read and checked.
+        """All questions of a split, read and checked; answers are not looked at where they are to be predicted.
 
         Raises:
             InputError: as `read_squad`; the hub cannot be reached; or a question of 1.1 has no answer.
@@ -95,7 +95,7 @@ class SquadDataModule(TaskDataModule):
         source = self.train_file if split == "train" else self.predict_file
         found = self._read(source, split)
         unanswered = sum(not question.answers for question in found)
-        if unanswered and not self.version_2:
+        if unanswered and not self.version_2 and split != "predict":
             raise InputError(
                 f"{source or HUB[self.task]}: {unanswered:,} of {len(found):,} questions have no answer; "
                 f"task squad (1.1) needs one for each, task squad_v2 does not."
@@ -109,8 +109,8 @@ class SquadDataModule(TaskDataModule):
             usable = [question for question in found if question.usable]
             found = [usable[number] for number in self.training_subset(len(usable))]
         windows = self._windows(found, split)
-        if split == "eval":
-            self._evaluated = found, windows
+        if split != "train":
+            self._evaluated[split] = found, windows
         return windows.feature_set("token_type_ids" in self.tokenizer.model_input_names, labels=split == "train")
 
     def evaluate(self, outputs: dict[str, npt.NDArray[Any]]) -> TaskResult:
@@ -123,7 +123,16 @@ class SquadDataModule(TaskDataModule):
             Metrics `exact_match`, `f1` and, in 2.0, the official ones with their prefixes and best thresholds;
             artifacts `predictions`, `nbest_predictions`, `scores` and, in 2.0, `null_odds`, all by question ID.
         """
-        found, windows = self._evaluation()
+        answers, found = self._answers(outputs, "eval")
+        return score_answers(answers, found, self.version_2)
+
+    def predict(self, outputs: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+        """`predictions`, `nbest_predictions` and, in 2.0, `null_odds`, all by question ID; see `evaluate`."""
+        answers, found = self._answers(outputs, "predict")
+        return answers_by_id(answers, found, self.version_2)
+
+    def _answers(self, outputs: dict[str, npt.NDArray[Any]], split: Split) -> tuple[Answers, list[Question]]:
+        found, windows = self._evaluation(split)
         answers = find_answers(
             outputs["start_logits"],
             outputs["end_logits"],
@@ -134,13 +143,12 @@ class SquadDataModule(TaskDataModule):
             max_answer_length=self.max_answer_length,
             null_score_diff_threshold=self.null_score_diff_threshold,
         )
-        return score_answers(answers, found, self.version_2)
+        return answers, found
 
-    def _evaluation(self) -> tuple[list[Question], Windows]:
-        if self._evaluated is None:
-            self.features("eval")
-        assert self._evaluated is not None  # set by `prepare`
-        return self._evaluated
+    def _evaluation(self, split: Split = "eval") -> tuple[list[Question], Windows]:
+        if split not in self._evaluated:
+            self.features(split)  # `prepare` sets it
+        return self._evaluated[split]
 
     def _read(self, source: str | None, split: Split) -> list[Question]:
         if source == hub.EMBEDDED:
@@ -154,8 +162,8 @@ class SquadDataModule(TaskDataModule):
         if source is None or _is_hub_name(source):
             name_on_hub = source or HUB[self.task]
             rows = hub.load_dataset(name_on_hub, None, HUB_SPLITS[split], self.cache_dir)
-            return questions_from_rows(rows, name_on_hub)
-        return read_squad(source)
+            return questions_from_rows(rows, name_on_hub, answered=split != "predict")
+        return read_squad(source, answered=split != "predict")
 
     def _windows(self, questions: list[Question], split: Split) -> Windows:
         contexts = {text: number for number, text in enumerate(dict.fromkeys(q.context for q in questions))}
@@ -174,21 +182,28 @@ def score_answers(answers: Answers, questions: list[Question], version_2: bool) 
     """Metrics and artifacts (see `SquadDataModule.evaluate`) of answers in the questions' order."""
     names = [question.id for question in questions]
     references: References = {question.id: question.answers for question in questions}
-    predictions = dict(zip(names, answers.texts, strict=True))
-    scored = scores(predictions, references, version_2)
-    artifacts: dict[str, Any] = {
-        "predictions": predictions,
-        "nbest_predictions": {
-            name: [entry.as_json() for entry in entries] for name, entries in zip(names, answers.n_best, strict=True)
-        },
-        "scores": {name: {"exact_match": s.exact, "f1": s.f1} for name, s in scored.items()},
-    }
+    artifacts = answers_by_id(answers, questions, version_2)
+    scored = scores(artifacts["predictions"], references, version_2)
+    artifacts["scores"] = {name: {"exact_match": s.exact, "f1": s.f1} for name, s in scored.items()}
     if not version_2:
         return TaskResult(totals(scored), artifacts)
     best = dict(zip(names, answers.best_texts, strict=True))
-    odds = dict(zip(names, answers.no_answer.tolist(), strict=True))
-    thresholds = best_thresholds(scores(best, references, version_2), best, odds, references)
-    return TaskResult(totals_v2(scored, references) | thresholds, artifacts | {"null_odds": odds})
+    thresholds = best_thresholds(scores(best, references, version_2), best, artifacts["null_odds"], references)
+    return TaskResult(totals_v2(scored, references) | thresholds, artifacts)
+
+
+def answers_by_id(answers: Answers, questions: list[Question], version_2: bool) -> dict[str, Any]:
+    """Artifacts that need no reference answers (see `SquadDataModule.predict`), in the questions' order."""
+    names = [question.id for question in questions]
+    artifacts: dict[str, Any] = {
+        "predictions": dict(zip(names, answers.texts, strict=True)),
+        "nbest_predictions": {
+            name: [entry.as_json() for entry in entries] for name, entries in zip(names, answers.n_best, strict=True)
+        },
+    }
+    if version_2:
+        artifacts["null_odds"] = dict(zip(names, answers.no_answer.tolist(), strict=True))
+    return artifacts
 
 
 def _code() -> str:

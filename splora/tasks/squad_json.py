@@ -54,8 +54,11 @@ class Question:
         return not self.answers or self.span is not None
 
 
-def read_squad(path: str | os.PathLike[str]) -> list[Question]:
+def read_squad(path: str | os.PathLike[str], answered: bool = True) -> list[Question]:
     """All questions of a file, in its order.
+
+    Args:
+        answered: read the answers, which every question then has to have; else they are left out.
 
     Raises:
         InputError: the file is missing, unreadable, empty, cut off or of another layout; IDs repeat; or more than
@@ -66,7 +69,7 @@ def read_squad(path: str | os.PathLike[str]) -> list[Question]:
         raise InputError(f"{path}: is a folder; a SQuAD file is needed.")
     if not path.exists():
         raise InputError(f"{path}: no such file.")
-    return questions_from_content(_parse(path), str(path))
+    return questions_from_content(_parse(path), str(path), answered)
 
 
 def count_questions(path: str | os.PathLike[str]) -> int:
@@ -74,22 +77,25 @@ def count_questions(path: str | os.PathLike[str]) -> int:
     return len(read_squad(path))
 
 
-def questions_from_content(content: Any, where: str) -> list[Question]:
-    """Questions of parsed JSON in any of the layouts; `where` names its source in messages.
+def questions_from_content(content: Any, where: str, answered: bool = True) -> list[Question]:
+    """Questions of parsed JSON in any of the layouts; `where` names its source in messages; see `read_squad`.
 
     Raises:
         InputError: as `read_squad`.
     """
-    return check_questions(list(_questions(content, where)), where)
+    if not answered:
+        _number_questions(content)
+    return check_questions(list(_questions(content, where, answered)), where)
 
 
-def questions_from_rows(rows: Iterable[Mapping[str, Any]], where: str) -> list[Question]:
+def questions_from_rows(rows: Iterable[Mapping[str, Any]], where: str, answered: bool = True) -> list[Question]:
     """Questions from flat rows as `datasets` yields them; `where` names their source in messages.
 
     Raises:
         InputError: as `read_squad`.
     """
-    return check_questions([_question(row, row, f"{where}: row {n}", row) for n, row in enumerate(rows)], where)
+    questions = [_question(row, row, f"{where}: row {n}", row, answered=answered) for n, row in enumerate(rows)]
+    return check_questions(questions, where)
 
 
 def check_questions(questions: list[Question], where: str) -> list[Question]:
@@ -151,7 +157,21 @@ def _is_json(line: str) -> bool:
     return True
 
 
-def _questions(content: Any, where: str) -> Iterator[Question]:
+def _number_questions(content: Any) -> None:
+    """Give each question that has no ID its number, from 0 on, in place: nothing else refers to it."""
+    entries = content.get("data", [content]) if isinstance(content, dict) else content
+    number = 0
+    for entry in entries if isinstance(entries, list) else []:
+        paragraphs = entry.get("paragraphs", [{"qas": [entry]}]) if isinstance(entry, dict) else []
+        for paragraph in paragraphs if isinstance(paragraphs, list) else []:
+            asked = paragraph.get("qas") if isinstance(paragraph, dict) else None
+            for question in asked if isinstance(asked, list) else []:
+                if isinstance(question, dict):
+                    question.setdefault("id", str(number))
+                    number += 1
+
+
+def _questions(content: Any, where: str, answered: bool) -> Iterator[Question]:
     if isinstance(content, dict) and "data" not in content and {"question", "context"} & content.keys():
         content = [content]  # JSON lines of a single line
     place = where
@@ -164,22 +184,27 @@ def _questions(content: Any, where: str) -> Iterator[Question]:
         if not isinstance(entry, dict):
             raise InputError(f"{at} is a {_kind(entry)} where an object is needed.")
         if "paragraphs" not in entry and "question" in entry:
-            yield _question(entry, entry, at, entry)
+            yield _question(entry, entry, at, entry, answered=answered)
             continue
         for p, paragraph in enumerate(_get(entry, "paragraphs", list, at)):
             inside = f"{at}.paragraphs[{p}]"
             for q, asked in enumerate(_get(paragraph, "qas", list, inside)):
-                yield _question(asked, paragraph, f"{inside}.qas[{q}]", entry, inside)
+                yield _question(asked, paragraph, f"{inside}.qas[{q}]", entry, inside, answered)
 
 
 def _question(
-    asked: Mapping[str, Any], paragraph: Mapping[str, Any], where: str, article: Mapping[str, Any], around: str = ""
+    asked: Mapping[str, Any],
+    paragraph: Mapping[str, Any],
+    where: str,
+    article: Mapping[str, Any],
+    around: str = "",
+    answered: bool = True,
 ) -> Question:
     context = _get(paragraph, "context", str, around or where)
     name = _get(asked, "id", (str, int), where)
     where = f"{where} (id {cut(name)})"
     question = _get(asked, "question", str, where)
-    texts, starts = _answers(asked, where)
+    texts, starts = _answers(asked, where) if answered else ((), ())
     title = str(article.get("title", ""))
     # All of them, as predictions are written by ID: half a character would fail when all training is done.
     for text in (str(name), title, context, question, *texts):

@@ -6,15 +6,18 @@ Both ways to start a run go through this one dictionary, so that they give the s
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 from splora import precision
+from splora.training.run_folder import FOLDER
 from splora.training.specification import QA_TASKS, RunSpecification
 
 
 def lightning_config(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
-    """The sections seed_everything, trainer, model and data of a LightningCLI configuration, as plain values."""
+    """The sections seed_everything, trainer, model and data of a LightningCLI configuration, as plain values.
+
+    The folder stands in it once, as `trainer.default_root_dir`; `run_folder.follow` carries it to the rest.
+    """
     return {
         "seed_everything": spec.seed,
         "trainer": _trainer(spec, output_dir),
@@ -39,57 +42,72 @@ def _trainer(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
         "use_distributed_sampler": False,
         "enable_model_summary": False,
     }
-    trainer["plugins"] = [{"class_path": "splora.training.checkpoint_io.ReplacingCheckpointIO"}]
+    trainer["plugins"] = plugins()
     if spec.num_train_epochs < 1 and spec.max_steps is None:
         trainer["limit_train_batches"] = spec.num_train_epochs
     if spec.val_check_per_epoch > 1:
         trainer["val_check_interval"] = 1.0 / spec.val_check_per_epoch
-    trainer["logger"] = [
-        {"class_path": "splora.training.csv_logger.ResumableCSVLogger", "init_args": {"save_dir": output_dir}},
-        {
-            "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-            "init_args": {"save_dir": output_dir, "name": "", "version": "tensorboard"},
-        },
-    ]
-    trainer["callbacks"] = _callbacks(spec, output_dir)
+    trainer["logger"] = loggers()
+    trainer["callbacks"] = _callbacks(spec)
     return trainer
 
 
-def _callbacks(spec: RunSpecification, output_dir: str) -> list[dict[str, Any]]:
+def plugins() -> list[dict[str, Any]]:
+    """What every run has: checkpoints that a kill leaves whole."""
+    return [{"class_path": "splora.training.checkpoint_io.ReplacingCheckpointIO"}]
+
+
+def loggers() -> list[dict[str, Any]]:
+    """What every run logs to: `metrics.csv`, which resumed runs continue, and TensorBoard."""
+    return [
+        {"class_path": "splora.training.csv_logger.ResumableCSVLogger", "init_args": {"save_dir": FOLDER}},
+        {
+            "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+            "init_args": {"save_dir": FOLDER, "name": "", "version": "tensorboard"},
+        },
+    ]
+
+
+def checkpoints(every_n_steps: int) -> dict[str, Any]:
+    """What a run goes on from."""
+    return {
+        "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+        "init_args": {
+            "dirpath": f"{FOLDER}/checkpoints",
+            "filename": "last",
+            "every_n_train_steps": every_n_steps,
+            "save_on_train_epoch_end": False,
+            "enable_version_counter": False,
+        },
+    }
+
+
+def _callbacks(spec: RunSpecification) -> list[dict[str, Any]]:
     schedule = {
         name: getattr(spec, name)
         for name in ("initial_threshold", "final_threshold", "initial_warmup", "final_warmup", "final_lambda")
     }
-    pruning = [] if spec.pruning_method == "none" else [("splora.callbacks.SparsitySchedule", schedule)]
-    pictures = [] if spec.pruning_method == "none" else [("splora.callbacks.MaskPictures", {"output_dir": output_dir})]
-    checkpoint = {
-        "dirpath": str(Path(output_dir) / "checkpoints"),
-        "filename": "last",
-        "every_n_train_steps": spec.checkpoint_every_n_steps,
-        "save_on_train_epoch_end": False,
-        "enable_version_counter": False,
-    }
-    listed: list[tuple[str, dict[str, Any]]] = [
-        *pruning,
-        ("splora.callbacks.WeightCount", {}),
-        *pictures,
-        ("splora.callbacks.RunResult", {"output_dir": output_dir, "run": identity(spec)}),
-        ("lightning.pytorch.callbacks.ModelCheckpoint", checkpoint),
-        ("splora.callbacks.RunProgressBar", {}),
+    prunes = spec.pruning_method != "none"
+    return [
+        *([_callback("SparsitySchedule", **schedule)] if prunes else []),
+        _callback("WeightCount"),
+        *([_callback("MaskPictures")] if prunes else []),
+        _callback("RunResult"),
+        checkpoints(spec.checkpoint_every_n_steps),
+        _callback("RunProgressBar"),
     ]
-    return [{"class_path": path, "init_args": arguments} for path, arguments in listed]
+
+
+def _callback(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"class_path": f"splora.callbacks.{name}", "init_args": arguments}
 
 
 def identity(spec: RunSpecification) -> dict[str, Any]:
-    """What a result says of its run besides measurements: name, method and reported scores."""
+    """What a result says of its row: its name and its reported scores; all else is told by what ran."""
     reported = {name: getattr(spec, name) for name in vars(spec) if name.startswith("reported_")}
     return {
         "exp_id": spec.exp_id,
         "sheet": spec.sheet,
-        "method": spec.pruning_method,
-        "adapter": spec.adapter,
-        "task": spec.task,
-        "seed": spec.seed,
         "reported": {name.removeprefix("reported_"): value for name, value in reported.items() if value is not None},
     }
 

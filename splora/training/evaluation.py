@@ -36,18 +36,29 @@ class OutputCollector:
         Raises:
             InputError: rows are missing (``limit_val_batches`` cuts an evaluation short).
         """
-        outputs, rows = self._complete(data)
-        self._index, self._logits = [], {}
-        expected = len(data.features("eval"))
-        if rows != expected:
-            raise InputError(
-                f"Only {rows} of {expected} evaluation rows were seen; a score needs all: remove limit_val_batches."
-            )
-        result = data.evaluate(outputs)
+        result = data.evaluate(self._whole(data, "eval", "a score needs all: remove limit_val_batches"))
         self.artifacts = dict(result.artifacts)
         return dict(result.metrics)
 
-    def _complete(self, data: Any) -> tuple[dict[str, npt.NDArray[Any]], int]:
+    def predict(self, data: Any) -> dict[str, Any]:
+        """Predictions of the complete split, by file stem; what was collected is dropped.
+
+        Raises:
+            InputError: rows are missing (``limit_predict_batches``).
+        """
+        outputs = self._whole(data, "predict", "remove limit_predict_batches")
+        self.artifacts = dict(data.predict(outputs))
+        return self.artifacts
+
+    def _whole(self, data: Any, split: str, remedy: str) -> dict[str, npt.NDArray[Any]]:
+        outputs, rows = self._complete()
+        self._index, self._logits = [], {}
+        expected = len(data.features(split))
+        if rows != expected:
+            raise InputError(f"Only {rows} of {expected} evaluation rows were seen; {remedy}.")
+        return outputs
+
+    def _complete(self) -> tuple[dict[str, npt.NDArray[Any]], int]:
         mine = (self._index, self._logits)
         parts = [mine]
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:

@@ -18,20 +18,27 @@ from splora.training.evaluation import OutputCollector
 from splora.training.losses import distillation_loss, logits_of, task_loss
 from splora.training.model import load_base, prepare
 from splora.training.optimizer import make_optimizer
-from splora.training.options import AdapterOptions, DistillationOptions, OptimizerOptions, PruningOptions
-from splora.training.saving import load_run
-from splora.training.specification import ADAPTERS, METHODS, TASKS, scale_steps
+from splora.training.options import (
+    AdapterOptions,
+    DistillationOptions,
+    OptimizerOptions,
+    PruningOptions,
+    described,
+    wrong_choices,
+)
+from splora.training.saving import check_fits, load_run
+from splora.training.specification import TASKS, scale_steps
 from splora.training.teacher import load_teacher
 
 #: What a batch holds besides the model's inputs.
 _NOT_INPUTS = ("index", "labels", "start_positions", "end_positions")
 
 
+@described(task="task")
 class PruningModule(LightningModule):
     """Fine-prunes a pretrained encoder for question answering or sequence classification.
 
     Args:
-        task: squad, squad_v2, or a GLUE task.
         model_name_or_path: pretrained encoder: hub name, folder, or `embedded`.
         adapter: ΔW over frozen weights; `none` trains the weights themselves.
         pruning: block masks; method `none` is dense fine-tuning.
@@ -55,7 +62,7 @@ class PruningModule(LightningModule):
         trained_run: str | None = None,
     ) -> None:
         super().__init__()
-        _check_choices(task, adapter.kind, pruning.method)
+        _check_choices(task, adapter=adapter, pruning=pruning, distillation=distillation)
         self.task = task
         self.model_name_or_path = model_name_or_path
         self.adapter = adapter
@@ -87,6 +94,7 @@ class PruningModule(LightningModule):
             raise InputError(f"The module's task is {self.task!r}, but the data module's is {data.task!r}.")
         self.label2id = getattr(data, "label2id", None)
         if self.trained_run is not None:
+            check_fits(self.trained_run, data)
             self.network = load_run(self.trained_run)
             return
         base = load_base(
@@ -167,10 +175,10 @@ class PruningModule(LightningModule):
         return {"index": batch["index"], **logits}
 
     def on_predict_epoch_end(self) -> None:
-        """Write predictions (and n-best lists) into the run's folder."""
-        self._outputs.score(self.trainer.datamodule)
+        """Write predictions (and n-best lists) into `default_root_dir`."""
+        predicted = self._outputs.predict(self.trainer.datamodule)
         if self.trainer.is_global_zero:
-            for name, value in self.artifacts.items():
+            for name, value in predicted.items():
                 write_json(Path(self.trainer.default_root_dir) / f"{name}.json", value)
 
     def on_validation_epoch_end(self) -> None:
@@ -272,12 +280,12 @@ class PruningModule(LightningModule):
             self.log(data.primary_metric, primary, prog_bar=True, logger=False, sync_dist=False)
 
 
-def _check_choices(task: str, adapter: str, method: str) -> None:
-    choices = {"task": (task, TASKS), "adapter.kind": (adapter, ADAPTERS), "pruning.method": (method, METHODS)}
-    problems = [
-        f"model.{name} is {found!r}; allowed are {', '.join(allowed)}{nearest(found, allowed) or '.'}"
-        for name, (found, allowed) in choices.items()
-        if found not in allowed
-    ]
+def _check_choices(task: str, **sections: Any) -> None:
+    """Refuse options that are none of their choices, all of them at once."""
+    problems = []
+    if task not in TASKS:
+        problems.append(f"model.task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS) or '.'}")
+    for section, options in sections.items():
+        problems += [] if options is None else wrong_choices(f"model.{section}", options)
     if problems:
         raise InputError(problems)

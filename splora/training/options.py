@@ -1,57 +1,128 @@
-"""The parts of a run's settings, as the Lightning configuration groups them; imports no torch."""
+"""The parts of a run's settings, as the Lightning configuration groups them; imports no torch.
+
+Defaults, meanings and choices are those of the sheet's columns, said once in `specification`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, TypeVar
+
+from splora.errors import nearest
+from splora.training.specification import FIELDS
+
+T = TypeVar("T")
 
 
+def option(*columns: str, help: str | None = None, required: bool = False) -> Any:
+    """A field that one column of the sheet stands for, or a pair of them.
+
+    Args:
+        columns: the column; of a pair such as (rows, cols), both.
+        help: what the option means, where the column's own text says something else.
+        required: the field has no default.
+    """
+    known = [FIELDS[name] for name in columns]
+    default = known[0].default if len(known) == 1 else tuple(each.default for each in known)
+    metadata = {**known[0].metadata, **({"help": help} if help else {})}
+    return field(default=MISSING if required else default, metadata=metadata)
+
+
+def meaning(metadata: Mapping[str, Any]) -> str:
+    """What an option means and what it may be, in one line."""
+    choices = metadata.get("choices")
+    return str(metadata["help"]) + (f" Allowed: {', '.join(choices)}." if choices else "")
+
+
+def wrong_choices(section: str, options: Any) -> list[str]:
+    """A sentence for each field of a dataclass of options that is none of its choices."""
+    problems = []
+    for each in fields(options):
+        value, allowed = getattr(options, each.name), each.metadata.get("choices")
+        if allowed and value != each.default and value not in allowed:
+            close = nearest(value, allowed) or "."
+            problems.append(f"{section}.{each.name} is {value!r}; allowed are {', '.join(allowed)}{close}")
+    return problems
+
+
+def described(**columns: str) -> Callable[[type[T]], type[T]]:
+    """Adds options to a class's docstring, where `help` and jsonargparse's ``--help`` read what they mean.
+
+    Args:
+        columns: parameters of the class by the sheet's column that says what they mean. The fields of a dataclass bring
+            their own meaning.
+    """
+
+    def describe(cls: type[T]) -> type[T]:
+        entries = {name: FIELDS[column].metadata for name, column in columns.items()}
+        if not entries:
+            entries = {each.name: each.metadata for each in fields(cls)}  # type: ignore[arg-type]
+        lines = "".join(f"    {name}: {meaning(metadata)}\n" for name, metadata in entries.items())
+        begin, _, others = inspect.cleandoc(cls.__doc__ or "").partition("\nArgs:\n")
+        cls.__doc__ = f"{begin.rstrip()}\n\nArgs:\n{lines}{others}"
+        return cls
+
+    return describe
+
+
+@described()
 @dataclass(frozen=True)
 class AdapterOptions:
     """ΔW: `kind` is none (the weights themselves are trained), splopa or splora."""
 
-    kind: str = "none"
-    num_prototypes: int = 64
-    prototype_rank: int = 2
-    init_range: float = 1e-4
-    shared_prototypes: bool = True
-    shared_position_weights: bool = False
-    #: SPLoRA's rank; below 1 it is a fraction of out_features.
-    rank: float = 8.0
+    kind: str = option("adapter")
+    num_prototypes: int = option("num_splopa_prototypes")
+    prototype_rank: int = option("splopa_prototype_rank")
+    init_range: float = option("splopa_init_range", help="Initial range of SPLoPA's prototypes or of SPLoRA's A.")
+    shared_prototypes: bool = option("splopa_shared_prototypes")
+    shared_position_weights: bool = option("splopa_shared_pos_weights")
+    rank: float = option("splora_rank", help="SPLoRA's rank; below 1 it is a fraction of out_features.")
 
 
+@described()
 @dataclass(frozen=True)
 class PruningOptions:
     """Masks: method, first scores and the block grids (rows, cols)."""
 
-    method: str = "none"
-    mask_init: str = "constant"
-    mask_scale: float = 0.0
-    attention_block: tuple[int, int] = (32, 32)
-    ffn_block: tuple[int, int] = (32, 32)
-    regularization: str = "none"
+    method: str = option("pruning_method")
+    mask_init: str = option("mask_init")
+    mask_scale: float = option("mask_scale")
+    attention_block: tuple[int, int] = option(
+        "attention_block_rows", "attention_block_cols", help="Rows and columns of a block in attention weights."
+    )
+    ffn_block: tuple[int, int] = option(
+        "ffn_block_rows", "ffn_block_cols", help="Rows and columns of a block in feed-forward weights."
+    )
+    regularization: str = option("regularization")
 
 
+@described()
 @dataclass(frozen=True)
 class OptimizerOptions:
     """AdamW with linear warm-up and linear decay; an empty rate means `learning_rate`."""
 
-    learning_rate: float = 3e-5
-    mask_scores_learning_rate: float | None = None
-    position_weights_learning_rate: float | None = None
-    adapter_learning_rate: float | None = None
-    weight_decay: float = 0.0
-    warmup_steps: int = 0
-    #: Length of the run that `warmup_steps` was chosen for; other lengths scale it.
-    schedule_total_steps: int | None = None
+    learning_rate: float = option("learning_rate")
+    mask_scores_learning_rate: float | None = option("mask_scores_learning_rate")
+    position_weights_learning_rate: float | None = option("position_weights_learning_rate")
+    adapter_learning_rate: float | None = option("adapter_learning_rate")
+    weight_decay: float = option("weight_decay")
+    warmup_steps: int = option("warmup_steps")
+    schedule_total_steps: int | None = option("schedule_total_steps")
 
 
+@described()
 @dataclass(frozen=True)
 class DistillationOptions:
     """A fine-tuned teacher, and how its loss is mixed in."""
 
-    teacher_name_or_path: str
-    alpha_ce: float = 0.5
-    alpha_distil: float = 0.5
-    temperature: float = 2.0
-    #: Family the teacher is said to be of; checked against its configuration.
-    teacher_type: str | None = None
+    teacher_name_or_path: str = option(
+        "teacher_name_or_path", help="Fine-tuned teacher: hub name or folder.", required=True
+    )
+    alpha_ce: float = option("alpha_ce")
+    alpha_distil: float = option("alpha_distil")
+    temperature: float = option("temperature")
+    teacher_type: str | None = option(
+        "teacher_type", help="Family the teacher is said to be of; checked against its configuration."
+    )

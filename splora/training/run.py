@@ -17,9 +17,10 @@ from splora.files import inside, is_full, refuse_link, remove_leftovers, write_j
 from splora.json_values import one_line, read_object
 from splora.locks import RUN_LOCK
 from splora.machine import is_first_process
-from splora.training.configuration import lightning_config
+from splora.training.configuration import identity, lightning_config
 from splora.training.result_file import RESULT as RESULT
 from splora.training.result_file import read_result
+from splora.training.run_folder import class_name, follow
 from splora.training.specification import FIELDS, RunSpecification
 from splora.training.state import LOG, STATE
 
@@ -181,6 +182,10 @@ def run(
 
     config = lightning_config(spec, str(output_dir))
     config["trainer"].update(trainer or {})
+    follow(config["trainer"])
+    for entry in config["trainer"]["callbacks"]:
+        if class_name(entry) == "RunResult":
+            entry["init_args"]["run"] = identity(spec)
     seed_everything(config["seed_everything"], verbose=False)
     with disk_full_is_told(output_dir):
         _fit(config, output_dir, callbacks)
@@ -237,15 +242,17 @@ def _fit(config: dict[str, Any], output_dir: Path, callbacks: Sequence[Any]) -> 
     finish(trainer, module, data)
 
 
-def finish(trainer: Any, module: Any, data: Any) -> None:
-    """Score the trained weights unless training ended with a score of them, and write the result."""
+def finish(trainer: Any, module: Any, data: Any) -> list[dict[str, Any]]:
+    """Score the trained weights unless training ended with a score of them, write the result and return it."""
     from lightning import Callback
 
+    results = []
     for callback in trainer.callbacks:
         if isinstance(callback, Callback) and hasattr(callback, "is_scored") and hasattr(callback, "write"):
             if not callback.is_scored(trainer):
                 trainer.validate(module, datamodule=data, verbose=False)
-            callback.write(trainer, module)
+            results.append(callback.write(trainer, module))
+    return results
 
 
 def instantiate(item: dict[str, Any]) -> Any:

@@ -9,35 +9,50 @@ from typing import Any
 from torch import nn
 
 from splora.errors import InputError
+from splora.export.card import run_card, write_card
 from splora.files import replacing_folder
 from splora.json_values import number, one_line, read_object, table, text
+from splora.training.adapter_folder import ADAPTER, TASK
 from splora.training.result_file import RESULT as RESULT
 from splora.training.result_file import read_result
 
-ADAPTER, MODEL = "adapter", "model"
+MODEL = "model"
 #: No number of an adapter's configuration (prototypes, ranks) is larger.
 _LARGEST = 2**16
 
 
-def save_trained(network: nn.Module, tokenizer: Any, output_dir: Path) -> int:
-    """Save what the task needs and return the bytes of its weights file.
+def save_trained(network: nn.Module, tokenizer: Any, output_dir: Path, result: dict[str, Any]) -> int:
+    """Save what the task needs, with tokenizer and card, and return the bytes of its weights file.
 
-    An adapted network leaves its adapter; a plain one the whole model, pruned blocks exactly zero, with
-    its tokenizer, as a checkpoint for stock transformers.
+    An adapted network leaves its adapter, and its base model's configuration with the task's labels; a plain one the
+    whole model, pruned blocks exactly zero, as a checkpoint for stock transformers.
+
+    Args:
+        result: what `result.json` will say; it gains `adapter_bytes`.
     """
     from peft import PeftModel
 
     from splora.masks import fold
 
-    if isinstance(network, PeftModel):
-        with replacing_folder(output_dir / ADAPTER) as folder:
-            network.save_pretrained(str(folder))
-        return (output_dir / ADAPTER / "adapter_model.safetensors").stat().st_size
-    folded: Any = fold(copy.deepcopy(network))
-    with replacing_folder(output_dir / MODEL) as folder:
-        folded.save_pretrained(str(folder))
+    saved: Any = network if isinstance(network, PeftModel) else fold(copy.deepcopy(network))
+    adapted = saved is network
+    with replacing_folder(output_dir / (ADAPTER if adapted else MODEL)) as folder:
+        saved.save_pretrained(str(folder))
+        if adapted:
+            _save_base_config(saved.get_base_model(), result["task"], folder)
         tokenizer.save_pretrained(str(folder))
-    return (output_dir / MODEL / "model.safetensors").stat().st_size
+        weights = folder / ("adapter_model.safetensors" if adapted else "model.safetensors")
+        result["adapter_bytes"] = weights.stat().st_size
+        write_card(folder, run_card(result))
+    return int(result["adapter_bytes"])
+
+
+def _save_base_config(base: Any, task: str, folder: Path) -> None:
+    """Leave the base model's configuration, with head, labels and task, beside its adapter."""
+    config = copy.deepcopy(base.config)
+    config.architectures = [type(base).__name__]
+    setattr(config, TASK, task)
+    config.save_pretrained(str(folder))
 
 
 def load_run(output_dir: str | Path) -> nn.Module:
@@ -97,3 +112,40 @@ def _check_adapter(folder: Path) -> None:
         size = number(value)
         if size is None or abs(size) > _LARGEST:
             raise InputError(f"{path}: {name} is {one_line(str(value), 20)}, which no adapter has.")
+
+
+def check_fits(output_dir: str | Path, data: Any) -> None:
+    """See to it that a data module makes what a finished run was trained on: its task, labels and tokens.
+
+    Raises:
+        InputError: it does not, or the folder is no finished run.
+    """
+    folder = Path(output_dir)
+    settings = table(read_result(folder).get("settings"))
+    model = table(settings.get("model"))
+    pairs = [
+        ("task", model.get("task"), data.task),
+        ("label2id", model.get("label2id"), getattr(data, "label2id", None)),
+    ]
+    problems = [
+        f"{folder}: this run was trained with {name} {there!r}, but the data module has {here!r}."
+        for name, there, here in pairs
+        if there != here
+    ]
+    name = text(table(settings.get("data")).get("model_name_or_path")) or text(model.get("model_name_or_path"))
+    if name != data.model_name_or_path and _tokens(str(folder / MODEL), name) != _tokens(data.model_name_or_path):
+        problems.append(
+            f"{folder}: this run was trained with the tokenizer of {name}, but the data module has that of "
+            f"{data.model_name_or_path}, which makes other tokens."
+        )
+    if problems:
+        raise InputError(problems)
+
+
+def _tokens(*names: str) -> str:
+    """Digest of the first tokenizer that is there; the last name may be one of the hub."""
+    from splora.tasks import hub
+    from splora.tasks.squad_features import tokenizer_digest
+
+    name = next((name for name in names if Path(name).is_dir()), names[-1])
+    return str(tokenizer_digest(hub.load_tokenizer(name, None)))

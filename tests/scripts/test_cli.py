@@ -57,16 +57,14 @@ def test_a_row_and_its_yaml_give_the_same_numbers(root: Path, tmp_path: Path) ->
     assert other["remaining_weights_percent"] == one["remaining_weights_percent"]
 
     config["model"]["trained_run"] = str(tmp_path / "yaml")
-    config["trainer"] |= {"callbacks": None, "logger": False}
     (tmp_path / "trained.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     for command in ("validate", "test"):
         done = splora(command, "--config", str(tmp_path / "trained.yaml"), cwd=root)
         assert done.returncode == 0, done.stderr
         assert f"{one['metrics']['f1']:.4f}"[:5] in done.stdout
-    (tmp_path / "row" / "predictions.json").unlink()
     done = splora("predict", "--config", str(tmp_path / "trained.yaml"), cwd=root)
     assert done.returncode == 0, done.stderr
-    written = json.loads((tmp_path / "row" / "predictions.json").read_text(encoding="utf-8"))
+    written = json.loads((tmp_path / "yaml-predict" / "predictions.json").read_text(encoding="utf-8"))
     assert written == json.loads((tmp_path / "yaml" / "predictions.json").read_text(encoding="utf-8"))
 
     done = splora("count", str(tmp_path / "row"), str(tmp_path / "yaml"), cwd=root)

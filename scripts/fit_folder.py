@@ -1,0 +1,123 @@
+"""The folder of a run that was started from YAML: what makes it that run, who may write there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from splora.errors import InputError
+from splora.files import write_json
+from splora.machine import is_first_process
+from splora.training.run import CHECKPOINT, RESULT, SPECIFICATION
+from splora.training.run_folder import class_name, entries
+
+#: What makes the run, and its whole configuration, which repeats it.
+SETTINGS, CONFIGURATION = "fit.json", "fit.yaml"
+#: Folder where a configuration names none.
+DEFAULT_FOLDER = "runs/fit"
+#: What a run writes: a folder that holds one of these and no run is somebody else's.
+_WRITTEN = (RESULT, "checkpoints", "adapter", "model", "masks", "metrics.csv", "tensorboard")
+#: Settings of the Trainer that change where and how it works and is watched, but not which run it is.
+_MACHINE = (
+    *("default_root_dir", "accelerator", "devices", "num_nodes", "strategy", "plugins", "logger", "callbacks"),
+    *(
+        "enable_progress_bar",
+        "enable_model_summary",
+        "enable_checkpointing",
+        "log_every_n_steps",
+        "profiler",
+        "barebones",
+    ),
+)
+#: Callbacks that observe.
+_OBSERVERS = (
+    "WeightCount",
+    "MaskPictures",
+    "RunResult",
+    "RunProgressBar",
+    "ModelCheckpoint",
+    "Heartbeat",
+    "GracefulStop",
+)
+_NO_SETTINGS = ("config", "ckpt_path", "weights_only", "trainer")
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """What of ``fit``'s parsed configuration makes a run the run it is, as plain values, without its folder."""
+    plain = _plain(config)
+    trainer = plain["trainer"]
+    acting = [entry for entry in entries(trainer.get("callbacks")) if class_name(entry) not in _OBSERVERS]
+    return {
+        **{name: value for name, value in plain.items() if name not in _NO_SETTINGS},
+        "trainer": {name: value for name, value in trainer.items() if name not in _MACHINE},
+        "callbacks": acting,
+    }
+
+
+def repeating(config: Any) -> str:
+    """The whole configuration as YAML, from which the same run starts anew."""
+    import yaml
+
+    kept = {name: value for name, value in _plain(config).items() if name not in ("config", "ckpt_path")}
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(config.as_dict(), default=str)))
+
+
+def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Make `folder` that of a run with these settings; returns whether such a run is finished there.
+
+    Raises:
+        InputError: it belongs to a run with other settings, to a row of a workbook, or holds what is no run's.
+    """
+    path = folder / SETTINGS
+    finished = (folder / RESULT).is_file()
+    if not is_first_process():
+        return finished
+    remedy = "choose another trainer.default_root_dir."
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"trainer.default_root_dir: {folder} is a file; {remedy}")
+    if (folder / SPECIFICATION).is_file():
+        raise InputError(f"trainer.default_root_dir: {folder} belongs to a row of a workbook; {remedy}")
+    if not path.is_file():
+        taken = next((name for name in _WRITTEN if (folder / name).exists()), None)
+        if taken is not None:
+            told = f"{folder} holds {taken} and no run started from YAML ({SETTINGS} is missing)"
+            raise InputError(f"trainer.default_root_dir: {told}; {remedy}")
+    elif finished or (folder / CHECKPOINT).is_file():
+        differing = _differing(_read(path), settings)
+        if differing:
+            more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
+            told = f"{folder} belongs to a run with other settings ({', '.join(differing[:4])}{more})"
+            raise InputError(f"trainer.default_root_dir: {told}; {remedy}")
+    if not finished:
+        write_json(path, settings)
+    return finished
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); choose another trainer.default_root_dir.") from error
+
+
+def _differing(there: Any, here: Any, where: str = "") -> list[str]:
+    """What differs, as in ``model.seed 92 there, 5 here``; what an older version did not write down is not compared."""
+    if isinstance(there, dict) and isinstance(here, dict | Mapping):
+        names = [name for name in here if name in there]
+        unknown = [name for name in there if name not in here and there[name] is not None]
+        inner = [told for name in names for told in _differing(there[name], here[name], f"{where}{name}.")]
+        return inner + [f"{where}{name} {_shown(there[name])} there, nothing here" for name in unknown]
+    if there == here:
+        return []
+    return [f"{where.removesuffix('.')} {_shown(there)} there, {_shown(here)} here"]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,185 @@
+"""What a model answers to inputs without labels: of a run, an adapter, or a plain, pruned or quantized model's folder.
+
+Inputs are made by the task's data module, as for the evaluation of the very model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from splora.errors import InputError
+from splora.tasks.glue_tasks import TASKS as GLUE_TASKS
+from splora.tasks.sources import TASKS, canonical_task, make_data_module
+
+#: What a run's data module was made with that decides its predictions.
+_OF_RUNS = ("max_seq_length", "doc_stride", "n_best_size", "max_answer_length", "null_score_diff_threshold", "columns")
+#: The same of a pruning or a quantization.
+_OF_PRUNINGS = ("max_seq_length", "doc_stride", "columns")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model, and how its inputs are made.
+
+    Attributes:
+        load: loads the model, in evaluation mode.
+        task: what it was fine-tuned for.
+        tokenizer: folder or hub name of tokenizer and label names.
+        settings: arguments of the task's data module.
+    """
+
+    load: Callable[[], nn.Module]
+    task: str
+    tokenizer: str
+    settings: dict[str, Any]
+
+
+def predict_file(
+    predictor: Predictor,
+    source: str,
+    *,
+    precision: str = "auto",
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Predictions by question ID, or by row from 0 on.
+
+    Args:
+        source: SQuAD's layout with or without answers, or a list of ``{"question", "context"}``; of sentences and pairs
+            a table with their columns (TSV, CSV, JSON, Parquet). Labels are not looked at.
+        changes: arguments of the data module instead of the predictor's settings; None: as they are.
+
+    Raises:
+        InputError: the file cannot be read, or the model cannot be loaded.
+    """
+    from splora.posttraining.compute import find_device
+    from splora.posttraining.evaluation import predicted_logits
+    from splora.posttraining.precision import Precision
+
+    if not Path(source).expanduser().is_file():
+        raise InputError(f"--input: {source}: there is no such file.")
+    settings = predictor.settings | {name: value for name, value in changes.items() if value is not None}
+    data = make_data_module(predictor.task, predictor.tokenizer, None, str(Path(source).expanduser()), **settings)
+    data.features("predict")  # a file that cannot be read is told before anything is loaded
+    model = predictor.load().to(find_device(device))
+    logits = predicted_logits(model, data, "predict", Precision.parse(precision), progress)
+    return dict(data.predict(dict(logits))["predictions"])
+
+
+def find_predictor(name: str, task: str | None = None) -> Predictor:
+    """What `name` is, and how inputs are made for it; no weights are loaded.
+
+    Args:
+        name: a finished run's folder, an adapter's, a model's, or a hub name.
+        task: None: what the folder says of itself.
+
+    Raises:
+        InputError: it is none of these, or says no task, or another one.
+    """
+    from splora.training.adapter_folder import ADAPTER, is_adapter
+    from splora.training.result_file import RESULT, read_result
+    from splora.training.saving import MODEL
+
+    folder = Path(name).expanduser()
+    if folder.name in (ADAPTER, MODEL) and (folder.parent / RESULT).is_file():
+        folder = folder.parent  # which knows how long its inputs were
+    given = None if task is None else canonical_task(task)
+    if given is not None and given not in TASKS:
+        raise InputError(f"--task is {task!r}, a text; allowed are {', '.join(TASKS)}.")
+    if (folder / RESULT).is_file() and not (folder / "config.json").is_file():
+        found = read_result(folder)["settings"]
+        own, data = found["model"]["task"], found.get("data") or {}
+        _check_task(name, given, own)
+        beside = next((place for place in (folder / MODEL, folder / ADAPTER) if _has_tokenizer(place)), None)
+        tokenizer = str(beside.resolve()) if beside else str(data.get("model_name_or_path"))
+        settings = {key: data[key] for key in _OF_RUNS if data.get(key) is not None}
+        return Predictor(lambda: _load(folder), own, tokenizer, settings)
+    if is_adapter(folder):
+        return _of_adapter(name, given)
+    return _of_model(name, given)
+
+
+def _load(run: Path) -> nn.Module:
+    from splora.training.adapter_folder import ADAPTER, load_adapter
+    from splora.training.saving import load_run
+
+    # An adapter with all that belongs to it finds its base model from any folder; one saved before, from its run's.
+    return load_adapter(run) if _has_tokenizer(run / ADAPTER) else load_run(run)
+
+
+def _of_adapter(name: str, given: str | None) -> Predictor:
+    from splora.training.adapter_folder import base_of, load_adapter, read_settings, task_and_labels
+
+    folder = Path(name).expanduser()
+    own, _ = task_and_labels(folder, read_settings(folder))
+    if (folder / "config.json").is_file():
+        _check_task(name, given, own)
+    tokenizer = str(folder.resolve()) if _has_tokenizer(folder) else base_of(folder)
+    return Predictor(lambda: load_adapter(name), given or own, tokenizer, {})
+
+
+def _of_model(name: str, given: str | None) -> Predictor:
+    from splora.posttraining.checkpoint import load_for_evaluation
+    from splora.tasks.hub import load_config
+
+    result = _pruning(Path(name).expanduser())
+    own = result.get("task") or _task_of(name, load_config(name), given)
+    _check_task(name, given if result.get("task") else None, own)
+    if own not in TASKS:
+        raise InputError(f"{name}: is made for {own}; predictions are those of {', '.join(TASKS)}.")
+    found = result.get("settings") or {}
+    settings = {key: found[key] for key in _OF_PRUNINGS if found.get(key) not in (None, {})}
+    if own in GLUE_TASKS:
+        settings.pop("doc_stride", None)
+    return Predictor(lambda: load_for_evaluation(name, own), own, name, settings)
+
+
+def _task_of(name: str, config: Any, given: str | None) -> str:
+    """A task that a configuration fits: its head, and the names or the number of its labels.
+
+    Raises:
+        InputError: several do, or none.
+    """
+    if given is not None:
+        return given
+    kinds = [str(kind) for kind in config.architectures or []]
+    if any(kind.endswith("ForQuestionAnswering") for kind in kinds):
+        return "squad"
+    if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        raise InputError(
+            f"{name}: has no head for questions or classes; its architecture is {', '.join(kinds) or '-'}."
+        )
+    labels = sorted(str(label).lower() for label in (config.label2id or {}))
+    fitting = [task for task, known in GLUE_TASKS.items() if sorted(known.labels) == labels]
+    if len(fitting) == 1:
+        return fitting[0]
+    allowed = fitting or [task for task, known in GLUE_TASKS.items() if (len(known.labels) or 1) == config.num_labels]
+    raise InputError(
+        f"{name}: does not say what it was fine-tuned for; name it with --task: {', '.join(allowed or GLUE_TASKS)}."
+    )
+
+
+def _check_task(name: str, given: str | None, own: str) -> None:
+    if given is not None and given != own:
+        raise InputError(f"--task is {given}, but {name} was made for {own}; leave it out.")
+
+
+def _pruning(folder: Path) -> dict[str, Any]:
+    """The result of a pruning or quantization beside the model; empty where there is none."""
+    import json
+
+    try:
+        content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and isinstance(content.get("settings"), dict) else {}
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return (folder / "tokenizer.json").is_file() and (folder / "config.json").is_file()
