@@ -18,8 +18,9 @@ from splora.errors import InputError
 from splora.files import write_json
 from splora.machine import is_first_process
 from splora.quiet import quiet_libraries
+from splora.training.checkpoint_files import checkpoint_of, is_begun
 from splora.training.module import PruningModule
-from splora.training.run import CHECKPOINT, RESULT, disk_full_is_told, finish
+from splora.training.run import RESULT, disk_full_is_told, finish
 
 #: Settings of a run that was started from YAML, in its folder.
 SETTINGS = "fit.json"
@@ -57,8 +58,9 @@ class SploraCLI(LightningCLI):
         if claim(folder, known):
             print(f"{folder}: this run is finished; choose another trainer.default_root_dir to run it again.")
             raise SystemExit(0)
-        if (folder / CHECKPOINT).is_file():
-            config.ckpt_path = str(folder / CHECKPOINT)
+        checkpoint = checkpoint_of(folder)
+        if checkpoint is not None:
+            config.ckpt_path = str(checkpoint)
 
     def fit(self, model: Any, **kwargs: Any) -> None:
         """Train; a full disk ends in one sentence."""
@@ -77,7 +79,7 @@ def claim(folder: Path, settings: dict[str, Any]) -> bool:
     Raises:
         InputError: it belongs to a run with other settings, or to a row of the workbook.
     """
-    begun = (folder / CHECKPOINT).is_file() or (folder / RESULT).is_file()
+    begun = is_begun(folder) or (folder / RESULT).is_file()
     if is_first_process():
         path = folder / SETTINGS
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -25,8 +25,9 @@ from splora.errors import EXIT_CODE, DiskFull, InputError, Interrupted
 from splora.files import is_full
 from splora.json_values import read_object
 from splora.machine import is_first_process
+from splora.training.checkpoint_files import is_begun
 from splora.training.result_file import RESULT, read_result
-from splora.training.run import CHECKPOINT, SPECIFICATION
+from splora.training.run import SPECIFICATION
 from splora.training.specification import RunSpecification
 from splora.training.state import LOG
 
@@ -76,7 +77,7 @@ def _run(options: argparse.Namespace) -> int:
     with alone(folder):
         if (folder / RESULT).is_file():  # by a process that ended since this one was started
             return 0
-        begun = "going on from the last checkpoint" if (folder / CHECKPOINT).is_file() else "starting"
+        begun = "going on from the last checkpoint" if is_begun(folder) else "starting"
         print(f"EXP ID {spec.exp_id}: {begun}", flush=True)
         if options.threads is not None:
             import torch

@@ -15,6 +15,7 @@ from splora.files import write_json
 from splora.masks import BlockMask, masked_layers, penalties, update_global_cutoffs
 from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import OutputCollector
+from splora.training.half_base import keep_trained_in_single
 from splora.training.losses import distillation_loss, logits_of, task_loss
 from splora.training.model import load_base, prepare
 from splora.training.optimizer import make_optimizer
@@ -77,6 +78,14 @@ class PruningModule(LightningModule):
         self._outputs = OutputCollector()
         # Checkpoints leave out what is frozen (see on_save_checkpoint).
         self.strict_loading = False
+
+    def setup(self, stage: str) -> None:
+        """What trains is kept in fp32 whatever the precision.
+
+        Raises:
+            InputError: the Trainer's strategy cannot.
+        """
+        keep_trained_in_single(self.trainer)
 
     def configure_model(self) -> None:
         """Build the network once, when the Trainer is ready for it."""
