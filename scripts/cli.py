@@ -19,7 +19,9 @@ def main(arguments: list[str] | None = None) -> None:
     import importlib
 
     from splora.errors import exit_on_input_error
+    from splora.machine import wait_passively
 
+    wait_passively()
     given = sys.argv[1:] if arguments is None else arguments
     with exit_on_input_error():
         if given and given[0] in COMMANDS:

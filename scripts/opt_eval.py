@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from splora.scripts.opt_names import checkpoint_name, evaluation_folder, summary_path
 
 from splora.errors import InputError, exit_on_input_error, problems_of
+from splora.machine import wait_passively
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> None:
     """Evaluate one model on one or more texts."""
+    wait_passively()
     options = _parser().parse_args(arguments)
     with exit_on_input_error():
         evaluate(options)

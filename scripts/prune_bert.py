@@ -20,11 +20,13 @@ from splora.scripts.prune_options import (
 )
 
 from splora.errors import InputError, exit_on_input_error
+from splora.machine import wait_passively
 from splora.posttraining.budget import Budget
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Prune one checkpoint."""
+    wait_passively()
     parser = argparse.ArgumentParser(
         prog="prune_bert.py",
         description="Prune a fine-tuned encoder by interpolative decompositions, without training.",

@@ -20,11 +20,13 @@ from splora.scripts.prune_options import (
 )
 
 from splora.errors import exit_on_input_error
+from splora.machine import wait_passively
 from splora.posttraining.budget import Budget
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Prune one checkpoint."""
+    wait_passively()
     parser = argparse.ArgumentParser(prog="prune_fisher.py", description="Prune a fine-tuned encoder without training.")
     add_checkpoint(parser)
     parser.add_argument("--constraint", type=float, required=True, help="fraction of the dense cost, at most 1")

@@ -13,6 +13,7 @@ from splora.scripts.prune_bert import add_published, budget_of
 from splora.scripts.prune_options import carry_out, request_of, stat_choices
 
 from splora.errors import exit_on_input_error
+from splora.machine import wait_passively
 
 if TYPE_CHECKING:
     from splora.posttraining.request import PruneRequest
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> None:
     """Prune one language model."""
+    wait_passively()
     parser = argparse.ArgumentParser(
         prog="prune_opt.py", description="Prune an OPT by interpolative decompositions, without training."
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from splora.scripts import prune_opt, prune_options, quantize
 
 from splora.errors import InputError, exit_on_input_error
+from splora.machine import wait_passively
 from splora.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> None:
     """Prune, if need be, and quantize one language model."""
+    wait_passively()
     parser = argparse.ArgumentParser(
         prog="quantize_opt.py", description="Quantize an OPT, pruned by interpolative decompositions, without training."
     )

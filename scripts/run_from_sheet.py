@@ -18,12 +18,13 @@ from splora.hparams.workbook import COPIED, OWN, Workbook, read_workbook, specif
 from splora.scripts.plan import Job, advice, lines, plan
 
 from splora.errors import EXIT_CODE, InputError, Interrupted, cut, exit_on_input_error, nearest, print_problems
-from splora.machine import is_first_process
+from splora.machine import is_first_process, wait_passively
 from splora.training.specification import METHOD_ALIASES, METHODS, methods_named
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; mistakes of the user end it with exit code 2."""
+    wait_passively()
     try:
         with exit_on_input_error():
             status = _main(_parser().parse_args(arguments))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError, exit_on_input_error, nearest, problems_of
+from splora.machine import wait_passively
 
 #: Whole numbers and fractions that can be set, with what they are.
 SIZES = {
@@ -32,6 +33,7 @@ RATES = {"learning_rate": "highest rate", "weight_decay": "of AdamW", "dropout":
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, evaluate and save."""
+    wait_passively()
     options = _parser().parse_args(arguments)
     with exit_on_input_error():
         run(options)

@@ -24,7 +24,7 @@ from splora.scripts.run_row import alone, summary, train
 from splora.errors import EXIT_CODE, DiskFull, InputError, Interrupted
 from splora.files import is_full
 from splora.json_values import read_object
-from splora.machine import is_first_process
+from splora.machine import is_first_process, wait_passively
 from splora.training.checkpoint_files import is_begun
 from splora.training.result_file import RESULT, read_result
 from splora.training.run import SPECIFICATION
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, help="end when this process does")
     parser.add_argument("--threads", type=int, help="threads of the CPU")
     options = parser.parse_args(arguments)
+    wait_passively()
     try:
         return _guarded(options)
     except Exception as error:

@@ -48,10 +48,10 @@ def evaluate(trainer: Trainer, coming: dict[str, Any]) -> None:
     """The evaluation that was due, as the loop of its epoch would have run it."""
     loop = trainer.fit_loop
     progress = loop.epoch_progress.current
-    epoch, progress.processed = progress.processed, coming["epoch"]  # a run that goes on may be in the next one already
+    epoch, progress.completed = progress.completed, coming["epoch"]  # a run that goes on may be in the next one already
     trainer.validating = True
     try:
         loop.epoch_loop.val_loop.run()
     finally:
-        progress.processed = epoch
+        progress.completed = epoch
     trainer.training = True

@@ -23,6 +23,7 @@ from splora.training.options import AdapterOptions, DistillationOptions, Optimiz
 from splora.training.saving import load_run
 from splora.training.specification import ADAPTERS, METHODS, TASKS, scale_steps
 from splora.training.teacher import load_teacher
+from splora.training.threads import fit_threads
 
 #: What a batch holds besides the model's inputs.
 _NOT_INPUTS = ("index", "labels", "start_positions", "end_positions")
@@ -106,7 +107,7 @@ class PruningModule(LightningModule):
             self._teacher = [load_teacher(self.distillation, self.task, data.tokenizer, self.label2id)]
 
     def on_fit_start(self) -> None:
-        """Bring the teacher to the device; it is no submodule, so Lightning does not.
+        """Bring the teacher to the device (it is no submodule, so Lightning does not); choose threads of a CPU.
 
         Raises:
             InputError: there are masks, but nothing that schedules them: nothing would be pruned.
@@ -119,6 +120,9 @@ class PruningModule(LightningModule):
             )
         for teacher in self._teacher:
             teacher.to(self.device)
+        if self.device.type == "cpu" and self.network is not None:
+            data = self.trainer.datamodule
+            fit_threads(self.network, data.train_batch_size * data.max_seq_length)
 
     def set_threshold(self, threshold: float) -> None:
         """Set the threshold v of all masks."""

@@ -183,7 +183,9 @@ def run(
     config = lightning_config(spec, str(output_dir))
     config["trainer"].update(trainer or {})
     seed_everything(config["seed_everything"], verbose=False)
-    with disk_full_is_told(output_dir):
+    from splora.training.threads import threads_put_back
+
+    with disk_full_is_told(output_dir), threads_put_back():
         _fit(config, output_dir, callbacks)
 
 
