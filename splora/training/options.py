@@ -12,7 +12,7 @@ class AdapterOptions:
     kind: str = "none"
     num_prototypes: int = 64
     prototype_rank: int = 2
-    init_range: float = 1e-4
+    init_range: float = 2e-2
     shared_prototypes: bool = True
     shared_position_weights: bool = False
     #: SPLoRA's rank; below 1 it is a fraction of out_features.

@@ -148,6 +148,10 @@ def _is_ours(entry: Path) -> bool:
 def _refuse_another(found: dict[str, Any], known: dict[str, Any], output_dir: Path) -> None:
     """What a row is called and what others reported of it changes nothing of its run."""
     relevant = [name for name in known if name != "model" and not name.startswith("reported_")]
+    # What an adapter is made of is no matter where there is none of its kind.
+    for kind in ("splopa", "splora"):
+        if known["adapter"] != kind:
+            relevant = [name for name in relevant if kind not in name]
     differing = sorted(name for name in relevant if found.get(name, FIELDS[name].default) != known[name])
     if differing:
         there = {name: one_line(repr(found.get(name)), 80) for name in differing}
