@@ -52,7 +52,7 @@ def _masks(network: nn.Module) -> dict[str, BlockMask]:
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
     """All that trains, and the buffers of the masks, by name."""
-    state = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    state: dict[str, Tensor] = {name: p for name, p in network.named_parameters() if p.requires_grad}
     for name, mask in _masks(network).items():
         state |= {f"{name}.{key}": value for key, value in mask.state_dict().items()}
     return state

@@ -87,7 +87,7 @@ def checkpoint_of(folder: Path) -> Path | None:
         InputError: there are checkpoints, and none of them is whole.
     """
     found = [path for path in _both(folder) if path.is_file()]
-    problems = []
+    problems: list[str] = []
     for path in found:
         problem = damage(path)
         if problem is None:

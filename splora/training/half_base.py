@@ -30,7 +30,7 @@ class HalfBase(MixedPrecision):
     def __init__(self, precision: str, device: str) -> None:
         mixed: Literal["16-mixed", "bf16-mixed"] = "bf16-mixed" if precision == "bf16-true" else "16-mixed"
         super().__init__(mixed, device)
-        self.precision = precision  # type: ignore[assignment]  # as asked for: results and checkpoints name it
+        self.precision = precision  # as asked for: results and checkpoints name it
         self.stored = _STORED[precision]
 
     def convert_module(self, module: nn.Module) -> nn.Module:
