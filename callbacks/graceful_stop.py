@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from splora.errors import Interrupted
 from splora.machine import is_first_process
-from splora.training.run import CHECKPOINT
+from splora.training.checkpoint_files import CHECKPOINT
 
 
 class GracefulStop(Callback):

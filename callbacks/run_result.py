@@ -11,6 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from splora.files import write_json
 from splora.machine import peak_memory_bytes, versions
+from splora.training.going_on import STILL_TO_COME, evaluate, log_row, still_to_come
 from splora.training.saving import RESULT, save_trained
 
 
@@ -29,6 +30,7 @@ class RunResult(Callback):
         self._seconds_before = 0.0
         self._started = time.monotonic()
         self._scored_step = -1
+        self._evaluates_first: dict[str, Any] | None = None
         self._metrics: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -40,9 +42,26 @@ class RunResult(Callback):
         self._seconds_before = float(state_dict["seconds"])
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Bring what is logged to the disk before the checkpoint: a run that goes on from there logs it no more."""
+        """Bring what is logged to the disk before the checkpoint: a run that goes on from there logs it no more.
+
+        What is logged of this very step comes after it, so the checkpoint holds that itself.
+        """
         for logger in trainer.loggers:
             logger.save()
+        checkpoint[STILL_TO_COME] = still_to_come(trainer)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let `metrics.csv` go on from the checkpoint's step."""
+        coming = checkpoint.get(STILL_TO_COME)
+        if trainer.training and coming is not None:
+            log_row(trainer, coming)
+            self._evaluates_first = coming if coming["evaluation"] else None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make up for the evaluation that was due at the checkpoint."""
+        if self._evaluates_first is not None:
+            coming, self._evaluates_first = self._evaluates_first, None
+            evaluate(trainer, coming)
 
     @property
     def seconds(self) -> float:

@@ -33,6 +33,8 @@ _SCORES = {
 _PRUNING = ("pruning_method", "final_threshold", "initial_threshold", "mask_init", "mask_scores_learning_rate")
 _REQUIRED = ("per_gpu_train_batch_size", "warmup_steps", "num_train_epochs", "learning_rate", "pruning_method")
 _SPLOPA = ("num_splopa_prototypes", "splopa_prototype_rank", "splopa_init_range")
+#: Initial range of prototypes in the program that the published rows were run with, where a row does not state one.
+_PUBLISHED_RANGE = 1e-4
 #: Windows that SQuAD 1.1's training set makes at 384 tokens with stride 128.
 _EXAMPLES = {**PUBLISHED_EXAMPLES, "squad": 88_524}
 #: BERT-base: parameters of the encoder layers, and those that are never pruned (biases and layer norms).
@@ -173,7 +175,7 @@ def _resolve(row: Row, raw: dict[str, Any]) -> None:
         raw["adapter"] = "splopa"
     elif labelled:
         raw["adapter"] = "splopa"
-        raw |= {name: FIELDS[name].default for name in _SPLOPA}
+        raw |= {name: FIELDS[name].default for name in _SPLOPA} | {"splopa_init_range": _PUBLISHED_RANGE}
         row.notices.append(
             sentence(row, "model", f"is {row.spec.model!r}: the adapter splopa with its default settings")
         )

@@ -54,7 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
     import importlib
 
     from splora.errors import InputError, exit_on_input_error, nearest
+    from splora.machine import wait_passively
 
+    wait_passively()
     given = sys.argv[1:] if arguments is None else arguments
     first = given[0] if given else None
     with exit_on_input_error():

@@ -10,7 +10,8 @@ from typing import Any
 from splora.errors import InputError
 from splora.files import write_json
 from splora.machine import is_first_process
-from splora.training.run import CHECKPOINT, RESULT, SPECIFICATION
+from splora.training.checkpoint_files import is_begun
+from splora.training.run import RESULT, SPECIFICATION
 from splora.training.run_folder import class_name, entries
 
 #: What makes the run, and its whole configuration, which repeats it.
@@ -88,7 +89,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
         if taken is not None:
             told = f"{folder} holds {taken} and no run started from YAML ({SETTINGS} is missing)"
             raise InputError(f"trainer.default_root_dir: {told}; {remedy}")
-    elif finished or (folder / CHECKPOINT).is_file():
+    elif finished or is_begun(folder):
         differing = _differing(_read(path), settings)
         if differing:
             more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""

@@ -13,6 +13,7 @@ from typing import Any
 from splora.scripts.option_help import add_choice
 
 from splora.errors import InputError, exit_on_input_error, nearest
+from splora.machine import wait_passively
 from splora.training.specification import QA_TASKS, TASKS
 
 PRECISIONS = ("fp32", "bf16")
@@ -22,6 +23,7 @@ TOLERATED = 0.05
 
 def main(arguments: list[str] | None = None) -> None:
     """Check the options, measure, write both files and tell what they hold."""
+    wait_passively()
     options = make_parser().parse_args(arguments)
     with exit_on_input_error():
         _check(options)

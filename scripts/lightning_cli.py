@@ -19,9 +19,10 @@ import splora.tasks.squad  # noqa: F401  (makes the data modules known by name)
 from splora.files import write_text
 from splora.machine import is_first_process
 from splora.quiet import quiet_libraries
+from splora.training.checkpoint_files import checkpoint_of
 from splora.training.configuration import checkpoints, loggers, plugins
 from splora.training.module import PruningModule
-from splora.training.run import CHECKPOINT, disk_full_is_told, finish
+from splora.training.run import disk_full_is_told, finish
 from splora.training.run_folder import class_name, entries, follow, unify
 
 #: A configuration that names callbacks replaces these; SparsitySchedule needs thresholds, so it must be named.
@@ -74,8 +75,9 @@ class SploraCLI(LightningCLI):
             write_text(folder / CONFIGURATION, text)
             for sentence in moved:
                 print(f"notice: {sentence}", file=sys.stderr)
-        if config.ckpt_path is None and (folder / CHECKPOINT).is_file():
-            config.ckpt_path = str(folder / CHECKPOINT)
+        checkpoint = checkpoint_of(folder) if config.ckpt_path is None else None
+        if checkpoint is not None:
+            config.ckpt_path = str(checkpoint)
 
     def fit(self, model: Any, **kwargs: Any) -> None:
         """Train, score, save, and say so; a full disk ends in one sentence."""

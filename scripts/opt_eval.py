@@ -13,6 +13,7 @@ from splora.scripts.opt_names import checkpoint_name, evaluation_folder, summary
 from splora.scripts.prune_options import add_compute
 
 from splora.errors import InputError, exit_on_input_error, problems_of
+from splora.machine import wait_passively
 from splora.tasks.text_sources import TEXT_TASKS
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> None:
     """Evaluate one model on one or more texts."""
+    wait_passively()
     options = make_parser().parse_args(arguments)
     with exit_on_input_error():
         evaluate(options)

@@ -20,6 +20,7 @@ from splora.scripts.prune_options import (
 )
 
 from splora.errors import InputError, exit_on_input_error
+from splora.machine import wait_passively
 from splora.posttraining.budget import Budget
 
 
@@ -36,6 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Prune one checkpoint."""
+    wait_passively()
     options = make_parser().parse_args(arguments)
     with exit_on_input_error():
         request = request_of(

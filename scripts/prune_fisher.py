@@ -21,6 +21,7 @@ from splora.scripts.prune_options import (
 )
 
 from splora.errors import exit_on_input_error
+from splora.machine import wait_passively
 from splora.posttraining.budget import METRICS, Budget
 
 
@@ -38,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Prune one checkpoint."""
+    wait_passively()
     options = make_parser().parse_args(arguments)
     with exit_on_input_error():
         request = request_of(

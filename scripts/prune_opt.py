@@ -14,6 +14,7 @@ from splora.scripts.prune_bert import add_published, budget_of
 from splora.scripts.prune_options import carry_out, request_of, stat_choices
 
 from splora.errors import exit_on_input_error
+from splora.machine import wait_passively
 from splora.tasks.text_sources import TEXT_TASKS
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Prune one language model."""
+    wait_passively()
     options = make_parser().parse_args(arguments)
     with exit_on_input_error():
         carry_out(request_from(options))

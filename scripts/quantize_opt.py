@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from splora.scripts import prune_opt, prune_options, quantize
 
 from splora.errors import InputError, exit_on_input_error
+from splora.machine import wait_passively
 from splora.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Prune, if need be, and quantize one language model."""
+    wait_passively()
     options = make_parser().parse_args(arguments)
     with exit_on_input_error():
         pruning, request = requests_from(options)

@@ -20,7 +20,7 @@ from splora.scripts.option_help import add_choice
 from splora.scripts.plan import Job, advice, lines, plan
 
 from splora.errors import EXIT_CODE, InputError, Interrupted, cut, exit_on_input_error, nearest, print_problems
-from splora.machine import is_first_process
+from splora.machine import is_first_process, wait_passively
 from splora.training.specification import METHOD_ALIASES, METHODS, methods_named
 
 PROGRAM = "run_from_sheet"
@@ -28,6 +28,7 @@ PROGRAM = "run_from_sheet"
 
 def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     """The command, under the name that its help gives it; mistakes of the user end it with exit code 2."""
+    wait_passively()
     try:
         with exit_on_input_error():
             status = _main(make_parser(program).parse_args(arguments))

@@ -16,6 +16,7 @@ from typing import Any
 from splora.scripts.option_help import add_choice, wrong_choices
 
 from splora.errors import InputError, exit_on_input_error, problems_of
+from splora.machine import wait_passively
 from splora.tasks.text_sources import TEXT_TASKS
 
 #: Whole numbers and fractions that can be set, with what they are.
@@ -35,6 +36,7 @@ RATES = {"learning_rate": "highest rate", "weight_decay": "of AdamW", "dropout":
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, evaluate and save."""
+    wait_passively()
     options = make_parser().parse_args(arguments)
     with exit_on_input_error():
         run(options)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splora.errors import InputError
+from splora.machine import cores
 
 #: Memory that a run on a CPU is reckoned to need, in bytes: a BERT-base with optimizer and activations.
 RUN_BYTES = 4 * 2**30
@@ -75,13 +76,6 @@ def named_gpus(listing: str) -> Sequence[str]:
                 found.pop()
             found.append(part[1])
     return found
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def free_memory() -> int:

@@ -24,9 +24,10 @@ from splora.scripts.run_row import alone, summary, train
 from splora.errors import EXIT_CODE, DiskFull, InputError, Interrupted
 from splora.files import is_full
 from splora.json_values import read_object
-from splora.machine import is_first_process
+from splora.machine import is_first_process, wait_passively
+from splora.training.checkpoint_files import is_begun
 from splora.training.result_file import RESULT, read_result
-from splora.training.run import CHECKPOINT, SPECIFICATION
+from splora.training.run import SPECIFICATION
 from splora.training.specification import RunSpecification
 from splora.training.state import LOG
 
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, help="end when this process does")
     parser.add_argument("--threads", type=int, help="threads of the CPU")
     options = parser.parse_args(arguments)
+    wait_passively()
     try:
         return _guarded(options)
     except Exception as error:
@@ -76,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
     with alone(folder):
         if (folder / RESULT).is_file():  # by a process that ended since this one was started
             return 0
-        begun = "going on from the last checkpoint" if (folder / CHECKPOINT).is_file() else "starting"
+        begun = "going on from the last checkpoint" if is_begun(folder) else "starting"
         print(f"EXP ID {spec.exp_id}: {begun}", flush=True)
         if options.threads is not None:
             import torch

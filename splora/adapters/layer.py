@@ -46,6 +46,8 @@ class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
         self.block_shapes: dict[str, BlockShape] = {}
         self.merged_adapters: list[str] = []
         self._disable_adapters = False
+        #: Adapters whose attached masks have been through a training step.
+        self.stepped: set[str] = set()
         self._unmerged: tuple[Tensor, Tensor | None] | None = None
         setattr(self, f"{self.prefix}mask", BufferDict(persistent=True))
         setattr(self, f"{self.prefix}bias", nn.ParameterDict())
@@ -183,10 +185,17 @@ class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
     def step_mask(self, adapter: str) -> Tensor:
         """The mask of this forward pass, (R, C): computed from the attached `BlockMask`, else the frozen one."""
         if adapter in self._block_masks:
+            if self.training and torch.is_grad_enabled():
+                self.stepped.add(adapter)
             mask: Tensor = self._block_masks[adapter](lambda: self.block_means(adapter))
             return mask
         frozen: Tensor = self._masks[adapter]
         return frozen
+
+    def awaits_scores(self, adapter: str) -> bool:
+        """Whether a mask with learned scores is attached that no training step has used yet."""
+        attached = adapter in self._block_masks and self._block_masks[adapter].scores is not None
+        return attached and adapter not in self.stepped
 
     def binary_mask(self, adapter: str | None = None) -> Tensor:
         """The blocks that stay, (R, C) bool, as evaluation uses and `save_pretrained` writes them."""
@@ -206,6 +215,7 @@ class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
     def attach_block_mask(self, adapter: str, block_mask: BlockMask) -> None:
         """Let `block_mask` decide at each step which blocks of `adapter` stay."""
         self._block_masks[adapter] = block_mask.to(self.base_layer.weight.device)
+        self.stepped.discard(adapter)
         block_mask.train(self.training)
         block_mask.requires_grad_(adapter in self.active_adapters)
 

@@ -24,6 +24,8 @@ class MaskedAdapterModel(BaseTuner):
 
     prefix: str
     tuner_layer_cls: type[MaskedAdapterLayer]
+    #: The adapter whose masks with scores a file has just replaced.
+    lost_scores: str | None = None
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 - PEFT's name and type; the user names the targets
 
     @abstractmethod
@@ -123,6 +125,21 @@ class MaskedAdapterModel(BaseTuner):
         """Let the model compute what the base model would, biases included."""
         self._enable_adapter_layers(enabled=False)
 
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """Also the last thing that `PeftModel.load_adapter` asks for: what it has put out of the way is told here.
+
+        Raises:
+            InputError: masks that were to be trained had their scores replaced by a file's bits: a Trainer resumes.
+        """
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        lost, self.lost_scores = self.lost_scores, None
+        if lost is not None:
+            raise InputError(
+                f"adapter {lost!r}: masks in training are attached, and an adapter's file holds no scores; "
+                "resume with MaskedTrainer of splora.adapters.trainer (from a checkpoint that it wrote), or load the "
+                "adapter before attach_block_masks to start its masks anew."
+            )
+
     # Counting
 
     def adapter_layers(self, adapter: str | None = None) -> dict[str, MaskedAdapterLayer]:
@@ -192,6 +209,10 @@ class MaskedAdapterModel(BaseTuner):
             saved = {key.removeprefix(start): remaining.pop(key) for key in ours}
             unpacked = layer.unpacked_state(adapter_name, saved)
             dense |= {f"{start}{attribute}.{adapter_name}": value for attribute, value in unpacked.items()}
+            if layer.awaits_scores(adapter_name):
+                for tuner in model.modules():
+                    if isinstance(tuner, cls):
+                        tuner.lost_scores = adapter_name
             layer.detach_block_mask(adapter_name)
         dense |= super()._remap_adapter_state_dict_for_load(model, config, adapter_name, remaining)
         cls._unpack_shared(model, adapter_name, dense)

@@ -58,11 +58,35 @@ class ResumableCSVLogger(Logger):
         now = 0 if step is None else int(step)
         if self._rows is None:
             self._rows = [row for row in self._read() if int(row["step"]) < now]
-        self._rows.append({"step": now, **{name: float(value) for name, value in metrics.items()}})
+        self._put({"step": now, **{name: float(value) for name, value in metrics.items()}})
         self._unwritten += 1
         if self._unwritten >= self._flush_every or self._is_urgent:
             self._is_urgent = False
             self.save()
+
+    @rank_zero_only
+    def go_on(self, step: int, metrics: dict[str, float] | None) -> None:
+        """Go on from the checkpoint of a step: later rows are dropped, and the row of that step is there.
+
+        Args:
+            metrics: that row, which a kill between checkpoint and row would have lost; None: the step logs none.
+        """
+        self._rows = [row for row in self._read() if int(row["step"]) <= step]
+        if metrics is not None:
+            self._put({"step": step, **metrics})
+        self._unwritten += 1
+        self.save()
+
+    def _put(self, row: dict[str, Any]) -> None:
+        """Add a row, in the place of one of the same step that tells of the same (an evaluation that is run again)."""
+        assert self._rows is not None
+        for place in range(len(self._rows) - 1, -1, -1):
+            if int(self._rows[place]["step"]) < row["step"]:
+                break
+            if self._rows[place].keys() == row.keys():
+                self._rows[place] = row
+                return
+        self._rows.append(row)
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """The row of a step comes after the checkpoint of that step; a run that goes on from there logs it no more."""

@@ -15,6 +15,7 @@ from splora.files import write_json
 from splora.masks import BlockMask, masked_layers, penalties, update_global_cutoffs
 from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import OutputCollector
+from splora.training.half_base import keep_trained_in_single
 from splora.training.losses import distillation_loss, logits_of, task_loss
 from splora.training.model import load_base, prepare
 from splora.training.optimizer import make_optimizer
@@ -29,6 +30,7 @@ from splora.training.options import (
 from splora.training.saving import check_fits, load_run
 from splora.training.specification import TASKS, scale_steps
 from splora.training.teacher import load_teacher
+from splora.training.threads import fit_threads
 
 #: What a batch holds besides the model's inputs.
 _NOT_INPUTS = ("index", "labels", "start_positions", "end_positions")
@@ -85,6 +87,14 @@ class PruningModule(LightningModule):
         # Checkpoints leave out what is frozen (see on_save_checkpoint).
         self.strict_loading = False
 
+    def setup(self, stage: str) -> None:
+        """What trains is kept in fp32 whatever the precision.
+
+        Raises:
+            InputError: the Trainer's strategy cannot.
+        """
+        keep_trained_in_single(self.trainer)
+
     def configure_model(self) -> None:
         """Build the network once, when the Trainer is ready for it."""
         if self.network is not None:
@@ -105,7 +115,7 @@ class PruningModule(LightningModule):
             self._teacher = [load_teacher(self.distillation, self.task, data.tokenizer, self.label2id)]
 
     def on_fit_start(self) -> None:
-        """Bring the teacher to the device; it is no submodule, so Lightning does not.
+        """Bring the teacher to the device (it is no submodule, so Lightning does not); choose threads of a CPU.
 
         Raises:
             InputError: there are masks, but nothing that schedules them: nothing would be pruned.
@@ -118,6 +128,9 @@ class PruningModule(LightningModule):
             )
         for teacher in self._teacher:
             teacher.to(self.device)
+        if self.device.type == "cpu" and self.network is not None:
+            data = self.trainer.datamodule
+            fit_threads(self.network, data.train_batch_size * data.max_seq_length)
 
     def set_threshold(self, threshold: float) -> None:
         """Set the threshold v of all masks."""

@@ -17,6 +17,7 @@ from splora.files import inside, is_full, refuse_link, remove_leftovers, write_j
 from splora.json_values import one_line, read_object
 from splora.locks import RUN_LOCK
 from splora.machine import is_first_process
+from splora.training.checkpoint_files import checkpoint_of, is_begun
 from splora.training.configuration import identity, lightning_config
 from splora.training.result_file import RESULT as RESULT
 from splora.training.result_file import read_result
@@ -24,7 +25,7 @@ from splora.training.run_folder import class_name, follow
 from splora.training.specification import FIELDS, RunSpecification
 from splora.training.state import LOG, STATE
 
-SPECIFICATION, CONFIGURATION, CHECKPOINT, METRICS = "spec.json", "config.yaml", "checkpoints/last.ckpt", "metrics.csv"
+SPECIFICATION, CONFIGURATION, METRICS = "spec.json", "config.yaml", "metrics.csv"
 #: What a run writes into its folder: folders, and files besides the artifacts that its result names.
 _PARTS, _FILES = (
     ("checkpoints", "adapter", "model", "masks", "tensorboard"),
@@ -90,7 +91,7 @@ def _is_finished(spec: RunSpecification, output_dir: Path, force: bool) -> bool:
         _refuse_foreign(output_dir)
     if force or not path.is_file():
         return False
-    if (output_dir / CHECKPOINT).is_file() or (output_dir / RESULT).is_file():
+    if is_begun(output_dir) or (output_dir / RESULT).is_file():
         _refuse_another(_read_specification(path), _plain(spec), output_dir)
     if not (output_dir / RESULT).is_file():
         return False
@@ -148,6 +149,10 @@ def _is_ours(entry: Path) -> bool:
 def _refuse_another(found: dict[str, Any], known: dict[str, Any], output_dir: Path) -> None:
     """What a row is called and what others reported of it changes nothing of its run."""
     relevant = [name for name in known if name != "model" and not name.startswith("reported_")]
+    # What an adapter is made of is no matter where there is none of its kind.
+    for kind in ("splopa", "splora"):
+        if known["adapter"] != kind:
+            relevant = [name for name in relevant if kind not in name]
     differing = sorted(name for name in relevant if found.get(name, FIELDS[name].default) != known[name])
     if differing:
         there = {name: one_line(repr(found.get(name)), 80) for name in differing}
@@ -187,7 +192,9 @@ def run(
         if class_name(entry) == "RunResult":
             entry["init_args"]["run"] = identity(spec)
     seed_everything(config["seed_everything"], verbose=False)
-    with disk_full_is_told(output_dir):
+    from splora.training.threads import threads_put_back
+
+    with disk_full_is_told(output_dir), threads_put_back():
         _fit(config, output_dir, callbacks)
 
 
@@ -237,8 +244,8 @@ def _fit(config: dict[str, Any], output_dir: Path, callbacks: Sequence[Any]) -> 
         raise InputError(
             f"The Trainer cannot be made with {machine}, strategy {settings.get('strategy', 'auto')!r}: {error}"
         ) from error
-    checkpoint = output_dir / CHECKPOINT
-    trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint.is_file() else None)
+    checkpoint = checkpoint_of(output_dir)
+    trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
     finish(trainer, module, data)
 
 

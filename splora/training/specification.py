@@ -150,7 +150,13 @@ class RunSpecification:
     adapter: str = column("none", "Adapter", "ΔW: none trains the weights themselves.", choices=ADAPTERS)
     num_splopa_prototypes: int = column(64, "Adapter", "Prototypes K.", minimum=1)
     splopa_prototype_rank: int = column(2, "Adapter", "Rank R of a prototype.", minimum=1)
-    splopa_init_range: float = column(1e-4, "Adapter", "Initial range of prototypes.", above=0, maximum=10)
+    splopa_init_range: float = column(
+        2e-2,
+        "Adapter",
+        "Initial range of prototypes; published rows state 1e-4, which hardly learns.",
+        above=0,
+        maximum=10,
+    )
     splopa_shared_prototypes: bool = column(True, "Adapter", "One set of prototypes for all layers of a block shape.")
     splopa_shared_pos_weights: bool = column(False, "Adapter", "One set of position weights for layers of a shape.")
     splora_rank: float = column(8.0, "Adapter", "Rank r; below 1: fraction of out_features.", above=0)

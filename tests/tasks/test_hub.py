@@ -84,7 +84,7 @@ def test_folders_that_are_no_models(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no vocabulary \(tokenizer\.json or vocab\.txt\).*fetch\.py"):
         hub.load_tokenizer(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match="config.json: is not JSON"):
+    with pytest.raises(InputError, match=r"config\.json: is not JSON"):
         hub.load_config(str(tmp_path))
 
 

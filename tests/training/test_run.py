@@ -188,3 +188,18 @@ def test_classification_runs(tiny_spec: Make, tmp_path: Path, task: str) -> None
     wanted = {"mnli": {"accuracy", "accuracy_mismatched"}, "qqp": {"accuracy", "f1"}, "stsb": {"pearson", "spearman"}}
     assert wanted[task] <= metrics.keys()  # type: ignore[attr-defined]
     load_run(tmp_path)
+
+
+def test_what_an_adapter_is_made_of_is_no_matter_without_one(tiny_spec: Make, tmp_path: Path) -> None:
+    """A run from before a default changed is the same run, unless the setting counts."""
+    for adapter in ("none", "splora", "splopa"):
+        folder = tmp_path / adapter
+        claim_folder(tiny_spec(adapter=adapter, splopa_init_range=1e-4), folder)
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "last.ckpt").touch()
+        spec = tiny_spec(adapter=adapter, splopa_init_range=0.02)
+        if adapter == "splopa":
+            with pytest.raises(InputError, match=r"splopa_init_range 0\.0001 there, 0\.02 here"):
+                claim_folder(spec, folder)
+        else:
+            assert not claim_folder(spec, folder)
