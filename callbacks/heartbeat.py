@@ -45,10 +45,19 @@ class Heartbeat(Callback):
         if self._is_time():
             self._beat(trainer)
 
-    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """A long evaluation is a sign of life, too."""
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that no training is to be expected for a while."""
+        self._beat(trainer, "evaluating")
+
+    def on_validation_batch_end(self, trainer: Trainer, *rest: Any) -> None:
+        """Tell how far a long evaluation is, if it is time."""
         if self._is_time():
-            self._beat(trainer)
+            _, _, _, number, *_ = rest  # module, outputs, batch, its number
+            self._beat(trainer, f"evaluating, batch {number + 1} of {sum(map(int, trainer.num_val_batches))}")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Training goes on."""
+        self._beat(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the last step."""
@@ -57,7 +66,7 @@ class Heartbeat(Callback):
     def _is_time(self) -> bool:
         return time.monotonic() - self._last >= self._seconds
 
-    def _beat(self, trainer: Trainer) -> None:
+    def _beat(self, trainer: Trainer, doing: str | None = None) -> None:
         if not trainer.is_global_zero:
             return
         self._last = time.monotonic()
@@ -66,7 +75,7 @@ class Heartbeat(Callback):
         values = {name: _finite(trainer.callback_metrics.get(name)) for name in ("loss", "density")}
         told = {name: value for name, value in values.items() if value is not None}
         left = round(self._trained / done * (steps - step), 1) if done else None
-        self._keeper.beat(step=step, steps=steps, seconds_left=left, **told)
+        self._keeper.beat(step=step, steps=steps, seconds_left=left, reason=doing, **told)
 
 
 def _finite(value: Any) -> float | None:

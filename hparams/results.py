@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from splora.hparams.results_csv import read_table, write_table
+from splora.hparams.seeds import with_means
 
 from splora.errors import InputError
 from splora.files import remove_leftovers, replacing
@@ -40,6 +41,9 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 #: Seconds that runs which end together wait for each other, and bytes of a workbook unpacked that is still read.
 _PATIENCE, _LARGEST = 60.0, 200 * 2**20
 _KEY = ("sheet", "exp_id", "run")
+#: Of several seeds of one row, the mean of these is told beside that of the scores.
+_AVERAGED = ("remaining_weights_percent", "learned_weights_percent", "adapter_bytes", "seconds", "peak_memory_bytes")
+_DEVIATION = "_deviation"
 COLUMNS = (
     *("sheet", "exp_id", "model", "task", "method", "adapter", "final_threshold", "final_lambda"),
     *("reported_density", "remaining_weights_percent", "learned_weights_percent"),
@@ -97,6 +101,7 @@ def record_all(runs: Iterable[Run], folder: str | os.PathLike[str] = "runs") -> 
         lines = found.lines
         for run in runs:
             lines = _merge(lines, line(*run))
+        lines = with_means(lines, _score_columns(lines), _AVERAGED, _typed)
         write_table(base / f"{NAME}.csv", lines, COLUMNS)
         try:
             _write_workbook(base / f"{NAME}.xlsx", lines)
@@ -113,6 +118,14 @@ def _merge(lines: Sequence[Mapping[str, Any]], new: Mapping[str, Any]) -> list[d
             old.update(new)
             return kept
     return [*kept, dict(new)]
+
+
+def _score_columns(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Scores that were measured: those with a published counterpart, and what else a run's metrics hold."""
+    names = dict.fromkeys([measured for _, measured in _SCORES] + [name for values in lines for name in values])
+    other = [name for name in names if name not in COLUMNS and not name.endswith(_DEVIATION)]
+    measured = [name for _, name in _SCORES] + other
+    return [name for name in measured if any(isinstance(_typed(name, line.get(name)), int | float) for line in lines)]
 
 
 def _key(values: Mapping[str, Any]) -> tuple[str, ...]:

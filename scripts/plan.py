@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from splora.hparams.folders import folder_name
@@ -14,7 +14,9 @@ from splora.hparams.workbook import Workbook
 
 from splora.errors import InputError, cut, nearest
 from splora.training.preflight import with_resolved
+from splora.training.seeds import seed_folder
 from splora.training.specification import FIELDS, RunSpecification
+from splora.training.state import label
 
 #: Overrides that also hold for a row that was not asked for but is needed: the same data, on the same machine.
 _SHARED_GROUPS = ("Task", "Machine")
@@ -36,10 +38,35 @@ class Job:
     spec: RunSpecification
     folder: Path
     needed_by: str = ""
+    #: Names of the jobs that must be finished first.
+    needs: tuple[str, ...] = ()
+    #: Where the row runs with several seeds, this one's.
+    seed: int | None = None
+
+
+def plan_seeds(
+    rows: Sequence[Row], book: Workbook, overrides: Overrides, output_dir: str | None, seeds: Sequence[int]
+) -> tuple[list[Job], list[str]]:
+    """Jobs of `rows` with each of the seeds, in a folder per seed; rows that are only needed run once, with their own.
+
+    Args:
+        seeds: empty: each row with its own seed, into its own folder (see `plan`).
+    """
+    if not seeds:
+        return plan(rows, book, overrides, output_dir)
+    jobs: dict[Path, Job] = {}
+    told: dict[str, None] = {}
+    for seed in seeds:
+        seeded = [replace(row, spec=replace(row.spec, seed=seed)) for row in rows]
+        planned, problems = plan(seeded, book, overrides, output_dir, seed)
+        told |= dict.fromkeys(problems)
+        for job in planned:
+            jobs.setdefault(job.folder, job)
+    return list(jobs.values()), list(told)
 
 
 def plan(
-    rows: Sequence[Row], book: Workbook, overrides: Overrides, output_dir: str | None
+    rows: Sequence[Row], book: Workbook, overrides: Overrides, output_dir: str | None, seed: int | None = None
 ) -> tuple[list[Job], list[str]]:
     """Jobs of `rows` and of the rows they need, each once, needed ones first; and why rows are not among them.
 
@@ -48,6 +75,7 @@ def plan(
     Args:
         rows: chosen rows, overrides applied.
         output_dir: folder of a single row, or of a folder per row; default ``runs/<sheet>/<EXP ID>``.
+        seed: the rows' seed, where they run with several: then each has a folder per seed.
 
     Raises:
         InputError: two rows would share a folder, or no folder can be called as one of them is.
@@ -70,8 +98,10 @@ def plan(
         for other in needs:
             add(other, name)
         folders = {other: str(jobs[other].folder / "model") for other in needs}
-        folder = _folder(row, len(rows), output_dir, name in chosen)
-        jobs[name] = Job(row, with_resolved(row.spec, folders), folder, "" if name in chosen else needed_by)
+        folder = _folder(row, len(rows), output_dir, name in chosen, seed)
+        waits_for = tuple(str(label(jobs[other].spec, jobs[other].folder)) for other in needs)
+        by, own_seed = ("", seed) if name in chosen else (needed_by, None)
+        jobs[name] = Job(row, with_resolved(row.spec, folders), folder, by, waits_for, own_seed)
 
     told: list[str] = []
     for row in rows:
@@ -138,11 +168,13 @@ def _reasons(name: str, problems: dict[str, list[str]], line: dict[str, Row]) ->
                 yield from reasons
 
 
-def _folder(row: Row, count: int, output_dir: str | None, is_chosen: bool) -> Path:
+def _folder(row: Row, count: int, output_dir: str | None, is_chosen: bool, seed: int | None) -> Path:
     name = folder_name(row.spec.exp_id)
+    if seed is not None and is_chosen:
+        name = seed_folder(name, seed)
     if output_dir is None:
         return Path("runs") / folder_name(row.sheet) / name
-    if count > 1:
+    if count > 1 or seed is not None:
         return Path(output_dir) / name
     beside = Path(output_dir)
     return beside if is_chosen else beside.with_name(f"{beside.name}-needs-{name}")

@@ -13,11 +13,12 @@ from splora.hparams.lineage import check_lineage
 from splora.hparams.listing import table
 from splora.hparams.overrides import Overrides, apply, parse
 from splora.hparams.rows import Row, Sheet, sentence
+from splora.hparams.seeds import parse_seeds
 from splora.hparams.select import select
 from splora.hparams.workbook import COPIED, OWN, Workbook, read_workbook, specifications
 from splora.scripts.launch.start import LAUNCHERS
 from splora.scripts.option_help import add_choice
-from splora.scripts.plan import Job, advice, lines, plan
+from splora.scripts.plan import Job, advice, lines, plan_seeds
 
 from splora.errors import EXIT_CODE, InputError, Interrupted, cut, exit_on_input_error, nearest, print_problems
 from splora.machine import is_first_process, wait_passively
@@ -64,7 +65,10 @@ def _main(options: argparse.Namespace) -> int:
         _check(book, sheets, options.verbose)
     else:
         rows = [apply(row, overrides) for row in _chosen(book, options)]
-        jobs, problems = plan(rows, book, overrides, options.output_dir)
+        seeds = () if options.seeds is None else parse_seeds(options.seeds)
+        if seeds and "seed" in overrides.values:
+            raise InputError(f"--seeds: seed is given a second time, by {overrides.options['seed']}.")
+        jobs, problems = plan_seeds(rows, book, overrides, options.output_dir, seeds)
         if not jobs:
             raise InputError(problems)
         # One bad row costs that row: the good ones that were asked for run, and the command does not end with 0.
@@ -210,6 +214,11 @@ def make_parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     row = parser.add_argument_group("changes to the chosen rows")
     row.add_argument(
         "--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="any column; see Columns"
+    )
+    row.add_argument(
+        "--seeds",
+        metavar="SEEDS",
+        help="run each row with several seeds, as 1-5 or 1,3,7: a folder per seed, mean and deviation in the results",
     )
     row.add_argument(
         "--model",

@@ -15,7 +15,7 @@ from splora.machine import is_first_process
 from splora.training.result_file import RESULT, read_result
 from splora.training.run import claim_folder, is_finished
 from splora.training.specification import RunSpecification
-from splora.training.state import FAILED, FINISHED, INTERRUPTED, RUNNING, StateKeeper, initial
+from splora.training.state import FAILED, FINISHED, INTERRUPTED, RUNNING, StateKeeper, initial, label
 
 #: Seconds that a run waits for the process that had its folder before: a killed one is gone in less.
 _WAIT = 10.0
@@ -47,7 +47,7 @@ def run(
     with alone(output_dir):
         finished = claim_folder(spec, output_dir, force)
         if not finished:
-            _tell(f"EXP ID {spec.exp_id}: {spec.model or spec.pruning_method} into {output_dir}")
+            _tell(f"EXP ID {label(spec, output_dir)}: {spec.model or spec.pruning_method} into {output_dir}")
             train(spec, output_dir, trainer, command)
     result = read_result(output_dir)
     if is_first_process():
@@ -57,7 +57,7 @@ def run(
             problems = [f"{problem} {UNRECORDED}" for problem in error.problems]
         for problem in problems:
             print(f"warning: {problem}", file=sys.stderr)
-        _tell(f"EXP ID {spec.exp_id}: {'finished before, ' if finished else ''}{summary(result)}")
+        _tell(f"EXP ID {label(spec, output_dir)}: {'finished before, ' if finished else ''}{summary(result)}")
     return result
 
 
@@ -87,7 +87,7 @@ def train(
     Raises:
         InputError, Interrupted: the state says so, too.
     """
-    keeper = StateKeeper(output_dir, initial(RUNNING, spec, command, log)) if is_first_process() else None
+    keeper = StateKeeper(output_dir, initial(RUNNING, spec, command, log, output_dir)) if is_first_process() else None
     state, reason = FAILED, None
     try:
         from splora.callbacks import GracefulStop, Heartbeat

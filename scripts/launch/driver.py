@@ -186,7 +186,7 @@ class Driver:
                 print(f"warning: {problem}", file=sys.stderr, flush=True)
 
     def _set(self, work: Work, state: str, reason: str | None = None) -> None:
-        before = read_state(work.folder) or initial(state, work.job.spec, work.command)
+        before = read_state(work.folder) or initial(state, work.job.spec, work.command, folder=work.folder)
         log = LOG if (work.folder / LOG).is_file() else None
         if before.state != state or before.reason != reason:
             before = changed(before, state, reason)

@@ -51,7 +51,7 @@ def prepare(works: Sequence[Work], force: bool, retry_failed: bool) -> Sorted:
         before = read_state(work.folder)
         if before is None or before.state != FINISHED:
             # Killed between its result and the news of it, or run before there was such news.
-            before = changed(before or initial(FINISHED, work.job.spec, work.command), FINISHED)
+            before = changed(before or initial(FINISHED, work.job.spec, work.command, folder=work.folder), FINISHED)
             write_state(work.folder, before)
         found.states[work.name] = before
     for work in list(found.waiting):
@@ -62,7 +62,7 @@ def prepare(works: Sequence[Work], force: bool, retry_failed: bool) -> Sorted:
             found.states[work.name] = before
         else:
             claim_folder(work.job.spec, work.folder, _again(work, force))
-            found.states[work.name] = initial(QUEUED, work.job.spec, work.command)
+            found.states[work.name] = initial(QUEUED, work.job.spec, work.command, folder=work.folder)
             write_state(work.folder, found.states[work.name])
     return found
 

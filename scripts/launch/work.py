@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from splora.hparams.lineage import references
 from splora.scripts.plan import Job, is_shared
 
+from splora.training.state import label
+
 #: Exit status of a worker whose run was stopped, and of one that found the disk full: neither has failed.
 STOPPED, FULL = 130, 75
 
@@ -29,8 +31,8 @@ class Work:
 
     @property
     def name(self) -> str:
-        """The row's EXP ID."""
-        return str(self.job.spec.exp_id)
+        """The row's EXP ID, and its seed where it runs with several."""
+        return str(label(self.job.spec, self.folder))
 
     @property
     def folder(self) -> Path:
@@ -72,9 +74,7 @@ class Launcher(Protocol):
 
 def works(jobs: Sequence[Job], options: argparse.Namespace) -> list[Work]:
     """The jobs with what they need, and the command that repeats each of them."""
-    return [
-        Work(job, tuple(references(job.row.spec)), command(job, len(jobs), options), machine(options)) for job in jobs
-    ]
+    return [Work(job, job.needs, command(job, len(jobs), options), machine(options)) for job in jobs]
 
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:
@@ -95,8 +95,11 @@ def command(job: Job, count: int, options: argparse.Namespace) -> str:
         words += [] if value is None else [option, str(value)]
     needs = references(job.row.spec)
     # Rows in folders of one --output-dir find what they build on there only when they are named together.
-    together = [*needs, job.row.spec.exp_id] if options.output_dir and count > 1 else [job.row.spec.exp_id]
+    # So do rows that build on the same seed of another one.
+    apart = job.needs == tuple(needs) if job.seed is not None else not (options.output_dir and count > 1)
+    together = [job.row.spec.exp_id] if apart else [*needs, job.row.spec.exp_id]
     words += ["--exp-id", *map(str, together)]
+    words += [] if job.seed is None else ["--seeds", str(job.seed)]
     for option, name in (
         ("--model", "model"),
         ("--start", "start"),
@@ -110,7 +113,8 @@ def command(job: Job, count: int, options: argparse.Namespace) -> str:
         if not job.needed_by or is_shared(setting.partition("=")[0].strip(), "--set"):
             words += ["--set", setting]
     if options.output_dir:
-        words += ["--output-dir", str(job.folder.parent if len(together) > 1 else job.folder)]
+        shares = len(together) > 1 or job.seed is not None
+        words += ["--output-dir", str(job.folder.parent if shares else job.folder)]
     for option, value in machine(options).items():
         words += [f"--{option.replace('_', '-')}", str(value)]
     return shlex.join(words)

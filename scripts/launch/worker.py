@@ -29,7 +29,7 @@ from splora.training.checkpoint_files import is_begun
 from splora.training.result_file import RESULT, read_result
 from splora.training.run import SPECIFICATION
 from splora.training.specification import RunSpecification
-from splora.training.state import LOG
+from splora.training.state import LOG, label
 
 _PR_SET_PDEATHSIG = 1
 
@@ -75,17 +75,18 @@ def _guarded(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     folder: Path = options.folder
     spec = _specification(folder / SPECIFICATION)
+    name = label(spec, folder)
     with alone(folder):
         if (folder / RESULT).is_file():  # by a process that ended since this one was started
             return 0
         begun = "going on from the last checkpoint" if is_begun(folder) else "starting"
-        print(f"EXP ID {spec.exp_id}: {begun}", flush=True)
+        print(f"EXP ID {name}: {begun}", flush=True)
         if options.threads is not None:
             import torch
 
             torch.set_num_threads(options.threads)
         train(spec, folder, options.trainer, options.command, LOG)
-    print(f"EXP ID {spec.exp_id}: {summary(read_result(folder))}", flush=True)
+    print(f"EXP ID {name}: {summary(read_result(folder))}", flush=True)
     return 0
 
 

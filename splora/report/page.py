@@ -13,6 +13,8 @@ from splora.report.curve_charts import CurveGroup
 from splora.report.looks import adapter_name, grouped
 from splora.report.markup import Markup, element, join
 from splora.report.runs import STATES, Collection, Environment, Pruned, Run, method_name
+from splora.report.seeds import HEADINGS as SEED_HEADINGS
+from splora.report.seeds import seed_rows
 from splora.report.style import SCRIPT, STYLE
 
 #: Groups of curves and of masks that are open when the page is.
@@ -164,7 +166,14 @@ def _results(collection: Collection, anchors: dict[str, str]) -> Markup | None:
         element("p", "A heading sorts by its column. ", _shortfall() if reported else None),
         _filter("results", len(collection.runs)),
         tables.draw(collection.runs, tables.run_columns(collection.runs, anchors), "results"),
+        _of_seeds(collection.runs),
     )
+
+
+def _of_seeds(runs: Sequence[Run]) -> Markup | None:
+    rows = seed_rows(runs)
+    reading = "Several seeds of one row: mean ± standard deviation over its finished runs."
+    return join(element("p", reading), tables.plain(SEED_HEADINGS, rows)) if rows else None
 
 
 def _shortfall() -> Markup:

@@ -18,6 +18,7 @@ from typing import Any
 from splora.errors import InputError
 from splora.files import write_json
 from splora.json_values import number, read_object, text, whole
+from splora.training.seeds import seed_folder
 from splora.training.specification import RunSpecification
 
 STATE, LOG = "state.json", "log.txt"
@@ -41,6 +42,7 @@ class RunState:
     #: Fraction of the masked weights that is kept.
     density: float | None = None
     seconds_left: float | None = None
+    #: Why it ended so; of a running one, what it does besides training.
     reason: str | None = None
     log: str | None = None
     pid: int | None = None
@@ -64,11 +66,18 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def initial(state: str, spec: RunSpecification, command: str = "", log: str | None = None) -> RunState:
+def label(spec: RunSpecification, folder: Path) -> int | str:
+    """What a run is called: its EXP ID, or of several seeds of a row its folder's name."""
+    return folder.name if folder.name.endswith(seed_folder("", spec.seed)) else spec.exp_id
+
+
+def initial(
+    state: str, spec: RunSpecification, command: str = "", log: str | None = None, folder: Path | None = None
+) -> RunState:
     """The state of a run that this process answers for, from now on."""
     return RunState(
         state=state,
-        exp_id=spec.exp_id,
+        exp_id=spec.exp_id if folder is None else label(spec, folder),
         sheet=spec.sheet,
         method=spec.pruning_method,
         since=now(),
