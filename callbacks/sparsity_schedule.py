@@ -72,6 +72,12 @@ class SparsitySchedule(Callback):
         if trainer.training or trainer.fit_loop.epoch_loop.global_step > 0:
             self._apply(trainer, pl_module)
 
+    def is_over(self, trainer: Trainer, pl_module: Any) -> bool:
+        """Whether v has reached the stretch at the end where it stays final."""
+        total, options = int(trainer.estimated_stepping_batches), pl_module.optimizer_options
+        warmup = scale_steps(options.warmup_steps, options.schedule_total_steps, total)
+        return bool(trainer.global_step >= total - self.final_warmup * warmup)
+
     def _apply(self, trainer: Trainer, pl_module: Any) -> tuple[float, float]:
         total = int(trainer.estimated_stepping_batches)
         options = pl_module.optimizer_options

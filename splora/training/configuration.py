@@ -9,6 +9,8 @@ import math
 from typing import Any
 
 from splora import precision
+from splora.tasks.glue_tasks import TASKS
+from splora.training import logger_choice
 from splora.training.run_folder import FOLDER
 from splora.training.specification import QA_TASKS, RunSpecification
 
@@ -47,7 +49,9 @@ def _trainer(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
         trainer["limit_train_batches"] = spec.num_train_epochs
     if spec.val_check_per_epoch > 1:
         trainer["val_check_interval"] = 1.0 / spec.val_check_per_epoch
-    trainer["logger"] = loggers()
+    run_name = f"{spec.sheet} {spec.exp_id} seed {spec.seed}".strip()
+    extra = [logger_choice.entry(name, run_name) for name in logger_choice.chosen(spec.logger)]
+    trainer["logger"] = [*loggers(), *extra]
     trainer["callbacks"] = _callbacks(spec)
     return trainer
 
@@ -94,8 +98,17 @@ def _callbacks(spec: RunSpecification) -> list[dict[str, Any]]:
         *([_callback("MaskPictures")] if prunes else []),
         _callback("RunResult"),
         checkpoints(spec.checkpoint_every_n_steps),
+        *_judges(spec),
         _callback("RunProgressBar"),
     ]
+
+
+def _judges(spec: RunSpecification) -> list[dict[str, Any]]:
+    """Callbacks that let evaluations decide when to stop and which weights to keep."""
+    metric = "f1" if spec.task in QA_TASKS else TASKS[spec.task].metrics[0]
+    best = [_callback("BestWeights", monitor=f"val/{metric}")] if spec.best_checkpoint else []
+    patience = spec.early_stopping
+    return best if patience is None else [*best, _callback("EarlyStop", monitor=f"val/{metric}", patience=patience)]
 
 
 def _callback(name: str, **arguments: Any) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _is_ours(entry: Path) -> bool:
 
 def _refuse_another(found: dict[str, Any], known: dict[str, Any], output_dir: Path) -> None:
     """What a row is called and what others reported of it changes nothing of its run."""
-    relevant = [name for name in known if name != "model" and not name.startswith("reported_")]
+    relevant = [name for name in known if name not in ("model", "logger") and not name.startswith("reported_")]
     # What an adapter is made of is no matter where there is none of its kind.
     for kind in ("splopa", "splora"):
         if known["adapter"] != kind:
@@ -235,7 +235,7 @@ def _fit(config: dict[str, Any], output_dir: Path, callbacks: Sequence[Any]) -> 
     data = instantiate(config["data"])
     settings = dict(config["trainer"])
     for kind in ("logger", "callbacks", "plugins"):
-        settings[kind] = [instantiate(item) for item in settings[kind]]
+        settings[kind] = [_made(item) for item in settings[kind]]
     settings["callbacks"] += callbacks
     try:
         trainer = Trainer(**settings)
@@ -247,6 +247,17 @@ def _fit(config: dict[str, Any], output_dir: Path, callbacks: Sequence[Any]) -> 
     checkpoint = checkpoint_of(output_dir)
     trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
     finish(trainer, module, data)
+    for logger in trainer.loggers:
+        if type(logger).__name__ == "WandbLogger" and is_first_process():
+            logger.experiment.finish()  # the next row of this process is another run
+
+
+def _made(item: dict[str, Any]) -> Any:
+    """A logger, callback or plugin; what it lacks to be made is the user's to install or to set."""
+    try:
+        return instantiate(item)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise InputError(f"{item['class_path']} cannot be made: {' '.join(str(error).split())}") from error
 
 
 def finish(trainer: Any, module: Any, data: Any) -> list[dict[str, Any]]:
@@ -254,6 +265,12 @@ def finish(trainer: Any, module: Any, data: Any) -> list[dict[str, Any]]:
     from lightning import Callback
 
     results = []
+    restored = [callback.restore(trainer, module) for callback in trainer.callbacks if hasattr(callback, "restore")]
+    if any(restored):
+        # The curves have this score already, at its own step.
+        loggers, trainer.loggers = trainer.loggers, []
+        trainer.validate(module, datamodule=data, verbose=False)
+        trainer.loggers = loggers
     for callback in trainer.callbacks:
         if isinstance(callback, Callback) and hasattr(callback, "is_scored") and hasattr(callback, "write"):
             if not callback.is_scored(trainer):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from splora.errors import cut, nearest
+from splora.training import logger_choice
 
 #: Every way to prune; `sigmoied_threshold` is the spelling of the published workbooks.
 METHODS = ("none", "magnitude", "topK", "topK_global", "threshold", "sigmoied_threshold", "sigmoid_threshold", "l0")
@@ -116,6 +117,16 @@ class RunSpecification:
         0.0, "Learning rate", "Decay of weights and adapters (not biases, norms, scores).", minimum=0, maximum=1
     )
     max_grad_norm: float = column(1.0, "Learning rate", "Gradient norm is clipped to this; 0 turns it off.", minimum=0)
+    early_stopping: int | None = column(
+        None,
+        "Training",
+        "Stop after so many evaluations without a better score, counted once the schedule holds its final threshold; "
+        "empty: never.",
+        minimum=1,
+    )
+    best_checkpoint: bool = column(
+        False, "Training", "Save the weights of the best evaluation (since the final threshold) instead of the last."
+    )
     dropout: float | None = column(
         None, "Training", "Dropout everywhere; empty: the model's own.", minimum=0, maximum=0.9
     )
@@ -169,6 +180,9 @@ class RunSpecification:
         500, "Machine", "Optimizer steps between checkpoints to resume from.", minimum=1
     )
     val_check_per_epoch: int = column(1, "Machine", "Evaluations per epoch.", minimum=1)
+    logger: str | None = column(
+        None, "Machine", "Also log to: wandb, mlflow, comet, litlogger, csv, or the class path of a Lightning logger."
+    )
 
     reported_density: float | None = column(None, "Reported", "Published remaining encoder weights.", unit="%")
     reported_exact_match: float | None = column(None, "Reported", "Published exact match.", unit="%")
@@ -232,6 +246,8 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
         problems.append(
             Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}")
         )
+    if (told := logger_choice.problem(spec.logger)) is not None:
+        problems.append(Problem("logger", told))
     if not any(problem.field in _SCHEDULE for problem in problems):
         problems += _check_schedule(spec, total_steps or spec.schedule_total_steps or published_steps(spec))
     return problems

@@ -1,0 +1,87 @@
+"""Evaluations as judges of a run: it stops when they get no better, and keeps the weights of the best one.
+
+While pruning is under way scores fall because weights go, and the best one would be the densest. So evaluations count
+from where the schedule holds its final threshold.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.trainer.states import TrainerFn
+from splora.callbacks.sparsity_schedule import SparsitySchedule
+
+#: The best weights, beside the checkpoint that a run goes on from.
+BEST = "checkpoints/best.ckpt"
+
+
+def counts(trainer: Trainer, module: Any) -> bool:
+    """Whether an evaluation is one of training, with nothing left to be pruned by the schedule."""
+    if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+        return False
+    schedules = [callback for callback in trainer.callbacks if isinstance(callback, SparsitySchedule)]  # type: ignore[attr-defined]
+    return all(schedule.is_over(trainer, module) for schedule in schedules)
+
+
+class EarlyStop(EarlyStopping):
+    """Ends training after `patience` evaluations without a better score.
+
+    Args:
+        monitor: name of the score, such as ``val/f1``; more is better.
+    """
+
+    def __init__(self, monitor: str, patience: int) -> None:
+        super().__init__(monitor, patience=patience, mode="max", check_on_train_epoch_end=False)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge, and say so where it was the last one."""
+        if not counts(trainer, pl_module):
+            return
+        super().on_validation_end(trainer, pl_module)
+        if trainer.should_stop and trainer.is_global_zero:
+            told = f"{self.monitor} was {float(self.best_score):.2f} at best, {self.wait_count} evaluations ago"
+            print(f"stopping early after step {trainer.global_step}: {told}", flush=True)
+
+
+class BestWeights(Callback):
+    """Keeps the weights of the best evaluation, and gives them back before the run is scored and saved.
+
+    Args:
+        monitor: name of the score, such as ``val/f1``; more is better, and of equals the first is kept.
+    """
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+        self.best: float | None = None
+        self.step: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score and its step."""
+        return {"best": self.best, "step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from an earlier start."""
+        self.best, self.step = state_dict["best"], state_dict["step"]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, if it is the best so far."""
+        score = float(trainer.callback_metrics.get(self.monitor, float("nan")))
+        if counts(trainer, pl_module) and (score > self.best if self.best is not None else score == score):
+            self.best, self.step = score, trainer.global_step
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / BEST, weights_only=True)
+
+    def restore(self, trainer: Trainer, module: LightningModule) -> bool:
+        """Put the best weights into the module; returns whether they are others than it has."""
+        if self.step is None or self.step == trainer.global_step:
+            return False
+        path = Path(trainer.default_root_dir) / BEST
+        state = trainer.strategy.checkpoint_io.load_checkpoint(path, weights_only=True)["state_dict"]
+        module.load_state_dict(state, strict=False)  # what is frozen is not in it
+        if trainer.is_global_zero:
+            print(
+                f"{self.monitor} was best after step {self.step}: {self.best:.2f}; these weights are kept", flush=True
+            )
+        return True
