@@ -22,7 +22,7 @@ def counts(trainer: Trainer, module: Any) -> bool:
     """Whether an evaluation is one of training, with nothing left to be pruned by the schedule."""
     if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
         return False
-    schedules = [callback for callback in trainer.callbacks if isinstance(callback, SparsitySchedule)]  # type: ignore[attr-defined]
+    schedules = [callback for callback in trainer.callbacks if isinstance(callback, SparsitySchedule)]
     return all(schedule.is_over(trainer, module) for schedule in schedules)
 
 

@@ -246,8 +246,8 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
         problems.append(
             Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}")
         )
-    if (told := logger_choice.problem(spec.logger)) is not None:
-        problems.append(Problem("logger", told))
+    if (unusable := logger_choice.problem(spec.logger)) is not None:
+        problems.append(Problem("logger", unusable))
     if not any(problem.field in _SCHEDULE for problem in problems):
         problems += _check_schedule(spec, total_steps or spec.schedule_total_steps or published_steps(spec))
     return problems
