@@ -76,18 +76,20 @@ def load(options: argparse.Namespace) -> tuple[Any, int]:
     from splora import anatomy
     from splora.quiet import quiet_libraries
     from splora.tasks.hub import load_config
+    from splora.tasks.model_inputs import check_length, positions
 
     quiet_libraries()
-    config = load_config(options.ckpt_dir or options.model_name)
+    config = load_config(options.ckpt_dir or options.model_name, alone=True)
     anatomy.family_of(config)
     if config.is_heterogeneous:
         raise InputError(
             f"{options.ckpt_dir or options.model_name}: its layers have different numbers of heads and neurons; "
             f"latency tables are made of a model before it is pruned."
         )
-    length, most = options.seq_len or (384 if options.task_name in QA_TASKS else 128), positions(config)
-    if options.seq_len is not None and length > most:
-        raise InputError(f"--seq_len: is {length}; {options.ckpt_dir or options.model_name} has {most} positions.")
+    length = options.seq_len or (384 if options.task_name in QA_TASKS else 128)
+    most = positions(config) or length
+    if options.seq_len is not None:
+        check_length(options.ckpt_dir or options.model_name, config, length, "--seq_len:")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     task = "QuestionAnswering" if options.task_name in QA_TASKS else "SequenceClassification"
@@ -96,13 +98,6 @@ def load(options: argparse.Namespace) -> tuple[Any, int]:
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.eval().to(device, dtype), min(length, most)
-
-
-def positions(config: Any) -> int:
-    """Tokens that a sequence may have."""
-    # RoBERTa counts positions from the number of the padding token on.
-    lost = int(config.pad_token_id) + 1 if config.model_type == "roberta" else 0
-    return int(config.max_position_embeddings) - lost
 
 
 def summary(mha: Any, ffn: Any) -> str:

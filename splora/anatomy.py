@@ -37,16 +37,26 @@ class Family:
     layer_norms: tuple[str, str]
     #: Path below a layer of the activation function.
     activation: str
+    #: Names in the configuration of every dropout probability, the task heads' among them.
+    dropouts: tuple[str, ...]
     #: Names in the configuration of a layer's number of heads and of neurons.
     sizes: tuple[str, str] = ("num_attention_heads", "intermediate_size")
     #: Whether a token sees only tokens before it.
     causal: bool = False
+    #: Name in the configuration of the probability that training skips a whole layer.
+    layer_drop: str | None = None
+
+    @property
+    def task_heads(self) -> tuple[str, ...]:
+        """Those of `heads` that only fine-tuning makes: pretrained encoders have a pooler, too."""
+        return tuple(name for name in self.heads if name != "pooler")
 
 
 _BERT_PARTS: dict[str, Any] = {
     "attention": "attention.self",
     "layer_norms": ("attention.output.LayerNorm", "output.LayerNorm"),
     "activation": "intermediate.intermediate_act_fn",
+    "dropouts": ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
 }
 _BERT_LINEARS = {
     "query": "attention.self.query",
@@ -92,6 +102,7 @@ FAMILIES: dict[str, Family] = {
             attention="attention",
             layer_norms=("sa_layer_norm", "output_layer_norm"),
             activation="ffn.activation",
+            dropouts=("dropout", "attention_dropout", "qa_dropout", "seq_classif_dropout"),
             sizes=("n_heads", "hidden_dim"),
         ),
         Family(
@@ -110,8 +121,10 @@ FAMILIES: dict[str, Family] = {
             attention="self_attn",
             layer_norms=("self_attn_layer_norm", "final_layer_norm"),
             activation="activation_fn",
+            dropouts=("dropout", "attention_dropout"),
             sizes=("num_attention_heads", "ffn_dim"),
             causal=True,
+            layer_drop="layerdrop",
         ),
     )
 }
@@ -248,6 +261,15 @@ def head_size(config: Any) -> int:
     """
     heads = int(vars(config)[family_of(config).sizes[0]])
     return int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+
+
+def set_dropout(config: Any, probability: float) -> None:
+    """Replace every dropout probability of a configuration; with 0 no layer is skipped either."""
+    family = family_of(config)
+    for name in family.dropouts:
+        setattr(config, name, probability)
+    if family.layer_drop is not None and probability == 0:
+        setattr(config, family.layer_drop, 0.0)
 
 
 def _linear(module: nn.Module, path: str) -> nn.Linear:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from torch import nn
 
@@ -79,3 +80,39 @@ def test_other_families_are_refused_by_name() -> None:
         anatomy.family_of(transformers.CamembertConfig(model_type="robert"))
     with pytest.raises(InputError, match="holds no transformers model"):
         anatomy.encoder_linears(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("head", ["QuestionAnswering", "SequenceClassification"])
+@pytest.mark.parametrize("family", TINY)
+def test_dropout_0_leaves_none_anywhere(family: str, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, settings = TINY[family]
+    config = getattr(transformers, f"{name}Config")(**settings)
+    for option in vars(config):
+        if "drop" in option:
+            setattr(config, option, 0.3)
+    assert {option for option in vars(config) if "drop" in option} == {
+        *anatomy.FAMILIES[family].dropouts,
+        *filter(None, [anatomy.FAMILIES[family].layer_drop]),
+    }
+    anatomy.set_dropout(config, 0.0)
+    model = getattr(transformers, f"{name}For{head}")(config).train()
+    assert [module.p for module in model.modules() if isinstance(module, nn.Dropout) and module.p] == []
+    used: list[float] = []
+    dropout, attention = nn.functional.dropout, nn.functional.scaled_dot_product_attention
+
+    def seen(values: Any, p: float = 0.5, *rest: Any, **options: Any) -> Any:
+        used.append(p)
+        return dropout(values, p, *rest, **options)
+
+    def attended(*values: Any, dropout_p: float = 0.0, **options: Any) -> Any:
+        used.append(dropout_p)
+        return attention(*values, dropout_p=dropout_p, **options)
+
+    monkeypatch.setattr(nn.functional, "dropout", seen)
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", attended)
+    ids = torch.arange(4, 12)[None]
+    model(input_ids=ids)
+    assert used
+    assert {*used} == {0.0}
+    anatomy.set_dropout(config, 0.25)
+    assert {getattr(config, option) for option in anatomy.FAMILIES[family].dropouts} == {0.25}

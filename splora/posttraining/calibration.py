@@ -69,7 +69,7 @@ def draw(data: TaskDataModule, samples: int, batch_size: int | None = None) -> C
     order = generator.permutation(len(features)).astype(np.int64)[:samples]
     if len(order) < samples:
         logger.warning("%d samples were asked for and the training data hold %d: all are used.", samples, len(order))
-    collator = Collator(features, int(data.tokenizer.pad_token_id or 0), data.width, width_multiple=1)
+    collator = Collator(features, data.pad_token_id, data.width, width_multiple=1)
     lengths = features.lengths[order]
     if batch_size is not None:
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -1,7 +1,8 @@
-"""Loads the fine-tuned model that a post-training method starts from, and refuses what is none."""
+"""Loads models: to be trained, to teach, to be pruned, quantized or judged; and refuses what is none or not whole."""
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,10 +18,14 @@ from splora.errors import InputError
 from splora.export.quantized import is_quantized, load_quantized
 from splora.json_values import read_object
 from splora.posttraining.pickled_weights import check_pickle, not_only_weights, pickles
+from splora.posttraining.weight_names import own_names, prefixes
 from splora.tasks import hub
 from splora.tasks.glue_tasks import TASKS
+from splora.tasks.label_names import check_names
 from splora.tasks.sources import QA_TASKS, auto_model, canonical_task
 from splora.tasks.text_sources import TEXT_TASKS
+
+logger = logging.getLogger(__name__)
 
 #: What a question-answering head gives for each token: that an answer starts there, and that it ends there.
 SPANS = ("start", "end")
@@ -44,39 +49,83 @@ def load_checkpoint(
 
     Raises:
         InputError: there is no such model; its family is not supported; it has no head for the task, or one with
-            another number of labels; weights are missing, of other shapes than the configuration says, not finite, or
-            cannot be read without running code.
+            another number of labels, or of another meaning; or as `load_weights`.
     """
     task = canonical_task(task)
-    if name == hub.EMBEDDED:
-        raise InputError(f"{name}: has no head for {task}; pass the folder of a model that is fine-tuned on it.")
-    if is_quantized(name):
-        raise InputError(f"{name}: this model is quantized; pass the one that it was made from.")
+    _check_embedded(name, task)
+    _check_unquantized(name)
     config = check_kind(name, task, cache_dir)
-    family = anatomy.family_of(config)
     hub.check_weights(name)  # before labels, of which a configuration without a model tells nothing
+    check_outputs(name, config, task, num_labels)
+    return load_weights(name, config, task, cache_dir=cache_dir, **options).eval()
+
+
+def load_weights(
+    name: str,
+    config: Any,
+    task: str,
+    *,
+    fresh_head: bool = False,
+    dtype: torch.dtype = torch.float32,
+    cache_dir: str | None = None,
+    **options: Any,
+) -> nn.Module:
+    """The task's model with all its weights from the checkpoint: the only way in which this program loads a model.
+
+    Names that a wrapper has put in front of the model's own are recognized, and a warning tells so.
+
+    Args:
+        config: of the model to be made; may differ from the checkpoint's in dropout and names of labels.
+        task: by the program's own name.
+        fresh_head: whether a pretrained encoder gets a new task head, from torch's generator. A model whose
+            configuration names a head for the task must bring it.
+        dtype: of all weights, whatever they are stored in.
+        cache_dir: folder of downloads.
+        options: for `from_pretrained`.
+
+    Raises:
+        InputError: there is no such model; weights are missing, of other shapes than the configuration says, not
+            finite, or cannot be read without running code.
+    """
+    _check_unquantized(name)
+    if name == hub.EMBEDDED:
+        import transformers
+
+        made: nn.Module = hub.load_model(getattr(transformers, auto_model(task)), name, config=config, dtype=dtype)
+        return made
+    family = _family(name, config)
+    hub.check_weights(name)
+    settings = {"config": config, "dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    settings |= {"cache_dir": cache_dir, **options}
     with _silence():
-        _check_labels(name, config, task, num_labels)
         for path in pickles(name):
             check_pickle(path)
+        kind = _class(name, config, task)
         try:
-            model, report = hub.load_model(
-                _class(name, config, task),
-                name,
-                config=config,
-                dtype=torch.float32,
-                cache_dir=cache_dir,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # refused below, with the shapes
-                **options,
-            )
+            model, report = hub.load_model(kind, name, **settings)
+            names = own_names(report["unexpected_keys"], model.state_dict().keys(), model.base_model_prefix)
+            if report["missing_keys"] and names:
+                tensors = _renamed(name, hub.load_tensors(name, cache_dir), names)
+                model, report = type(model).from_pretrained(None, state_dict=tensors, **settings)
+                logger.warning(
+                    "%s: the names of its weights are a wrapped model's; %s was taken out of them.",
+                    name,
+                    prefixes(names),
+                )
         except pickle.UnpicklingError as error:
             raise InputError(not_only_weights(name, error)) from None
-    _check_complete(name, report, family, task, config)
+    fresh_head = fresh_head and not has_head(config, task) and not _any_head(model, report["missing_keys"], family)
+    _check_complete(name, report, family, task, config, fresh_head)
     _check_finite(name, model)
     _align(model)
-    network: nn.Module = model.eval()
+    network: nn.Module = model
     return network
+
+
+def has_head(config: Any, task: str) -> bool:
+    """Whether a configuration says that its model was fine-tuned with the task's kind of head."""
+    head = auto_model(task).removeprefix("AutoModel")
+    return any(str(name).endswith(head) for name in getattr(config, "architectures", None) or [])
 
 
 def load_for_evaluation(name: str, task: str, cache_dir: str | None = None) -> nn.Module:
@@ -97,6 +146,7 @@ def check_kind(name: str, task: str, cache_dir: str | None = None) -> Any:
     Raises:
         InputError: there is no such model, its family is not supported, or is one for other tasks.
     """
+    _check_embedded(name, canonical_task(task))
     _check_family(name)
     with _silence():
         config = hub.load_config(name, cache_dir)
@@ -106,7 +156,10 @@ def check_kind(name: str, task: str, cache_dir: str | None = None) -> Any:
 
 def _check_family(name: str) -> None:
     """Refuse a folder of another family before a configuration is made of it, which transformers may not know."""
-    path = Path(name).expanduser() / "config.json"
+    folder = hub.local_folder(name)
+    path = (folder or Path()) / "config.json"
+    if folder is None:
+        return
     try:
         content = read_object(path)
     except (OSError, ValueError):
@@ -152,7 +205,22 @@ def _check_task(name: str, family: anatomy.Family, task: str) -> None:
     raise InputError(f"{name}: is of the family {family.model_type}, {what}; {task} needs one of {causal}.")
 
 
-def _check_labels(name: str, config: Any, task: str, num_labels: int | None) -> None:
+def _check_embedded(name: str, task: str) -> None:
+    if name == hub.EMBEDDED:
+        raise InputError(f"{name}: has no head for {task}; pass the folder of a model that is fine-tuned on it.")
+
+
+def _check_unquantized(name: str) -> None:
+    if is_quantized(name):
+        raise InputError(f"{name}: this model is quantized; pass the one that it was made from.")
+
+
+def check_outputs(name: str, config: Any, task: str, num_labels: int | None = None) -> None:
+    """Refuse a fine-tuned model whose configuration says that its outputs are other things than the task's labels.
+
+    Raises:
+        InputError: another number of them, or other names.
+    """
     if task in TEXT_TASKS:
         return
     names = SPANS if task in QA_TASKS else TASKS[task].labels
@@ -161,19 +229,23 @@ def _check_labels(name: str, config: Any, task: str, num_labels: int | None) -> 
         shown = f" ({', '.join(names)})" if len(names) == wanted else ""
         told = "a score, thus 1 output" if not names and num_labels is None else f"{wanted}{shown}"
         raise InputError(f"{name}: this checkpoint has {_count(found, 'label')}; {task} needs {told}.")
+    if task not in QA_TASKS and num_labels is None:
+        check_names(name, config, TASKS[task])
 
 
-def _check_complete(name: str, report: Mapping[str, Any], family: anatomy.Family, task: str, config: Any) -> None:
+def _check_complete(
+    name: str, report: Mapping[str, Any], family: anatomy.Family, task: str, config: Any, fresh_head: bool
+) -> None:
     """Refuse a model of which `from_pretrained` made a part anew, or left a layer out."""
-    missing, head = sorted(report["missing_keys"]), set(family.heads)
-    elsewhere = [key for key in missing if not head & set(key.split("."))]
-    kind = (config.architectures or [None])[0]
+    missing = sorted(report["missing_keys"])
+    elsewhere = [key for key in missing if not set(family.heads) & set(key.split("."))]
+    kind = (getattr(config, "architectures", None) or [None])[0]
     if elsewhere:
         raise InputError(
             f"{name}: {_count(len(elsewhere), 'weight')} of the encoder cannot be found, such as {elsewhere[0]}; "
             f"the checkpoint is incomplete, or its weights have other names than those of a {config.model_type} model."
         )
-    if missing:
+    if missing and not fresh_head:
         own = f" (its architecture is {kind})" if kind else ""
         raise InputError(
             f"{name}: has no head for {task}: {' and '.join(missing[:2])} cannot be found{own}; "
@@ -182,11 +254,38 @@ def _check_complete(name: str, report: Mapping[str, Any], family: anatomy.Family
     if report["mismatched_keys"]:
         key, stored, made = min(report["mismatched_keys"])
         raise InputError(f"{name}: {key} is {_shape(stored)} in the checkpoint, but {_shape(made)} by config.json.")
-    extra = sorted(key for key in report["unexpected_keys"] if key.startswith(f"{family.layers}."))
+    extra = sorted(key for key in report["unexpected_keys"] if _in_layers(key, family))
     if extra:
         raise InputError(
             f"{name}: {_count(len(extra), 'weight')} of its layers have no place by config.json, such as {extra[0]}."
         )
+
+
+def _any_head(model: nn.Module, missing: Iterable[str], family: anatomy.Family) -> bool:
+    """Whether anything of the task's head was found: then all of it must be."""
+    own = {name for name in model.state_dict() if set(family.task_heads) & set(name.split("."))}
+    return bool(own - set(missing))
+
+
+def _in_layers(key: str, family: anatomy.Family) -> bool:
+    """Whether a weight belongs to a layer; checkpoints of an encoder alone leave its name out."""
+    _, _, inner = family.layers.partition(".")
+    return key.startswith((f"{family.layers}.", f"{inner}."))
+
+
+def _renamed(name: str, tensors: dict[str, torch.Tensor], names: dict[str, str]) -> dict[str, torch.Tensor]:
+    """Tensors under the model's own names.
+
+    Raises:
+        InputError: two tensors have one name then.
+    """
+    renamed: dict[str, torch.Tensor] = {}
+    for key, tensor in tensors.items():
+        own = names.get(key, key)
+        if own in renamed:
+            raise InputError(f"{name}: holds {own} twice, once as {key}; pass a checkpoint of one model.")
+        renamed[own] = tensor
+    return renamed
 
 
 def _check_finite(name: str, model: nn.Module) -> None:

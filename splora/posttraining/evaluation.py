@@ -70,7 +70,7 @@ def predicted_logits(
     """Logits of a whole split by name, float32 (rows, …), in the order of its rows; see `predict`."""
     features = data.features(split)
     device = next(model.parameters()).device
-    collator = Collator(features, int(data.tokenizer.pad_token_id or 0), data.width, width_multiple=1)
+    collator = Collator(features, data.pad_token_id, data.width, width_multiple=1)
     batches = by_length(np.arange(len(features), dtype=np.int64), features.lengths)
     found: dict[str, npt.NDArray[np.float32]] = {}
     for number, rows in enumerate(batches):

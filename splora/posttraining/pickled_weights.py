@@ -14,12 +14,15 @@ from pathlib import Path
 import torch
 
 from splora.errors import InputError
+from splora.tasks import hub
 
 
 def pickles(name: str) -> Iterable[Path]:
     """Files of a folder that transformers would unpickle: it prefers safetensors where they are there."""
-    folder = Path(name).expanduser()
-    if any((folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")):
+    folder = hub.local_folder(name)
+    if folder is None or any(
+        (folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")
+    ):
         return []
     return sorted(folder.glob("pytorch_model*.bin"))
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,6 +28,9 @@ from splora.posttraining.stat import StatOptions, prune_stat
 from splora.posttraining.stat_grams import check_tokens
 from splora.posttraining.subject import Subject
 from splora.posttraining.sublayers import PARTS
+from splora.tasks.chance import check_sense
+from splora.tasks.glue_tasks import TASKS as GLUE_TASKS
+from splora.tasks.model_inputs import check_length, positions
 from splora.tasks.sources import QA_TASKS, data_sources, make_data_module, reads_first_token
 from splora.tasks.text_sources import TEXT_TASKS
 
@@ -55,7 +59,7 @@ def prune(request: PruneRequest, report: Report = silent) -> dict[str, Any]:
     if request.method == "stat":
         check_samples(subject)
 
-    dense = predicted("dense", subject.model, subject, report)
+    dense = predicted_dense(request.model, subject, report)
     stages: list[tuple[Stage, Predictions]] = []
     for stage in run_method(subject, request, latency, report):
         stages.append((stage, predicted(stage.name, stage.model, subject, report)))
@@ -71,12 +75,15 @@ def prepare(request: PruneRequest, report: Report) -> Subject:
     """Load the checkpoint and its data, and draw the samples."""
     from splora.posttraining.checkpoint import check_kind, load_checkpoint
 
-    check_kind(request.model, request.task)  # the data module would ask a model of another kind for what it has not
+    # The data module would ask a model of another kind for what it has not.
+    config = check_kind(request.model, request.task)
     train_file, predict_file = data_sources(request.data, request.task)
     questions = request.task in QA_TASKS
     options: dict[str, Any] = {"doc_stride": request.doc_stride} if questions else {"columns": request.columns or None}
     # Windows of a text are as long as the model takes them.
-    length = None if request.task in TEXT_TASKS else 384 if questions else 128
+    length = None if request.task in TEXT_TASKS else min(384 if questions else 128, positions(config) or 384)
+    if request.max_seq_length is not None and request.task not in TEXT_TASKS:
+        check_length(request.model, config, request.max_seq_length, "--max_seq_length")
     data = make_data_module(
         request.task,
         request.model,
@@ -176,6 +183,19 @@ def _search(subject: Subject, request: PruneRequest, latency: LatencyBudget | No
 def _any_importance(model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     layers = anatomy.layers(model)
     return [torch.ones(layer.heads) for layer in layers], [torch.ones(layer.neurons) for layer in layers]
+
+
+def predicted_dense(name: str, subject: Subject, report: Report) -> Predictions:
+    """What the checkpoint itself predicts.
+
+    Raises:
+        InputError: it is clearly worse than chance, so that nothing that is measured against it would mean anything.
+    """
+    dense, task = predicted("dense", subject.model, subject, report), GLUE_TASKS.get(subject.data.task)
+    labels = subject.data.features("eval").columns.get("labels")
+    if task is not None and isinstance(labels, np.ndarray):
+        check_sense(name, dense.logits["logits"], labels, getattr(subject.data, "label2id", None) or {}, task)
+    return dense
 
 
 def predicted(name: str, model: nn.Module, subject: Subject, report: Report) -> Predictions:

@@ -17,7 +17,7 @@ from splora.files import replacing_folder, write_json
 from splora.machine import peak_memory_bytes
 from splora.posttraining.compute import use_threads
 from splora.posttraining.outcome import append_line, describe
-from splora.posttraining.pipeline import check_samples, predicted, prepare
+from splora.posttraining.pipeline import check_samples, predicted, predicted_dense, prepare
 from splora.posttraining.plan import Plan
 from splora.posttraining.quantization_grid import QuantizedWeight
 from splora.posttraining.quantize_model import quantize_model, sharing_copy
@@ -42,7 +42,7 @@ def quantize(request: QuantizeRequest, report: Report = silent) -> dict[str, Any
     own_dtype = _dtype(hub.load_config(request.model))
     if request.method != "rtn":  # which looks at no samples
         check_samples(subject)
-    dense = predicted("dense", subject.model, subject, report)
+    dense = predicted_dense(request.model, subject, report)
 
     begin = time.perf_counter()
     model = sharing_copy(subject.model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from splora.errors import InputError
 from splora.tasks import hub
 from splora.tasks.features import Collator, FeatureSet, Ragged, Rows, TaskResult
+from splora.tasks.model_inputs import check_length, check_tokens, fit_tokenizer, padding
 from splora.tasks.sampler import GlobalBatchSampler, ResumableDataLoader
 
 __all__ = ["FeatureSet", "Ragged", "Split", "TaskDataModule", "TaskResult"]
@@ -29,6 +30,13 @@ def not_one_batch(part: float, batches: int) -> str:
     return (
         f"num_train_epochs {part:g} of {batches} batches is not one batch; at least {least:g} is needed, or max_steps."
     )
+
+
+class TokenRows(NamedTuple):
+    """Token numbers of rows, and the segment of each token, both cut alike."""
+
+    input_ids: Ragged
+    segments: Ragged
 
 
 class TaskDataModule(LightningDataModule):
@@ -84,6 +92,7 @@ class TaskDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.cache_dir = cache_dir
         self._tokenizer: Any = None
+        self._config: Any = None
         self._features: dict[Split, FeatureSet] = {}
         self._resume: dict[str, Any] | None = None
 
@@ -110,6 +119,21 @@ class TaskDataModule(LightningDataModule):
         """
         raise InputError(f"The task {self.task} has a score and no predictions.")
 
+    def rows_of(self, tokenizer: Any, split: Split) -> TokenRows:
+        """Tokens and segments of a split's rows as any fast tokenizer makes them, in the order of `prepare`."""
+        raise NotImplementedError(f"{type(self).__name__} has no pairs of texts.")
+
+    @property
+    def config(self) -> Any:
+        """The configuration of `model_name_or_path`, read at first use.
+
+        Raises:
+            InputError: it cannot be had.
+        """
+        if self._config is None:
+            self._config = hub.load_config(self.model_name_or_path, self.cache_dir)
+        return self._config
+
     @property
     def tokenizer(self) -> Any:
         """The fast tokenizer of `model_name_or_path`, loaded at first use.
@@ -118,13 +142,48 @@ class TaskDataModule(LightningDataModule):
             InputError: it cannot be had.
         """
         if self._tokenizer is None:
-            self._tokenizer = hub.load_tokenizer(self.model_name_or_path, self.cache_dir)
+            tokenizer = hub.load_tokenizer(self.model_name_or_path, self.cache_dir)
+            self._tokenizer = fit_tokenizer(self.model_name_or_path, tokenizer, self.config)
         return self._tokenizer
 
     @property
     def width(self) -> int:
-        """Tokens per row at most: `max_seq_length`, or less where the model has fewer positions."""
-        return min(self.max_seq_length, int(self.tokenizer.model_max_length))
+        """Tokens per row at most.
+
+        The model's positions are the limit; what its tokenizer's file says of them is often nothing, or wrong.
+
+        Raises:
+            InputError: the model has fewer positions.
+        """
+        check_length(self.model_name_or_path, self.config, self.max_seq_length)
+        return self.max_seq_length
+
+    @property
+    def pad_token_id(self) -> int:
+        """The token that fills up rows."""
+        return padding(self.config, self.tokenizer)
+
+    def teacher_segments(self, name: str, tokenizer: Any) -> Ragged:
+        """`token_type_ids` of the training rows as a teacher's tokenizer makes them.
+
+        Args:
+            name: the teacher's.
+            tokenizer: the teacher's.
+
+        Raises:
+            InputError: it cuts a text into other tokens than the student's, so that the rows are none of the teacher's.
+        """
+        features, other = self.features("train"), self.rows_of(tokenizer, "train")
+        own = features.columns["input_ids"]
+        assert isinstance(own, Ragged)
+        if not (
+            np.array_equal(own.offsets, other.input_ids.offsets) and np.array_equal(own.values, other.input_ids.values)
+        ):
+            raise InputError(
+                f"The teacher {name} has another tokenizer than the student {self.model_name_or_path}: it cuts the "
+                f"training texts into other tokens, or joins two texts otherwise."
+            )
+        return other.segments
 
     def features(self, split: Split) -> FeatureSet:
         """The prepared rows of a split, prepared at first use.
@@ -137,6 +196,9 @@ class TaskDataModule(LightningDataModule):
             if len(prepared) == 0:
                 name, option = ("training", "--train-file") if split == "train" else ("evaluation", "--predict-file")
                 raise InputError(f"The {name} data of {self.task} ({option}) hold no example.")
+            tokens = prepared.columns["input_ids"]
+            largest = (tokens.values if isinstance(tokens, Ragged) else tokens).max(initial=0)
+            check_tokens(self.model_name_or_path, int(largest), self.config)
             self._features[split] = prepared
         return self._features[split]
 
@@ -215,7 +277,7 @@ class TaskDataModule(LightningDataModule):
             shuffle=training,
             group_by_length=self.group_by_length or not training,
         )
-        collator = Collator(features, int(self.tokenizer.pad_token_id or 0), self.width)
+        collator = Collator(features, self.pad_token_id, self.width)
         trained = self._trained_batches if training else None
         return ResumableDataLoader(len(features), sampler, collator, self.num_workers, trained)
 

@@ -12,11 +12,13 @@ import numpy.typing as npt
 from splora.errors import InputError, nearest
 from splora.tasks import hub
 from splora.tasks.cache import Arrays, cached, digest
-from splora.tasks.data_module import Split, TaskDataModule
+from splora.tasks.data_module import Split, TaskDataModule, TokenRows
 from splora.tasks.features import FeatureSet, Ragged, TaskResult
 from splora.tasks.glue_columns import check_overrides
 from splora.tasks.glue_metrics import score
 from splora.tasks.glue_tables import TASKS, GlueTask, Table, parse_table, read_source, table_of_hub
+from splora.tasks.label_names import order_of
+from splora.tasks.model_inputs import SEGMENTS
 from splora.tasks.squad_features import tokenizer_digest
 
 #: GLUE on the hub; its configurations are named as the tasks here.
@@ -92,13 +94,15 @@ class GlueDataModule(TaskDataModule):
     def label2id(self) -> dict[str, int]:
         """Numbers of the labels by name, in the model's order; empty for regression.
 
-        The order is the checkpoint's where its configuration names exactly these labels, else GLUE's.
+        The order is the checkpoint's where its configuration names these labels (see `label_names`), else GLUE's.
 
         Raises:
-            InputError: the model's configuration cannot be had.
+            InputError: the model's configuration cannot be had, or contradicts itself.
         """
         if self._order is None:
-            self._order = _order_of(hub.load_config(self.model_name_or_path, self.cache_dir), self.description.labels)
+            labels = self.description.labels
+            order = order_of(self.model_name_or_path, self.config, self.description) if labels else None
+            self._order = labels if order is None else tuple(labels[number] for number in order)
         return {name: number for number, name in enumerate(self._order)}
 
     @property
@@ -127,28 +131,41 @@ class GlueDataModule(TaskDataModule):
 
     def prepare(self, split: Split) -> FeatureSet:
         """Token numbers and labels of a split."""
-        tables = self.tables(split)
-        if split == "train":
-            tables[""] = tables[""].take(self.training_subset(len(tables[""])))
-        elif split == "eval":
+        tables = self._chosen(split)
+        if split == "eval":
             ends = np.cumsum([len(table) for table in tables.values()])
             self._parts = {
                 part: slice(end - len(table), end) for (part, table), end in zip(tables.items(), ends, strict=True)
             }
+        rows = self._tokens(tables, self.tokenizer, split)
+        columns: dict[str, Any] = {"input_ids": rows.input_ids}
+        if SEGMENTS in self.tokenizer.model_input_names:
+            columns[SEGMENTS] = rows.segments
+        if split != "predict":
+            columns["labels"] = self._in_model_order(np.concatenate([table.labels for table in tables.values()]))
+        return FeatureSet(columns, rows.input_ids.lengths)
+
+    def rows_of(self, tokenizer: Any, split: Split) -> TokenRows:
+        """See `TaskDataModule`."""
+        return self._tokens(self._chosen(split), tokenizer, split)
+
+    def _chosen(self, split: Split) -> dict[str, Table]:
+        tables = self.tables(split)
+        if split == "train":
+            tables[""] = tables[""].take(self.training_subset(len(tables[""])))
+        return tables
+
+    def _tokens(self, tables: dict[str, Table], tokenizer: Any, split: Split) -> TokenRows:
         columns_of_tables = zip(*(table.texts for table in tables.values()), strict=True)
         texts = [list(chain.from_iterable(columns)) for columns in columns_of_tables]
-        labels = np.concatenate([table.labels for table in tables.values()])
         arrays = cached(
             self.cache_dir,
             f"{self.task}-{split}",
-            digest("glue 1", tokenizer_digest(self.tokenizer), self.width, texts),
-            lambda: self._tokenize(texts),
+            digest("glue 2", tokenizer_digest(tokenizer), tokenizer.truncation_side, self.width, texts),
+            lambda: self._tokenize(tokenizer, texts),
         )
-        offsets = arrays.pop("offsets")
-        columns: dict[str, Any] = {name: Ragged(values, offsets) for name, values in arrays.items()}
-        if split != "predict":
-            columns["labels"] = self._in_model_order(labels)
-        return FeatureSet(columns, np.diff(offsets))
+        offsets = arrays["offsets"]
+        return TokenRows(Ragged(arrays["input_ids"], offsets), Ragged(arrays[SEGMENTS], offsets))
 
     def evaluate(self, outputs: dict[str, npt.NDArray[Any]]) -> TaskResult:
         """Score the evaluation split.
@@ -192,14 +209,15 @@ class GlueDataModule(TaskDataModule):
             for part, on_hub in parts.items()
         }
 
-    def _tokenize(self, texts: list[list[str]]) -> Arrays:
+    def _tokenize(self, tokenizer: Any, texts: list[list[str]]) -> Arrays:
         parts: dict[str, list[Ragged]] = {}
         for start in range(0, len(texts[0]), BATCH):
-            encoded = self.tokenizer(
+            encoded = tokenizer(
                 *(column[start : start + BATCH] for column in texts),
                 truncation=True,
                 max_length=self.width,
                 return_attention_mask=False,
+                return_token_type_ids=True,
             )
             for name, rows in encoded.items():
                 parts.setdefault(name, []).append(Ragged.from_rows(rows))
@@ -212,18 +230,6 @@ class GlueDataModule(TaskDataModule):
             return labels.astype(np.float32)
         numbers = np.array([self.label2id[name] for name in self.description.labels], np.int64)
         return np.take(numbers, labels)
-
-
-def _order_of(config: Any, labels: tuple[str, ...]) -> tuple[str, ...]:
-    """GLUE's labels in the order of a configuration that names all of them and no other, else as they are."""
-    named = {_plain(str(name)): int(number) for name, number in (config.label2id or {}).items()}
-    if sorted(named) != sorted(map(_plain, labels)) or sorted(named.values()) != list(range(len(labels))):
-        return labels
-    return tuple(sorted(labels, key=lambda name: named[_plain(name)]))
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("-", "_").replace(" ", "_")
 
 
 def _is_hub_name(source: str) -> bool:

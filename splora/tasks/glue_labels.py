@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from splora.errors import SHOWN, InputError, cut, nearest
 from splora.tasks.glue_tasks import GlueTask
+from splora.tasks.label_names import meanings, number_of
 from splora.tasks.table_files import RawTable
 
 #: Labels of rows that have none: MNLI's without a majority, and the hub's.
@@ -38,10 +39,13 @@ def label_numbers(found: Sequence[tuple[int, str]], raw: RawTable, task: GlueTas
     Raises:
         InputError: an unknown label; with its row and what is allowed.
     """
-    numbers = {name: number for number, name in enumerate(task.labels)}
-    numbers |= {str(number): number for number in range(len(task.labels))}
-    # A label in another spelling (`Not entailment`) is looked up once, not in every row.
-    numbers |= {label: numbers[_plain(label)] for label in {label for _, label in found} if _plain(label) in numbers}
+    written = {label for _, label in found}
+    # Each spelling is looked up once, not in every row.
+    if raw.names and all(label.isdigit() for label in written):
+        own = meanings(raw.names, raw.where, task)
+        numbers = {str(number): meaning for number, meaning in enumerate(own)}
+    else:
+        numbers = {label: number for label in written if (number := number_of(label, task)) is not None}
     unknown = next(((number, label) for number, label in found if label not in numbers), None)
     if unknown is not None:
         names = [f"{number} ({name})" for number, name in enumerate(task.labels)] if task.coded else task.labels
@@ -50,10 +54,6 @@ def label_numbers(found: Sequence[tuple[int, str]], raw: RawTable, task: GlueTas
             f"{nearest(unknown[1][:SHOWN], task.labels) or '.'}"
         )
     return np.array([numbers[label] for _, label in found], np.int64)
-
-
-def _plain(label: str) -> str:
-    return label.lower().replace("-", "_").replace(" ", "_")
 
 
 def scores(found: Sequence[tuple[int, str]], raw: RawTable) -> npt.NDArray[np.float64]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -130,8 +131,13 @@ def table_of_hub(
     Raises:
         InputError: a column is missing, or a row is no example.
     """
-    raw = raw_of_columns(where, {name: list(rows[name]) for name in rows.column_names})
-    return _table(raw, task, columns, labelled)
+    classes = {
+        name: list(feature.names)
+        for name, feature in (getattr(rows, "features", None) or {}).items()
+        if getattr(feature, "names", None)
+    }
+    content: dict[str, Iterable[Any]] = {name: list(rows[name]) for name in rows.column_names}
+    return _table(raw_of_columns(where, content, classes), task, columns, labelled)
 
 
 def _joined(tables: Sequence[Table]) -> Table:
@@ -158,6 +164,7 @@ def _table(raw: RawTable, task: GlueTask, columns: Columns = None, labelled: boo
         texts = tuple([cells[place] for _, cells in rows] for place in places)
         _check_texts(texts, [str(raw.header[place]) for place in places], raw, [number for number, _ in rows])
         return Table(texts, np.full(len(rows), -1, np.int64))
+    raw = dataclasses.replace(raw, names=raw.classes.get(str(raw.header[places[-1]]), ()))
     labels = [label_text(cells[places[-1]], raw, number) for number, cells in rows]
     known = [place for place, label in enumerate(labels) if label not in UNLABELLED]
     if not known:

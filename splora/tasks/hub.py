@@ -5,12 +5,14 @@ Whether there is a network is found out first, in a moment: the libraries would 
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +24,11 @@ from splora.tasks import tokenizer_files
 EMBEDDED = "embedded"
 #: Seconds after which a network that does not answer is none.
 PATIENCE = 5.0
+CONFIG = "config.json"
+#: Names of files of weights, whole or in shards.
+WEIGHTS = re.compile(r"(model|quantized)(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin")
+#: The hub's model that the project's folder of that name can be filled with.
+FETCHED = "bert-base-uncased"
 
 T = TypeVar("T")
 
@@ -36,7 +43,7 @@ def load_tokenizer(name: str, cache_dir: str | None = None) -> Any:
         from splora.tasks.embedded.tokenizer import build_tokenizer
 
         return build_tokenizer()
-    tokenizer = _model_part(name, "tokenizer", lambda: _tokenizer(name, cache_dir))
+    tokenizer = _model_part(name, "tokenizer", lambda source: _tokenizer(source, cache_dir), cache_dir)
     # A folder with a configuration alone yields a tokenizer that knows only its special tokens.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise InputError(
@@ -69,36 +76,94 @@ def _tokenizer(source: str, cache_dir: str | None) -> Any:
         raise ValueError(tokenizer_files.first_line(error)) from error
 
 
-def load_config(name: str, cache_dir: str | None = None) -> Any:
+def load_config(name: str, cache_dir: str | None = None, *, alone: bool = False) -> Any:
     """The configuration of a folder, a hub name, or `embedded`.
 
+    Args:
+        alone: a folder's `config.json` is enough, without weights beside it.
+
     Raises:
-        InputError: no such folder or name, or no network.
+        InputError: no such folder or name, or no network; or it describes a model that cannot be built any more.
     """
     if name == EMBEDDED:
         from splora.tasks.embedded.model import embedded_config
 
         return embedded_config()
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PretrainedConfig
 
-    config = _model_part(name, "configuration", lambda: AutoConfig.from_pretrained(name, cache_dir=cache_dir))
-    if (found := impossible(config.to_dict())) is not None:  # of the hub, where no folder was looked at
-        raise InputError(f"{name}: its configuration {found}.")
-    return config
+    def load(source: str) -> Any:
+        written = PretrainedConfig.get_config_dict(source, cache_dir=cache_dir)[0]
+        _check_written(name, written)
+        config = AutoConfig.from_pretrained(source, cache_dir=cache_dir)
+        if written.get("label2id") and not written.get("id2label"):
+            # transformers drops names that only `label2id` has.
+            config.id2label = {int(number): str(label) for label, number in written["label2id"].items()}
+            config.label2id = {label: number for number, label in config.id2label.items()}
+        if (found := impossible(config.to_dict())) is not None:  # of the hub, where no folder was looked at
+            raise InputError(f"{name}: its configuration {found}.")
+        return config
+
+    if alone and (Path(name).expanduser() / CONFIG).is_file():
+        return _read(name, "configuration", lambda: load(str(Path(name).expanduser())))
+    return _model_part(name, "configuration", load, cache_dir)
+
+
+def _check_written(name: str, written: dict[str, Any]) -> None:
+    """Refuse what is written in `config.json` and would be passed over, or end in a library's own words."""
+    heads = written.get("pruned_heads")
+    if heads:
+        raise InputError(
+            f"{name}: config.json says that heads were pruned (pruned_heads, in {len(heads)} layers), and transformers "
+            f"builds no such model any more; pass the unpruned checkpoint, or one that splora prune wrote."
+        )
+    for field in ("id2label", "label2id"):
+        if not isinstance(written.get(field) or {}, dict):
+            raise InputError(f"{name}: {field} in config.json is {written[field]!r}; names and numbers are needed.")
+    numbers = [*(written.get("id2label") or {}), *(written.get("label2id") or {}).values()]
+    odd = next((number for number in numbers if not re.fullmatch(r"\d+", str(number))), None)
+    if odd is not None:
+        raise InputError(f"{name}: config.json numbers a label {odd!r}; whole numbers from 0 on are needed.")
 
 
 def load_model(auto_model: Any, name: str, **options: Any) -> Any:
     """A model by `auto_model.from_pretrained(name, **options)`, or the embedded one with a new task head.
+
+    What of it was found in the files is for `splora.posttraining.checkpoint` to judge, which every command loads by.
 
     Raises:
         InputError: no such folder or name, no network, or weights that cannot be read.
     """
     if name != EMBEDDED:
         check_weights(name)
-        return _model_part(name, "model", lambda: auto_model.from_pretrained(name, **options))
+        cache_dir = options.get("cache_dir")
+        return _model_part(name, "model", lambda source: auto_model.from_pretrained(source, **options), cache_dir)
     from splora.tasks.embedded.model import with_task_head
 
     return with_task_head(auto_model, options.pop("config", None) or load_config(name), **options)
+
+
+def load_tensors(name: str, cache_dir: str | None = None) -> dict[str, Any]:
+    """All tensors of a folder's or hub name's files of weights, by the names that they have there.
+
+    Raises:
+        InputError: as `load_model`.
+    """
+    return dict(_model_part(name, "model", lambda source: _tensors(source, cache_dir), cache_dir))
+
+
+def _tensors(source: str, cache_dir: str | None) -> dict[str, Any]:
+    import torch
+    from safetensors.torch import load_file
+
+    folder = Path(source).expanduser() if Path(source).expanduser().is_dir() else _snapshot(source, cache_dir, True)
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    tensors: dict[str, Any] = {}
+    for file in files:
+        read = (
+            load_file if file.suffix == ".safetensors" else partial(torch.load, map_location="cpu", weights_only=True)
+        )
+        tensors |= read(file)
+    return tensors
 
 
 def load_dataset(name: str, configuration: str | None, split: str, cache_dir: str | None = None, **options: Any) -> Any:
@@ -122,20 +187,46 @@ def load_dataset(name: str, configuration: str | None, split: str, cache_dir: st
         ) from error
 
 
+def local_folder(name: str) -> Path | None:
+    """The folder that a model's name means, or None where it means a model of the hub.
+
+    A folder without weights, such as this project's `bert-base-uncased` before it is filled, never stands in the way of
+    the hub's model of that name: only what can be nothing but a path (`./bert-base-uncased`) means it.
+    """
+    folder = Path(name).expanduser()
+    try:
+        if name == EMBEDDED or not folder.is_dir():
+            return None
+    except OSError:  # a name too long for a folder's
+        return None
+    return folder if is_path(name) or _weights(folder) else None
+
+
+def is_path(name: str) -> bool:
+    """Whether a name can only be a folder's: hub names are one word, or owner/name."""
+    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+
+
 def check_weights(name: str) -> None:
-    """Refuse a folder that describes a model and holds none, as this project's `bert-base-uncased` before it is filled.
+    """Refuse a folder that describes a model and holds none.
 
     Raises:
         InputError: `config.json` and no file of weights.
     """
-    folder = Path(name).expanduser()
-    if (folder / "config.json").is_file() and not any(
-        path.suffix in (".safetensors", ".bin") for path in folder.iterdir()
-    ):
+    folder = local_folder(name)
+    if folder is not None and (folder / CONFIG).is_file() and not _weights(folder):
         raise InputError(
             f"{name}: this folder has a configuration, but no weights (model.safetensors or pytorch_model.bin); "
             f"pass the folder of a trained model."
         )
+
+
+def _weights(folder: Path) -> bool:
+    """Whether a folder holds weights of a model, plain, in shards or quantized."""
+    try:
+        return any(WEIGHTS.fullmatch(path.name) for path in folder.iterdir())
+    except OSError:
+        return False
 
 
 def reachable() -> bool:
@@ -155,32 +246,61 @@ def reachable() -> bool:
         return False
 
 
-def _model_part(name: str, what: str, load: Callable[[], T]) -> T:
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise InputError(f"{name}: this folder holds no model; it has no config.json.")
+def _model_part(name: str, what: str, load: Callable[[str], T], cache_dir: str | None = None) -> T:
+    """What `load` makes of a source: a folder's path, or a name of the hub."""
+    folder = local_folder(name)
+    if folder is not None:
+        if not (folder / CONFIG).is_file():
+            raise InputError(f"{name}: this folder holds no model; it has no {CONFIG}.")
         check_sizes(folder)
-        try:
-            return load()
-        except InputError:
-            raise
-        except _unreadable() as error:
-            raise InputError(f"{name}: the {what} cannot be read ({_first_line(error)}).") from error
-    if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
+        return _read(name, what, lambda: load(str(folder)))
+    if is_path(name):
         raise InputError(f"{name}: there is no such folder; pass a model's folder, a hub name, or 'embedded'.")
-    reached = reachable()
+    # The libraries take any folder for a model's: one that shadows a name is told by where the hub's copy lies.
+    shadowed, reached = Path(name).is_dir(), reachable()
     try:
         with nullcontext() if reached else _only_caches():
-            return load()
+            return load(str(_snapshot(name, cache_dir, what == "model")) if shadowed else name)
     except InputError:
         raise
     except _unreadable() as error:
         reason = _first_line(error) if reached else "there is no network and no copy in the cache"
+        here = "the folder of that name holds no weights" if shadowed else "there is no such folder"
+        remedy = "; `python bert-base-uncased/fetch.py` downloads this one" if name == FETCHED and shadowed else ""
         raise InputError(
-            f"{name}: there is no such folder, and the {what} cannot be loaded from the hub ({reason}); "
-            f"pass a model's folder, or 'embedded'."
+            f"{name}: {here}, and the {what} cannot be loaded from the hub ({reason}); "
+            f"pass a model's folder, or 'embedded'{remedy}."
         ) from error
+
+
+def _read(name: str, what: str, load: Callable[[], T]) -> T:
+    """What `load` makes of a folder's files."""
+    try:
+        return load()
+    except InputError:
+        raise
+    except _unreadable() as error:
+        raise InputError(f"{name}: the {what} cannot be read ({_first_line(error)}).") from error
+
+
+def _snapshot(name: str, cache_dir: str | None, weights: bool) -> Path:
+    """The cache's folder of a model of the hub: its small files, and where asked for its weights, safetensors first."""
+    from huggingface_hub import constants, snapshot_download
+
+    for weights_of in ("model*.safetensors", "pytorch_model*.bin") if weights else ("",):
+        folder = Path(
+            snapshot_download(
+                name,
+                cache_dir=cache_dir,
+                allow_patterns=["*.json", "*.txt", *filter(None, [weights_of])],
+                local_files_only=constants.HF_HUB_OFFLINE,
+            )
+        )
+        if not weights_of or any(folder.glob(weights_of)):
+            break
+    if not (folder / CONFIG).is_file():
+        raise OSError(f"it has no {CONFIG}")
+    return folder
 
 
 @contextmanager
@@ -204,7 +324,7 @@ def _unreadable() -> tuple[type[Exception], ...]:
     """What the libraries raise for files they cannot read, and for names the hub does not know."""
     from safetensors import SafetensorError
 
-    return OSError, ValueError, KeyError, RuntimeError, SafetensorError
+    return OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,26 @@ def columns_of(path: Path) -> dict[str, list[Any]]:
     if not any(columns.values()):
         raise InputError(f"{path}: has no rows.")
     return columns
+
+
+def classes_of(path: Path) -> dict[str, list[str]]:
+    """Names that a column's numbers stand for, by column, as `datasets` leaves them in a file's metadata.
+
+    Only of a file that `columns_of` has read.
+    """
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        content = (file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        features = json.loads(content).get("info", {}).get("features", {})
+        return {
+            column: [str(name) for name in feature["names"]]
+            for column, feature in features.items()
+            if isinstance(feature, dict) and isinstance(feature.get("names"), list)
+        }
+    except (ValueError, AttributeError, RecursionError):
+        return {}
 
 
 def _checked(footer: Any, schema: Any, budget: Budget) -> list[str]:

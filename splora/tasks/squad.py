@@ -11,8 +11,9 @@ import numpy.typing as npt
 from splora.errors import InputError
 from splora.tasks import hub, squad_features, squad_json
 from splora.tasks.cache import cached, digest
-from splora.tasks.data_module import Split, TaskDataModule
-from splora.tasks.features import FeatureSet, TaskResult
+from splora.tasks.data_module import Split, TaskDataModule, TokenRows
+from splora.tasks.features import FeatureSet, Ragged, TaskResult
+from splora.tasks.model_inputs import SEGMENTS
 from splora.tasks.squad_answers import Answers, find_answers
 from splora.tasks.squad_features import Windows, cut_windows, tokenizer_digest
 from splora.tasks.squad_json import Question, questions_from_content, questions_from_rows, read_squad
@@ -104,14 +105,23 @@ class SquadDataModule(TaskDataModule):
 
     def prepare(self, split: Split) -> FeatureSet:
         """Windows of a split; those of training have answer positions, and only questions it can learn from."""
-        found = self.questions(split)
-        if split == "train":
-            usable = [question for question in found if question.usable]
-            found = [usable[number] for number in self.training_subset(len(usable))]
-        windows = self._windows(found, split)
+        found = self._chosen(split)
+        windows = self._windows(found, split, self.tokenizer)
         if split != "train":
             self._evaluated[split] = found, windows
-        return windows.feature_set("token_type_ids" in self.tokenizer.model_input_names, labels=split == "train")
+        return windows.feature_set(SEGMENTS in self.tokenizer.model_input_names, labels=split == "train")
+
+    def rows_of(self, tokenizer: Any, split: Split) -> TokenRows:
+        """See `TaskDataModule`."""
+        windows = self._windows(self._chosen(split), split, tokenizer)
+        return TokenRows(Ragged(windows.input_ids, windows.offsets), Ragged(windows.token_type_ids, windows.offsets))
+
+    def _chosen(self, split: Split) -> list[Question]:
+        found = self.questions(split)
+        if split != "train":
+            return found
+        usable = [question for question in found if question.usable]
+        return [usable[number] for number in self.training_subset(len(usable))]
 
     def evaluate(self, outputs: dict[str, npt.NDArray[Any]]) -> TaskResult:
         """Score the evaluation split.
@@ -165,15 +175,15 @@ class SquadDataModule(TaskDataModule):
             return questions_from_rows(rows, name_on_hub, answered=split != "predict")
         return read_squad(source, answered=split != "predict")
 
-    def _windows(self, questions: list[Question], split: Split) -> Windows:
+    def _windows(self, questions: list[Question], split: Split, tokenizer: Any) -> Windows:
         contexts = {text: number for number, text in enumerate(dict.fromkeys(q.context for q in questions))}
         content = [(q.question, contexts[q.context], q.span) for q in questions]
-        key = digest(_code(), tokenizer_digest(self.tokenizer), self.width, self.doc_stride, list(contexts), content)
+        key = digest(_code(), tokenizer_digest(tokenizer), self.width, self.doc_stride, list(contexts), content)
         arrays = cached(
             self.cache_dir,
             f"{self.task}-{split}",
             key,
-            lambda: cut_windows(questions, self.tokenizer, self.width, self.doc_stride).arrays(),
+            lambda: cut_windows(questions, tokenizer, self.width, self.doc_stride).arrays(),
         )
         return Windows(**arrays)
 

@@ -42,6 +42,8 @@ class RawTable:
         unit: what the numbers count, from 1: lines of the file, or rows.
         texts: whether cells are texts that a file without a header could begin with.
         header_line: line of the header, where it has one.
+        classes: by column, the names that its numbers stand for, where the data set carries them (`ClassLabel`).
+        names: those of the column of labels, once it is known.
     """
 
     where: str
@@ -50,6 +52,8 @@ class RawTable:
     unit: str = "line"
     texts: bool = True
     header_line: int | None = None
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    names: Sequence[str] = ()
 
     def at(self, number: int) -> str:
         """Place of a row, for messages."""
@@ -84,10 +88,12 @@ def parse_tsv(content: str, where: str) -> RawTable:
     return _tsv(enumerate(content.split("\n"), 1), where)
 
 
-def raw_of_columns(where: str, columns: Mapping[str, Iterable[Any]]) -> RawTable:
+def raw_of_columns(
+    where: str, columns: Mapping[str, Iterable[Any]], classes: Mapping[str, Sequence[str]] | None = None
+) -> RawTable:
     """A table of columns of the same length, with rows numbered from 1."""
     rows = list(enumerate(zip(*columns.values(), strict=True), 1))
-    return RawTable(where, list(columns), list(rows), unit="row", texts=False)
+    return RawTable(where, list(columns), list(rows), unit="row", texts=False, classes=classes or {})
 
 
 def read_parquet(path: Path) -> RawTable:
@@ -96,9 +102,9 @@ def read_parquet(path: Path) -> RawTable:
     Raises:
         InputError: it is none, has no rows, or is beyond the limits.
     """
-    from splora.tasks.parquet_file import columns_of
+    from splora.tasks.parquet_file import classes_of, columns_of
 
-    return raw_of_columns(str(path), columns_of(path))
+    return raw_of_columns(str(path), columns_of(path), classes_of(path))
 
 
 def _tsv(lines: Lines, where: str) -> RawTable:

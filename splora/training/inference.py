@@ -155,7 +155,7 @@ def _task_of(name: str, config: Any, given: str | None) -> str:
         raise InputError(
             f"{name}: has no head for questions or classes; its architecture is {', '.join(kinds) or '-'}."
         )
-    labels = sorted(str(label).lower() for label in (config.label2id or {}))
+    labels = sorted(str(label).lower() for label in (config.id2label or {}).values())
     fitting = [task for task, known in GLUE_TASKS.items() if sorted(known.labels) == labels]
     if len(fitting) == 1:
         return fitting[0]

@@ -33,29 +33,25 @@ def load_base(
         seed: for the parts that no checkpoint holds (a new task head).
 
     Raises:
-        InputError: no such model, no network for a hub name, or an unsupported family.
+        InputError: no such model, no network for a hub name, an unsupported family, a fine-tuned head for other
+            labels, or weights that are not whole (see `load_weights`).
     """
-    import transformers
-
-    from splora.tasks.hub import load_config, load_model
+    from splora.posttraining.checkpoint import check_outputs, has_head, load_weights
+    from splora.tasks.hub import load_config
 
     config = load_config(model_name_or_path)
     anatomy.family_of(config)
+    if has_head(config, task):
+        check_outputs(model_name_or_path, config, task)
     if dropout is not None:
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout"):
-            if hasattr(config, name):
-                setattr(config, name, dropout)
-        if hasattr(config, "attention_dropout"):
-            config.attention_dropout = dropout
-    if label2id is not None and not label2id:
-        config.num_labels = 1
-    elif label2id is not None:
+        anatomy.set_dropout(config, dropout)
+    if label2id:
         config.label2id = dict(label2id)
         config.id2label = {index: label for label, index in label2id.items()}
-    head = "AutoModelForQuestionAnswering" if task in QA_TASKS else "AutoModelForSequenceClassification"
+    elif label2id is not None or task in QA_TASKS:
+        config.num_labels = 2 if task in QA_TASKS else 1
     torch.manual_seed(seed)
-    auto_model = getattr(transformers, head)
-    model: nn.Module = load_model(auto_model, model_name_or_path, config=config, dtype=torch.float32)
+    model = load_weights(model_name_or_path, config, task, fresh_head=True, dtype=torch.float32)
     return model.train()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from splora.errors import InputError, nearest
 from splora.files import write_json
 from splora.masks import BlockMask, masked_layers, penalties, update_global_cutoffs
+from splora.posttraining.checkpoint import has_head
 from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import OutputCollector
 from splora.training.half_base import keep_trained_in_single
@@ -28,12 +29,13 @@ from splora.training.options import (
     wrong_choices,
 )
 from splora.training.saving import check_fits, load_run
+from splora.training.sense import ask
 from splora.training.specification import TASKS, scale_steps
-from splora.training.teacher import load_teacher
+from splora.training.teacher import TEACHER_SEGMENTS, Teacher, feed, load_teacher
 from splora.training.threads import fit_threads
 
 #: What a batch holds besides the model's inputs.
-_NOT_INPUTS = ("index", "labels", "start_positions", "end_positions")
+_NOT_INPUTS = ("index", "labels", "start_positions", "end_positions", TEACHER_SEGMENTS)
 
 
 @described(task="task")
@@ -82,7 +84,7 @@ class PruningModule(LightningModule):
         self.network: nn.Module | None = None
         self.block_masks: list[BlockMask] = []
         # A list keeps the frozen teacher out of state_dict(), parameters() and checkpoints.
-        self._teacher: list[nn.Module] = []
+        self._teacher: list[Teacher] = []
         self._outputs = OutputCollector()
         # Checkpoints leave out what is frozen (see on_save_checkpoint).
         self.strict_loading = False
@@ -110,9 +112,16 @@ class PruningModule(LightningModule):
         base = load_base(
             self.model_name_or_path, self.task, label2id=self.label2id, dropout=self.dropout, seed=self.seed
         )
+        if self.trainer.training and has_head(base.config, self.task):
+            base.eval()
+            ask(self.model_name_or_path, lambda batch: logits_of(base(**_inputs(batch))), data)
+            base.train()
         self.network, self.block_masks = prepare(base, self.adapter, self.pruning)
         if self.distillation is not None and self.trainer.training:
-            self._teacher = [load_teacher(self.distillation, self.task, data.tokenizer, self.label2id)]
+            teacher = load_teacher(self.distillation, self.task, data.tokenizer, self.label2id)
+            feed(teacher, self.distillation.teacher_name_or_path, data)
+            ask(f"The teacher {self.distillation.teacher_name_or_path}", teacher, data)
+            self._teacher = [teacher]
 
     def on_fit_start(self) -> None:
         """Bring the teacher to the device (it is no submodule, so Lightning does not); choose threads of a CPU.
@@ -142,8 +151,7 @@ class PruningModule(LightningModule):
         assert self.network is not None
         if self.pruning.method == "topK_global":
             update_global_cutoffs(self.block_masks)
-        inputs = {name: value for name, value in batch.items() if name not in _NOT_INPUTS}
-        return logits_of(self.network(**inputs))
+        return logits_of(self.network(**_inputs(batch)))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed this batch's randomness from its number alone, so that a resumed run repeats a quiet one."""
@@ -281,8 +289,8 @@ class PruningModule(LightningModule):
 
     @torch.no_grad()
     def _teach(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        inputs = {name: value for name, value in batch.items() if name not in _NOT_INPUTS}
-        return logits_of(self._teacher[0](**inputs))
+        logits: dict[str, Tensor] = self._teacher[0](batch)
+        return logits
 
     def _score(self, stage: str) -> None:
         data = self.trainer.datamodule
@@ -291,6 +299,11 @@ class PruningModule(LightningModule):
         primary = self.scores.get(data.primary_metric)
         if primary is not None:
             self.log(data.primary_metric, primary, prog_bar=True, logger=False, sync_dist=False)
+
+
+def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What of a batch the model takes."""
+    return {name: value for name, value in batch.items() if name not in _NOT_INPUTS}
 
 
 def _check_choices(task: str, **sections: Any) -> None:

@@ -10,11 +10,14 @@ import dataclasses
 import functools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from splora.errors import InputError, cut
 from splora.json_values import read_object
 from splora.model_sizes import CONFIG, impossible, stored_bytes
+from splora.tasks.hub import local_folder
+from splora.tasks.model_inputs import positions
 from splora.tasks.table_files import SUFFIXES
 from splora.training.known_models import known_config
 from splora.training.specification import QA_TASKS, Problem, RunSpecification, check
@@ -109,15 +112,13 @@ def check_model(spec: RunSpecification, origin: str | None = None) -> list[Probl
         return [] if origin else [Problem("model_name_or_path", told)]
     try:
         hidden, neurons = (int(config[name]) for name in _SIZES[model_type])
-        positions = int(config.get("max_position_embeddings", spec.max_seq_length))
-        if model_type == "roberta":  # its positions are counted from behind the padding's
-            positions -= int(config.get("pad_token_id", 1)) + 1
+        most = positions(SimpleNamespace(**config)) or spec.max_seq_length
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         told = f"is {cut(source)}; its config.json lacks a size or holds no number there ({cut(error)})"
         return [] if origin else [Problem("model_name_or_path", told)]
     name = f"{source}, which {spec.model_name_or_path} begins with" if origin else source
-    if spec.max_seq_length > positions:
-        problems.append(Problem("max_seq_length", f"is {spec.max_seq_length}; {name} has {positions} positions"))
+    if spec.max_seq_length > most:
+        problems.append(Problem("max_seq_length", f"is {spec.max_seq_length}; {name} has {most} positions"))
     attention, ffn = (hidden, hidden), (neurons, hidden)
     return problems + [
         Problem(field, f"is {getattr(spec, field)}; blocks of that size do not divide {size} of {name}")
@@ -173,9 +174,9 @@ def _config(source: str, name: str) -> tuple[dict[str, Any] | None, list[Problem
 
 def _local_config(source: str, name: str) -> tuple[dict[str, Any] | None, list[Problem]]:
     """`config.json` of a folder; None where `source` is a hub name, `embedded` or `run:ID`."""
-    folder = Path(source)
-    if not _exists(source) or not folder.is_dir():
-        if _is_path(source):
+    folder = local_folder(source)
+    if folder is None:
+        if _is_path(source) and not _exists(source):
             return None, [Problem(name, f"is {source!r}; there is no such folder")]
         return None, []
     try:
@@ -201,8 +202,9 @@ def _inside(folder: Path) -> str:
 
 def _vocabulary(source: str) -> dict[str, int] | None:
     """Token → number of a local tokenizer, or None where it is not at hand."""
-    path = Path(source) / "tokenizer.json"
-    if not path.is_file():
+    folder = local_folder(source)
+    path = (folder or Path(source)) / "tokenizer.json"
+    if folder is None or not path.is_file():
         return None
     try:
         words = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]

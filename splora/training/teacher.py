@@ -1,25 +1,70 @@
-"""The teacher of a distillation: frozen, fine-tuned, and speaking the student's vocabulary."""
+"""The teacher of a distillation: frozen, fine-tuned, speaking the student's vocabulary, fed what was made for it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from splora.errors import InputError
-from splora.training.model import load_base
+from splora.tasks.data_module import TaskDataModule
+from splora.tasks.features import WIDTH_MULTIPLE
+from splora.tasks.model_inputs import SEGMENTS, check_length, fit_tokenizer, padding
+from splora.training.losses import logits_of
 from splora.training.options import DistillationOptions
+
+#: The column of a training batch with the segments that the teacher's own tokenizer makes.
+TEACHER_SEGMENTS = f"teacher_{SEGMENTS}"
+
+
+class Teacher(nn.Module):
+    """Gives a student's batch the form that the teacher was trained on, and its answers that of the student's.
+
+    Args:
+        network: the teacher's own model.
+        tokenizer: its own, too.
+        order: for each of the student's outputs, the teacher's output of that label; None: the same ones.
+    """
+
+    def __init__(self, network: nn.Module, tokenizer: Any, order: tuple[int, ...] | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.tokenizer = tokenizer
+        self.order = order
+        self.pad_token_id = padding(network.config, tokenizer)
+
+    @property
+    def needs_segments(self) -> bool:
+        """Whether its own tokenizer makes segments for it."""
+        return SEGMENTS in self.tokenizer.model_input_names
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Logits, fp32, in the student's order of labels (see `losses.logits_of`), of a training batch."""
+        mask = batch["attention_mask"]
+        inputs = {"input_ids": batch["input_ids"].masked_fill(mask == 0, self.pad_token_id), "attention_mask": mask}
+        if self.needs_segments:
+            inputs[SEGMENTS] = batch[TEACHER_SEGMENTS]
+        logits = logits_of(self.network(**inputs))
+        if self.order is None:
+            return logits
+        return {name: values[:, list(self.order)] for name, values in logits.items()}
 
 
 def load_teacher(
     options: DistillationOptions, task: str, tokenizer: Any, label2id: dict[str, int] | None = None
-) -> nn.Module:
+) -> Teacher:
     """The teacher in evaluation mode, without gradients.
+
+    Args:
+        tokenizer: the student's.
+        label2id: the student's labels; None or empty where the task has none.
 
     Raises:
         InputError: no such model, another family than `teacher_type` says, another vocabulary than the
-            student's, other labels or another order of them, or a model without a trained head for the task.
+            student's, other labels, or a model without a trained head for the task (see `checkpoint.load_weights`).
     """
+    from splora.posttraining.checkpoint import check_outputs, has_head, load_weights
     from splora.tasks.hub import load_config, load_tokenizer
 
     path = options.teacher_name_or_path
@@ -28,17 +73,44 @@ def load_teacher(
         raise InputError(
             f"teacher_type is {options.teacher_type!r}, but the teacher {path} is a {config.model_type!r} model."
         )
-    architectures = " ".join(getattr(config, "architectures", None) or [])
-    head = "QuestionAnswering" if task.startswith("squad") else "SequenceClassification"
-    if head not in architectures:
+    if not has_head(config, task):
+        head = "QuestionAnswering" if task.startswith("squad") else "SequenceClassification"
+        architectures = " ".join(getattr(config, "architectures", None) or [])
         raise InputError(
             f"The teacher {path} is no fine-tuned {head} model; its config says {architectures or 'nothing'}."
         )
-    if load_tokenizer(path).get_vocab() != tokenizer.get_vocab():
+    own = fit_tokenizer(path, load_tokenizer(path), config)
+    if own.get_vocab() != tokenizer.get_vocab():
         raise InputError(f"The teacher {path} has another vocabulary than the student; their tokens would not match.")
-    own = {str(name): int(number) for name, number in (config.label2id or {}).items()}
-    unnamed = all(name.upper().startswith("LABEL_") for name in own)
-    if label2id and (own != label2id and not (unnamed and len(own) == len(label2id))):
-        raise InputError(f"The teacher {path} has the labels {own}, the student {label2id}; they must be the same.")
-    teacher = load_base(path, task)
-    return teacher.eval().requires_grad_(False)
+    check_outputs(path, config, task)
+    network = load_weights(path, config, task).eval().requires_grad_(False)
+    return Teacher(network, own, _order(path, config, task, label2id)).eval()
+
+
+def feed(teacher: Teacher, name: str, data: TaskDataModule) -> None:
+    """Add to the training rows of a data module what the teacher needs besides the student's inputs.
+
+    Raises:
+        InputError: the teacher has fewer positions than rows have tokens, or its tokenizer cuts texts otherwise.
+    """
+    features = data.features("train")
+    # As wide as the widest batch is padded.
+    width = min(-(-int(features.lengths.max()) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE, data.width)
+    check_length(f"the teacher {name}", teacher.network.config, width, "The length of training rows")
+    segments = data.teacher_segments(name, teacher.tokenizer)
+    if teacher.needs_segments:
+        features.columns[TEACHER_SEGMENTS] = segments
+
+
+def _order(path: str, config: Any, task: str, label2id: dict[str, int] | None) -> tuple[int, ...] | None:
+    """The teacher's output for each output of the student; None where they are the same."""
+    from splora.tasks.glue_tasks import TASKS
+    from splora.tasks.label_names import number_of, order_of
+
+    if not label2id or task not in TASKS:
+        return None
+    teacher = order_of(path, config, TASKS[task])
+    student = [number_of(label, TASKS[task]) for label, _ in sorted(label2id.items(), key=lambda item: item[1])]
+    assert teacher is not None  # `check_outputs`
+    order = tuple(teacher.index(number) for number in student if number is not None)
+    return None if order == tuple(range(len(order))) else order

@@ -208,7 +208,7 @@ def test_weights_that_do_not_fit_the_configuration(save: Save) -> None:
     folder = save(num_labels=3)
     config = json.loads((folder / "config.json").read_text())
     for changes, message in (
-        ({"id2label": None}, r"classifier\.bias is 3 in the checkpoint, but 2 by config\.json\.$"),
+        ({"id2label": None, "label2id": None}, r"classifier\.bias is 3 in the checkpoint, but 2 by config\.json\.$"),
         (
             {"intermediate_size": 20},
             r"encoder\.layer\.0\.intermediate\.dense\.bias is 24 in the checkpoint, but 20 by config",
