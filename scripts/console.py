@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -34,7 +35,8 @@ class StageProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with suppress(OSError):  # a terminal that was closed
+                self._bar.stop()
 
     def report(self, stage: str, item: str, done: float) -> None:
         """Show a step; `done` runs from 0 to 1 within a stage."""

@@ -8,7 +8,9 @@ from pathlib import Path
 from splora.scripts.option_help import add_choice
 from splora.scripts.prune_options import (
     SAMPLES,
+    add_data,
     add_fisher,
+    add_output,
     add_shared,
     add_stat,
     carry_out,
@@ -18,6 +20,7 @@ from splora.scripts.prune_options import (
     stat_choices,
 )
 
+from splora.interruption import ending_tidily
 from splora.posttraining.budget import Budget
 from splora.tasks.sources import ALL_TASKS, TASKS
 
@@ -40,18 +43,19 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> None:
     """Prune one checkpoint by the named method."""
     options = make_parser().parse_args(arguments)
-    request = request_of(
-        options,
-        method=options.method,
-        model=options.model,
-        task=options.task,
-        data=options.data,
-        budget=lambda: _budget(options),
-        output=options.output,
-        model_label=Path(options.model).name,
-        choices=lambda: fisher_choices(options) if options.method == "fisher" else stat_choices(options),
-    )
-    carry_out(request)
+    with ending_tidily():
+        request = request_of(
+            options,
+            method=options.method,
+            model=options.model,
+            task=options.task,
+            data=options.data_dir,
+            budget=lambda: _budget(options),
+            output=options.output_dir,
+            model_label=Path(options.model).name,
+            choices=lambda: fisher_choices(options) if options.method == "fisher" else stat_choices(options),
+        )
+        carry_out(request)
 
 
 def _budget(options: argparse.Namespace) -> Budget:
@@ -68,9 +72,9 @@ def _add_common(parser: argparse.ArgumentParser, method: str) -> None:
     )
     allowed = TASKS if method == "fisher" else ALL_TASKS
     add_choice(parser, "--task", allowed=allowed, required=True, metavar="TASK", help="what it is fine-tuned for")
-    parser.add_argument("--data", metavar="DIR", help="folder of the task's data (default: the hub)")
+    add_data(parser)
     parser.add_argument("--budget", required=True, metavar="mac=0.5", help="mac=F or latency=F, F above 0, at most 1")
-    parser.add_argument("--output", metavar="DIR", help="default: output/MODEL/TASK/…")
+    add_output(parser)
     add_shared(parser, SAMPLES[method])
 
 

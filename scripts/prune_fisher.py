@@ -21,6 +21,7 @@ from splora.scripts.prune_options import (
 )
 
 from splora.errors import exit_on_input_error
+from splora.interruption import ending_tidily
 from splora.machine import wait_passively
 from splora.posttraining.budget import METRICS, Budget
 
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Prune one checkpoint."""
     wait_passively()
     options = make_parser().parse_args(arguments)
-    with exit_on_input_error():
+    with exit_on_input_error(), ending_tidily():
         request = request_of(
             options,
             method="fisher",

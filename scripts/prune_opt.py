@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from splora.scripts.option_help import add_choice
 from splora.scripts.prune_bert import add_published, budget_of
-from splora.scripts.prune_options import carry_out, request_of, stat_choices
+from splora.scripts.prune_options import add_data, carry_out, request_of, stat_choices
 
 from splora.errors import exit_on_input_error
+from splora.interruption import ending_tidily
 from splora.machine import wait_passively
 from splora.tasks.text_sources import TEXT_TASKS
 
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Prune one language model."""
     wait_passively()
     options = make_parser().parse_args(arguments)
-    with exit_on_input_error():
+    with exit_on_input_error(), ending_tidily():
         carry_out(request_from(options))
 
 
@@ -45,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     names = ("--task", "--task_name")
     add_choice(parser, *names, allowed=TEXT_TASKS, default="wikitext2", dest="task", help="the text it is judged on")
-    parser.add_argument("--data_dir", metavar="DIR", help="folder or file of the text (default: the hub)")
+    add_data(parser, "folder or file of the text")
     add_published(parser)
 
 

@@ -11,6 +11,7 @@ from splora.scripts.opt_names import checkpoint_name, summary_path
 from splora.scripts.option_help import add_choice, wrong_choices
 
 from splora.errors import InputError
+from splora.export.storage import DTYPES
 from splora.posttraining.choices import BIAS_CORRECTIONS, FISHER_LABELS, PRECISIONS, STORAGES, TEACHERS
 from splora.tasks.sources import TASKS
 
@@ -66,6 +67,13 @@ def add_calibration(parser: argparse.ArgumentParser, samples: int) -> None:
         help="where hidden states of the samples are kept between layers: in memory as fp32 or bf16, in temporary "
         "files, or (auto) in memory while they are small",
     )
+    add_choice(
+        parser,
+        "--dtype",
+        allowed=DTYPES,
+        default="auto",
+        help="what weights are stored in, if they are not quantized; auto: what they came in",
+    )
     parser.add_argument("--force", action="store_true", help="replace another result in the output folder")
 
 
@@ -112,6 +120,25 @@ def add_shared(parser: argparse.ArgumentParser, samples: int) -> None:
     parser.add_argument("--ffn_lut", "--ffn-lut", metavar="FILE", help="measured latencies of feed-forward blocks")
 
 
+def add_data(parser: argparse.ArgumentParser, what: str = "folder of the task's data") -> None:
+    """Where the data are; every command takes the published spelling and the one that messages name."""
+    parser.add_argument(
+        "--data", "--data_dir", "--data-dir", dest="data_dir", metavar="DIR", help=f"{what} (default: the hub)"
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Where the result goes; spelled as `add_data`."""
+    parser.add_argument(
+        "--output",
+        "--output_dir",
+        "--output-dir",
+        dest="output_dir",
+        metavar="DIR",
+        help="default: output/MODEL/TASK/…",
+    )
+
+
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """The published flags that name a fine-tuned encoder and its task."""
     parser.add_argument(
@@ -122,12 +149,12 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     )
     add_choice(parser, "--task_name", allowed=TASKS, required=True, metavar="TASK", help="what it is fine-tuned for")
     parser.add_argument("--ckpt_dir", metavar="DIR", help="folder of the fine-tuned checkpoint")
-    parser.add_argument("--data_dir", metavar="DIR", help="folder of the task's data (default: the hub)")
+    add_data(parser)
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
     """The published flags that say where the result goes, and where it is computed."""
-    parser.add_argument("--output_dir", metavar="DIR", help="default: output/MODEL/TASK/…")
+    add_output(parser)
     parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU; the same as --device cuda:N")
 
 
@@ -166,7 +193,8 @@ def add_fisher(parser: argparse.ArgumentParser) -> None:
         "--bias-correction",
         allowed=BIAS_CORRECTIONS,
         default="auto",
-        help="let biases take up what is lost on average; auto: not for questions; off: as published",
+        help="let biases take up what is lost on average; auto: if held-out samples say that nothing is lost by it; "
+        "off: as published",
     )
     parser.add_argument("--damping", type=float, default=1.0, help="of the least squares of rescaling (default: 1)")
 
@@ -323,6 +351,7 @@ def request_of(
         tables=read(lambda: _tables(options.mha_lut, options.ffn_lut), None),
         latency_batch_size=options.latency_batch_size,
         latency_tokens=options.latency_seq_len,
+        dtype=options.dtype,
         columns=read(lambda: columns_of(options.column), {}),
         force=options.force,
         summary=summary_path(model_label) if of_text else folder / f"{found_task}.txt",
@@ -350,6 +379,8 @@ def carry_out(request: PruneRequest) -> None:
     for stage, notes in result["notes"].items():
         for sublayer, largest in notes.get("skipped", {}).items():
             print(f"{stage}: {sublayer} keeps its weights; its largest factor would be {largest:.3g}.")
+        if "stored" in notes:
+            print(f"{stage}: {notes['stored']}")
         for sublayer, told in notes.get("dependent_channels", {}).items():
             print(
                 f"{stage}: {sublayer}: {told}, so an eigenvalue factorization, whose least-norm solution spreads over "

@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from splora.scripts.opt_names import checkpoint_name, summary_path
 from splora.scripts.option_help import add_choice
-from splora.scripts.prune_options import SAMPLES, TEXT_SAMPLES, add_calibration, columns_of, device_of
+from splora.scripts.prune_options import (
+    SAMPLES,
+    TEXT_SAMPLES,
+    add_calibration,
+    add_data,
+    add_output,
+    columns_of,
+    device_of,
+)
 
 from splora.errors import InputError
+from splora.interruption import ending_tidily
 from splora.posttraining.choices import BITS, QUANTIZERS
 from splora.tasks.sources import ALL_TASKS
 
@@ -29,8 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_choice(
         parser, "--task", allowed=ALL_TASKS, default="wikitext2", metavar="TASK", help="what the model is judged on"
     )
-    parser.add_argument("--data", metavar="DIR", help="folder of the task's data, or a file of text (default: the hub)")
-    parser.add_argument("--output", metavar="DIR", help="default: output/MODEL/TASK/…")
+    add_data(parser, "folder of the task's data, or a file of text")
+    add_output(parser)
     add_quantization(parser)
     _add_run(parser)
     return parser
@@ -39,7 +48,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> None:
     """Quantize one checkpoint."""
     options = make_parser().parse_args(arguments)
-    carry_out(request_from(options))
+    with ending_tidily():
+        carry_out(request_from(options))
 
 
 def add_quantization(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +80,7 @@ def add_quantization(parser: argparse.ArgumentParser) -> None:
         parser, "--method", allowed=QUANTIZERS, default="gptq", help="rtn rounds each weight to the nearest: a baseline"
     )
     parser.add_argument(
-        "--half", action="store_true", help="store what is not quantized in fp16 (default: as the checkpoint does)"
+        "--half", action="store_true", help="store what is not quantized in fp16; the same as --dtype fp16"
     )
 
 
@@ -108,8 +118,8 @@ def request_from(options: argparse.Namespace) -> QuantizeRequest:
         options,
         model=checkpoint_name(options.model),
         task=task,
-        data=options.data,
-        output=Path(options.output) if options.output else Path("output") / label / task / result_name(options),
+        data=options.data_dir,
+        output=Path(options.output_dir) if options.output_dir else Path("output") / label / task / result_name(options),
         samples=usual if options.num_samples is None else options.num_samples,
         columns=columns,
         summary=summary_path(options.model) if of_text else Path("output") / label / f"{task}.txt",
@@ -137,6 +147,7 @@ def make_request(options: argparse.Namespace, **others: Any) -> QuantizeRequest:
         precision=options.precision,
         device=device_of(options),
         threads=options.threads,
+        dtype=options.dtype,
         force=options.force,
         choices={
             "bits": options.bits,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from splora.scripts import prune_opt, prune_options, quantize
 
 from splora.errors import InputError, exit_on_input_error
+from splora.interruption import ending_tidily
 from splora.machine import wait_passively
 from splora.quiet import quiet_libraries
 
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Prune, if need be, and quantize one language model."""
     wait_passively()
     options = make_parser().parse_args(arguments)
-    with exit_on_input_error():
+    with exit_on_input_error(), ending_tidily():
         pruning, request = requests_from(options)
         if pruning is not None:
             quiet_libraries()

@@ -130,6 +130,26 @@ def _counted(problems: Sequence[str]) -> list[str]:
 
 
 @contextmanager
+def in_words_of_command(words: Mapping[str, str]) -> Iterator[None]:
+    """Say problems that are raised inside in the words of another command.
+
+    What several commands share names the options of one of them; a person is told those of the command at hand.
+
+    Args:
+        words: what is replaced by what, in this order.
+    """
+    try:
+        yield
+    except InputError as error:
+        problems = error.problems
+        for word, own in words.items():
+            problems = [problem.replace(word, own) for problem in problems]
+        if problems == error.problems:
+            raise
+        raise type(error)(problems) from error
+
+
+@contextmanager
 def exit_on_input_error() -> Iterator[None]:
     """Turn an `InputError` raised inside into printed sentences and exit code 2."""
     try:

@@ -8,12 +8,13 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from splora.errors import DiskFull, InputError
+from splora.folder_locks import lock_folder
 
 
 def is_full(error: BaseException) -> bool:
@@ -68,30 +69,32 @@ def appending(path: Path) -> BinaryIO:
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it is flushed and renamed into place when the block ends well.
 
-    A link at `path` is replaced itself; what it leads to stays as it is.
+    The new file has the permissions that the umask gives, whatever the writer made of them. A link at `path` is
+    replaced itself; what it leads to stays as it is.
 
     Raises:
         InputError: the folder cannot be written to; `DiskFull` where that is the reason.
     """
     target = Path(path)
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
-        beside.replace(target)
+        with _scratch(target) as folder:
+            beside = folder / target.name
+            yield beside
+            _as_umask_says(folder)
+            with beside.open("rb") as written:
+                os.fsync(written.fileno())
+            beside.replace(target)
     except OSError as error:
         kind = DiskFull if is_full(error) else InputError
         raise kind(f"{target}: cannot be written ({error.strerror or error}).") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; it takes the place of `path` when the block ends well, else `path` stays.
+
+    Its files have the permissions that the umask gives.
 
     Raises:
         InputError: the folder cannot be written to, or is a link; `DiskFull` where space is missing.
@@ -99,46 +102,110 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     from safetensors import SafetensorError
 
     refuse_link(path)
-    name = uuid.uuid4().hex[:8]
-    beside, before = path.with_name(f".{path.name}.{name}.tmp"), path.with_name(f".{path.name}.{name}.old")
+    before: Path | None = None
     try:
-        beside.mkdir(parents=True)
-        yield beside
-        if path.exists():
-            path.rename(before)
-        beside.rename(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _scratch(path) as beside, ExitStack() as held:
+            yield beside
+            _as_umask_says(beside)
+            try:
+                if path.exists():
+                    before = beside.with_suffix(".old")
+                    with suppress(OSError):  # without a lock it is safe all the same, but for the next two lines
+                        held.callback(os.close, lock_folder(path))
+                    path.rename(before)
+                beside.rename(path)
+            finally:
+                if before is not None and before.exists() and not path.exists():  # nothing took its place
+                    with suppress(OSError):
+                        before.rename(path)
+                if before is not None and path.exists():
+                    shutil.rmtree(before, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         told = getattr(error, "strerror", None) or str(error)
         kind = DiskFull if is_full(error) or os.strerror(errno.ENOSPC) in told else InputError
         raise kind(f"{path}: cannot be written ({told}).") from error
+
+
+@contextmanager
+def locked_folder(make: Callable[[], Path]) -> Iterator[Path]:
+    """A new folder that nobody takes for a leftover while the block runs; removed with it, unless it was renamed.
+
+    Args:
+        make: makes a folder of another name each time.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        folder = make()
+        try:
+            lock: int | None = lock_folder(folder)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # between the two lines somebody took it for a leftover
+        except OSError:
+            lock = None  # where there are no locks, leftovers are not removed either
+        break
+    try:
+        yield folder
     finally:
-        if before.exists() and not path.exists():  # moved away, but nothing took its place
-            with suppress(OSError):
-                before.rename(path)
-        shutil.rmtree(beside, ignore_errors=True)
-        if path.exists():
-            shutil.rmtree(before, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
-def remove_leftovers(folder: Path, names: Collection[str] | None = None) -> None:
-    """Remove what killed processes left half-written in `folder`; nobody may be writing these files now.
+def remove_leftovers(folder: Path, names: Collection[str] | None = None, *, files: bool = True) -> None:
+    """Remove what killed processes left half-written in `folder`, and nothing that a living process is writing.
 
     A folder that was moved away, and whose place nothing took, is put back.
 
     Args:
-        names: only what was to become one of these; other commands may be writing others. None: everything.
+        names: only what was to become one of these. None: everything.
+        files: remove files as well, which only earlier versions made, and of which nobody can tell who writes them.
     """
-    for ending in ("tmp", "old"):
-        for left in folder.glob(f".*.{'[0-9a-f]' * 8}.{ending}"):
-            place = left.with_name(left.name[1 : -len(".01234567.old")])
-            if names is not None and place.name not in names:
-                continue
-            if ending == "old" and not place.exists():
-                left.rename(place)
-            elif left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
+    for left in folder.glob(f".*.{'[0-9a-f]' * 8}.*"):
+        place = left.with_name(left.name[1 : -len(".01234567.old")])
+        if left.suffix not in (".tmp", ".old") or (names is not None and place.name not in names):
+            continue
+        if left.is_symlink() or not left.is_dir():
+            if files:
                 left.unlink(missing_ok=True)
+            continue
+        try:
+            lock = lock_folder(left)
+        except OSError:
+            continue  # somebody is writing there, or nobody can tell
+        try:
+            if left.suffix == ".old" and not place.exists():
+                left.rename(place)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """An empty folder beside `target`, for what is to take its place."""
+
+    def make() -> Path:
+        folder = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        folder.mkdir()
+        return folder
+
+    with locked_folder(make) as folder:
+        yield folder
+
+
+def _as_umask_says(folder: Path) -> None:
+    """Give all files below a folder that was just made the permissions of new files; some libraries make them 0600."""
+    # The folder's own permissions tell the umask; to ask the system for it, one would have to change it.
+    allowed = folder.stat().st_mode & 0o666
+    for place, _, names in os.walk(folder):
+        for name in names:
+            file = Path(place) / name
+            if not file.is_symlink():
+                file.chmod(allowed)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -58,6 +58,44 @@ def holding(path: Path, what: str, *, shared: bool = False, wait: float = 0.0) -
         os.close(descriptor)
 
 
+@contextmanager
+def claiming(path: Path, what: str) -> Iterator[None]:
+    """As `holding`, for what is held once: afterwards neither the lock's file nor folders made for it are there.
+
+    Raises:
+        InputError: another process holds it, or the folder cannot be written to.
+    """
+    made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    try:
+        while True:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                refuse_link(path)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _OWN, 0o666)
+            except OSError as error:
+                raise InputError(f"{path.parent}: cannot be written to ({error.strerror or error}).") from error
+            if not _is_lock(descriptor):
+                os.close(descriptor)
+                raise InputError(f"{path}: is no lock of this program, but something else; remove it.")
+            if not _take(descriptor, shared=False):
+                os.close(descriptor)
+                raise InputError(f"{what} ({holder(path)}); wait until it ends, or stop it.")
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    break
+            os.close(descriptor)  # its last holder has just removed it
+        try:
+            _sign(descriptor)
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # while it is held: whoever waits for it looks again
+            os.close(descriptor)
+    finally:
+        with suppress(OSError):  # the first that is not empty ends it
+            for folder in made:
+                folder.rmdir()
+
+
 def is_held(path: Path) -> bool:
     """Whether a living process holds the lock of `path`."""
     try:

@@ -7,21 +7,29 @@ It holds `config.json` (the stock configuration with `per_layer_config`), `model
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from splora.errors import InputError
+from splora.export.storage import in_dtype
 from splora.files import refuse_link, replacing_folder
 from splora.model_sizes import check_sizes
 
-CONFIG = "config.json"
+if TYPE_CHECKING:
+    import torch
+
+#: The configuration's file, and that of the weights.
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-def save_pruned(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
+def save_pruned(model: nn.Module, tokenizer: Any, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
     """Write a model that `cut` or `load_pruned` gave, and its tokenizer (or None), in place of `folder`.
 
     A folder that is there is replaced as a whole, once all is written.
+
+    Args:
+        dtype: what weights are stored in, to whose values they are rounded; None: what the model has them in.
 
     Raises:
         InputError: the folder holds something else than a model, or cannot be written to.
@@ -30,7 +38,7 @@ def save_pruned(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
     target = Path(folder).expanduser().resolve()
     if target.exists() and not (target / CONFIG).is_file() and not (target.is_dir() and not any(target.iterdir())):
         raise InputError(f"{folder}: holds no model and is not empty, so it is not replaced; pass another folder.")
-    network: Any = model
+    network: Any = model if dtype is None else in_dtype(model, dtype)
     with replacing_folder(target) as beside:
         network.save_pretrained(str(beside))
         if tokenizer is not None:
@@ -44,7 +52,8 @@ def load_pruned(path: str | Path, **options: Any) -> nn.Module:
 
     Args:
         path: a folder as `save_pruned` or `save_pretrained` leaves it.
-        options: passed to `from_pretrained`, e.g. `dtype`, `attn_implementation`, `device_map`.
+        options: passed to `from_pretrained`, e.g. `dtype` (without it, weights are in memory what they are in the file,
+            which in fp16 is slow on a processor), `attn_implementation`, `device_map`.
 
     Raises:
         InputError: there is no such folder, no model in it, or one that cannot be read.
@@ -80,6 +89,11 @@ def model_folder(path: str | Path) -> Path:
         raise InputError(f"{path}: this folder holds no model; it has no {CONFIG}.")
     check_sizes(folder)
     return folder
+
+
+def is_model_folder(path: str | Path) -> bool:
+    """Whether a folder holds a model itself, as `splora prune` and `splora quantize` leave it."""
+    return (Path(path).expanduser() / CONFIG).is_file()
 
 
 def class_of(path: str | Path, config: Any) -> Any:

@@ -1,6 +1,7 @@
 """BERT, RoBERTa, DistilBERT and OPT task models whose layers have different numbers of heads and neurons.
 
-This file needs torch and transformers >= 5.15, nothing else. It lies beside the weights of a pruned model, so that
+This file needs torch and transformers >= 5.15, nothing else, and imports the code of one model family only: that of the
+class that it is asked for. It lies beside the weights of a pruned model, so that
 `AutoModelFor….from_pretrained(folder, trust_remote_code=True)` loads them. The configuration is the stock one: its
 sizes are those of the dense model, and `per_layer_config` holds the number of heads and of neurons of each layer that
 has fewer. Without `per_layer_config` the classes here are the stock classes, whose names they bear.
@@ -8,14 +9,27 @@ has fewer. Without `per_layer_config` the classes here are the stock classes, wh
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import transformers
 from torch import Tensor, nn
-from transformers.models.bert.modeling_bert import BertSelfAttention
-from transformers.models.distilbert.modeling_distilbert import DistilBertSelfAttention
-from transformers.models.opt.modeling_opt import OPTAttention
-from transformers.models.roberta.modeling_roberta import RobertaSelfAttention
+
+#: The first transformers whose configurations can have layers of different sizes.
+REQUIRED_TRANSFORMERS = "5.15"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
+if _numbers(transformers.__version__) < _numbers(REQUIRED_TRANSFORMERS):
+    raise ImportError(
+        f"Models whose layers differ in size need transformers {REQUIRED_TRANSFORMERS} or newer, and "
+        f"{transformers.__version__} is installed: pip install -U 'transformers>={REQUIRED_TRANSFORMERS}'."
+    )
 
 #: Bytes to whose multiples torch aligns the memory of a new tensor on the CPU.
 _ALIGNMENT = 64
@@ -29,42 +43,43 @@ def _no_context(attention: Any, hidden_states: Tensor, length: int) -> tuple[Ten
     return hidden_states.new_empty((batch, tokens, 0)), weights
 
 
-class HeadlessBertSelfAttention(BertSelfAttention):
+class _OnlyContext:
     """Attention without heads: the stock `view(…, -1, head size)` has no meaning for an empty tensor."""
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         return _no_context(self, hidden_states, hidden_states.shape[1])
 
 
-class HeadlessRobertaSelfAttention(RobertaSelfAttention):
-    """Attention without heads."""
-
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        return _no_context(self, hidden_states, hidden_states.shape[1])
-
-
-class HeadlessDistilBertSelfAttention(DistilBertSelfAttention):
+class _OnlyOutLin:
     """Attention without heads: the bias of its output projection."""
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        context, weights = _no_context(self, hidden_states, hidden_states.shape[1])
-        return self.out_lin(context), weights
+        attention: Any = self
+        context, weights = _no_context(attention, hidden_states, hidden_states.shape[1])
+        return attention.out_lin(context), weights
 
 
-class HeadlessOPTAttention(OPTAttention):
-    """Attention without heads: the bias of its output projection."""
+class _OnlyOutProj:
+    """Attention without heads: the bias of its output projection, if it has one."""
 
     def forward(
         self, hidden_states: Tensor, past_key_values: Any = None, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
+        attention: Any = self
         length = hidden_states.shape[1]
         if past_key_values is not None:
             # A cache is asked for the number of past tokens at its first layer, and takes one that holds nothing for
             # one that has seen nothing: keep one channel, of zeros.
             channel = hidden_states.new_zeros((len(hidden_states), 1, length, 1))
-            length = past_key_values.update(channel, channel, self.layer_idx)[0].shape[-2]
-        context, weights = _no_context(self, hidden_states, length)
-        return self.out_proj(context), weights
+            length = past_key_values.update(channel, channel, attention.layer_idx)[0].shape[-2]
+        context, weights = _no_context(attention, hidden_states, length)
+        return attention.out_proj(context), weights
+
+
+@cache
+def _headless(attention: type[nn.Module], forward: type) -> type[nn.Module]:
+    """A kind of attention that has no heads, which is still of the kind that hooks look for."""
+    return type(f"Headless{attention.__name__}", (forward, attention), {"__module__": __name__})
 
 
 class Parts(NamedTuple):
@@ -78,8 +93,8 @@ class Parts(NamedTuple):
     linears: dict[str, str]
     #: Path of the attention below a layer, and its attribute that holds the number of heads.
     attention: tuple[str, str]
-    #: What takes the place of an attention that has no heads.
-    headless: type[nn.Module]
+    #: What comes before the class of an attention that has no heads.
+    headless: type
 
 
 _BERT_LINEARS = {
@@ -93,10 +108,8 @@ _BERT_LINEARS = {
 _BERT_SIZES, _BERT_ATTENTION = ("num_attention_heads", "intermediate_size"), ("attention.self", "num_attention_heads")
 
 PARTS: dict[str, Parts] = {
-    "bert": Parts(_BERT_SIZES, "bert.encoder.layer", _BERT_LINEARS, _BERT_ATTENTION, HeadlessBertSelfAttention),
-    "roberta": Parts(
-        _BERT_SIZES, "roberta.encoder.layer", _BERT_LINEARS, _BERT_ATTENTION, HeadlessRobertaSelfAttention
-    ),
+    "bert": Parts(_BERT_SIZES, "bert.encoder.layer", _BERT_LINEARS, _BERT_ATTENTION, _OnlyContext),
+    "roberta": Parts(_BERT_SIZES, "roberta.encoder.layer", _BERT_LINEARS, _BERT_ATTENTION, _OnlyContext),
     "distilbert": Parts(
         ("n_heads", "hidden_dim"),
         "distilbert.transformer.layer",
@@ -109,7 +122,7 @@ PARTS: dict[str, Parts] = {
             "ffn_out": "ffn.lin2",
         },
         ("attention", "n_heads"),
-        HeadlessDistilBertSelfAttention,
+        _OnlyOutLin,
     ),
     "opt": Parts(
         ("num_attention_heads", "ffn_dim"),
@@ -123,7 +136,7 @@ PARTS: dict[str, Parts] = {
             "ffn_out": "fc2",
         },
         ("self_attn", "num_heads"),
-        HeadlessOPTAttention,
+        _OnlyOutProj,
     ),
 }
 
@@ -149,58 +162,78 @@ class _Pruned:
         _align(found[0] if isinstance(found, tuple) else found)
         return found
 
-
-class BertForSequenceClassification(_Pruned, transformers.BertForSequenceClassification):
-    _auto_class = "AutoModelForSequenceClassification"
-
-
-class BertForQuestionAnswering(_Pruned, transformers.BertForQuestionAnswering):
-    _auto_class = "AutoModelForQuestionAnswering"
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        model: Any = self
+        # Beside the entry of this class, which transformers adds.
+        model.config.auto_map = {"AutoModel": f"{__name__.rpartition('.')[2]}.{OnlyForTasks.__name__}"}
+        return super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
 
 
-class RobertaForSequenceClassification(_Pruned, transformers.RobertaForSequenceClassification):
-    _auto_class = "AutoModelForSequenceClassification"
+class OnlyForTasks(nn.Module):
+    """What `AutoModel` finds: a sentence, as it would drop the task's head, and has no layers of different sizes."""
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = None) -> None:
+        """Asked by transformers before `from_pretrained`."""
+
+    @classmethod
+    def from_pretrained(cls, name: Any, *args: Any, config: Any = None, **options: Any) -> Any:
+        """Raise what to do instead."""
+        task = (getattr(config, "architectures", None) or ["model of a task"])[0]
+        auto = AUTO_CLASSES.get(task, "the AutoModelFor… of its task")
+        raise ValueError(
+            f"{name}: AutoModel cannot load this pruned {task}: use transformers.{auto}.from_pretrained({str(name)!r}, "
+            f"trust_remote_code=True), whose base_model gives hidden states."
+        )
 
 
-class RobertaForQuestionAnswering(_Pruned, transformers.RobertaForQuestionAnswering):
-    _auto_class = "AutoModelForQuestionAnswering"
+#: By the name of a stock class that can be pruned, the auto class that loads it.
+AUTO_CLASSES = {
+    f"{family}For{task}": f"AutoModelFor{task}"
+    for family, tasks in (
+        ("Bert", ("SequenceClassification", "QuestionAnswering")),
+        ("Roberta", ("SequenceClassification", "QuestionAnswering")),
+        ("DistilBert", ("SequenceClassification", "QuestionAnswering")),
+        ("OPT", ("SequenceClassification", "QuestionAnswering", "CausalLM")),
+    )
+    for task in tasks
+}
 
 
-class DistilBertForSequenceClassification(_Pruned, transformers.DistilBertForSequenceClassification):
-    _auto_class = "AutoModelForSequenceClassification"
+@cache
+def _class(name: str) -> Any:
+    """The task model of a name; its family's code is imported now."""
+    stock = getattr(transformers, name)
+    return type(name, (_Pruned, stock), {"__module__": __name__, "_auto_class": AUTO_CLASSES[name]})
 
 
-class DistilBertForQuestionAnswering(_Pruned, transformers.DistilBertForQuestionAnswering):
-    _auto_class = "AutoModelForQuestionAnswering"
+def __getattr__(name: str) -> Any:
+    """The task models are made when they are asked for: a family's code is imported where it is used."""
+    if name in AUTO_CLASSES:
+        return _class(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class OPTForSequenceClassification(_Pruned, transformers.OPTForSequenceClassification):
-    _auto_class = "AutoModelForSequenceClassification"
+class _Classes(Mapping[str, Any]):
+    """Classes by name, each made when it is asked for."""
 
+    def __getitem__(self, name: str) -> Any:
+        if name not in AUTO_CLASSES:
+            raise KeyError(name)
+        return _class(name)
 
-class OPTForQuestionAnswering(_Pruned, transformers.OPTForQuestionAnswering):
-    _auto_class = "AutoModelForQuestionAnswering"
+    def __iter__(self) -> Iterator[str]:
+        return iter(AUTO_CLASSES)
 
+    def __len__(self) -> int:
+        return len(AUTO_CLASSES)
 
-class OPTForCausalLM(_Pruned, transformers.OPTForCausalLM):
-    _auto_class = "AutoModelForCausalLM"
+    def __contains__(self, name: object) -> bool:
+        return name in AUTO_CLASSES
 
 
 #: The task models that can be pruned, by the name of their stock class.
-CLASSES: dict[str, Any] = {
-    model.__name__: model
-    for model in (
-        BertForSequenceClassification,
-        BertForQuestionAnswering,
-        RobertaForSequenceClassification,
-        RobertaForQuestionAnswering,
-        DistilBertForSequenceClassification,
-        DistilBertForQuestionAnswering,
-        OPTForSequenceClassification,
-        OPTForQuestionAnswering,
-        OPTForCausalLM,
-    )
-}
+CLASSES: Mapping[str, Any] = _Classes()
 
 
 def _shrink(model: Any) -> None:
@@ -223,7 +256,8 @@ def _shrink(model: Any) -> None:
             attention.all_head_size = heads * head_size
         if heads == 0:
             # The same module with another forward: names of its parameters, and hooks that look for its class, remain.
-            attention.__class__ = parts.headless
+            stock: type[nn.Module] = type(attention)
+            attention.__class__ = _headless(stock, parts.headless)
 
 
 def _align(model: nn.Module) -> None:

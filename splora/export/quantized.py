@@ -74,8 +74,10 @@ def save_quantized(
 
     config = copy.deepcopy(network.config)
     config.architectures, config.dtype = [name], "float32"
+    code = quantized_modeling.__name__.split(".")[-1]
     config.auto_map = {
-        pruned_modeling.CLASSES[name]._auto_class: f"{quantized_modeling.__name__.split('.')[-1]}.{name}"
+        "AutoModel": f"{code}.{pruned_modeling.OnlyForTasks.__name__}",
+        pruned_modeling.AUTO_CLASSES[name]: f"{code}.{name}",
     }
     section = {"bits": grid.bits, "group_size": grid.group_size, "symmetric": grid.symmetric}
     setattr(config, packing.SECTION, {"version": packing.VERSION, **section, **(notes or {})})
@@ -86,8 +88,8 @@ def save_quantized(
             network.generation_config.save_pretrained(beside)
         if tokenizer is not None:
             tokenizer.save_pretrained(str(beside))
-        for code in (packing, pruned_modeling, quantized_modeling):
-            shutil.copy(str(code.__file__), beside)
+        for module in (packing, pruned_modeling, quantized_modeling):
+            shutil.copy(str(module.__file__), beside)
         save_file(tensors, beside / packing.WEIGHTS, metadata={"format": "pt"})
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from transformers import GenerationConfig
@@ -18,6 +19,7 @@ from transformers.utils.hub import cached_file
 # Relative: where this file lies beside weights, there is no package of this name.
 from .packing import SECTION, WEIGHTS, read_weights
 from .pruned_modeling import CLASSES as PLAIN
+from .pruned_modeling import OnlyForTasks as OnlyForTasks  # what `AutoModel` finds
 
 #: `from_pretrained`'s options that say where a file is.
 _PLACES = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -60,8 +62,14 @@ class _Quantized:
         return load(plain.from_pretrained, name, config, *args, **options)
 
 
-#: The classes by name; they bear the names of the stock classes.
-CLASSES: dict[str, Any] = {
-    name: type(name, (_Quantized, plain), {"__module__": __name__}) for name, plain in PLAIN.items()
-}
-globals().update(CLASSES)
+@cache
+def _class(name: str) -> Any:
+    """The task model of a name; its family's code is imported now."""
+    return type(name, (_Quantized, PLAIN[name]), {"__module__": __name__})
+
+
+def __getattr__(name: str) -> Any:
+    """The classes bear the names of the stock classes, and are made when they are asked for."""
+    if name in PLAIN:
+        return _class(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -13,11 +13,12 @@ from splora import anatomy
 from splora.errors import InputError
 from splora.export.cut import cut
 from splora.posttraining.calibration import Calibration, is_label
+from splora.posttraining.fisher_correction import choose_bias_correction
 from splora.posttraining.fisher_gradients import GradientRows, Labels, mask_gradients
 from splora.posttraining.plan import Plan
 from splora.posttraining.precision import Precision
 from splora.posttraining.rearrange import rearrange
-from splora.posttraining.rescale import rescale
+from splora.posttraining.rescale import Rescaling, rescale
 from splora.posttraining.stages import Report, Stage, silent
 from splora.posttraining.states import Storage
 
@@ -36,8 +37,7 @@ class FisherOptions:
             root of the budget. By divergence from the dense model the first is the better one (docs/posttraining.md).
         damping: of the least squares of rescaling.
         bias_correction: whether biases take up what pruned heads and neurons put out on average, which no factor can.
-            auto: where the task head reads the first token alone; by divergence from the dense model that is a gain on
-            SST-2 and a loss on SQuAD (docs/posttraining.md).
+            auto: where held-out samples say that nothing is lost by it (`fisher_correction`).
         storage: where rescaling keeps hidden states.
         seed: of random signs.
     """
@@ -104,24 +104,37 @@ def prune_fisher(
     yield _stage("rearrange", model, plan, begin, {})
 
     begin = time.perf_counter()
-    smaller, teacher = cut(model, plan), cut(model, teacher_plan) if teacher_plan is not None else model
+    teacher = cut(model, teacher_plan) if teacher_plan is not None else model
     inputs = [{name: batch[name] for name in batch if not is_label(name)} for batch in calibration.grouped()]
     sublayers = 2 * len(anatomy.layers(model))
-    done = rescale(
-        smaller,
-        teacher,
-        inputs,
-        first_token_only=first_token_only,
-        damping=options.damping,
-        correct_bias={"auto": first_token_only, "on": True, "off": False}[options.bias_correction],
-        storage=options.storage,
-        precision=precision,
-        progress=lambda name, number: report("rescale", name, number / sublayers),
-    )
+
+    def fitted(samples: Sequence[dict[str, Tensor]], correct_bias: bool, told: str) -> tuple[nn.Module, Rescaling]:
+        smaller = cut(model, plan)
+        done = rescale(
+            smaller,
+            teacher,
+            samples,
+            first_token_only=first_token_only,
+            damping=options.damping,
+            correct_bias=correct_bias,
+            storage=options.storage,
+            precision=precision,
+            progress=lambda name, number: report("rescale", f"{told}{name}", number / sublayers),
+        )
+        return smaller, done
+
+    correct_bias, choice = options.bias_correction == "on", dict[str, Any]()
+    if options.bias_correction == "auto":
+        correct_bias, choice = choose_bias_correction(
+            model, inputs, lambda samples, corrected: fitted(samples, corrected, "candidate, ")[0], precision
+        )
+    smaller, done = fitted(inputs, correct_bias, "")
     report("rescale", "", 1.0)
     seconds = time.perf_counter() - begin
-    notes = {"skipped": done.skipped, "hidden_state_bytes": done.state_bytes}
-    yield Stage("rescale", smaller, plan, seconds, notes)
+    notes: dict[str, Any] = {"skipped": done.skipped, "hidden_state_bytes": done.state_bytes}
+    if choice:
+        notes["correction"] = choice
+    yield Stage("rescale", smaller, plan, seconds, notes, last=True)
 
 
 def _stage(name: str, model: nn.Module, plan: Plan, begin: float, notes: dict[str, int]) -> Stage:

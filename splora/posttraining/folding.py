@@ -51,7 +51,7 @@ def fold(model: nn.Module, plan: Plan, grams: Sequence[dict[str, Gram]], *, bias
         model: from which the activations come; it stays as it is.
         plan: which of its heads and neurons stay.
         grams: of each layer, by `heads` and `neurons` (both or one), the Gram matrix of what meets the projection.
-        bias: combine deviations from the means, and put what is left of the means into the bias.
+        bias: combine deviations from the means, and put what is left of the means into the bias, where there is one.
         damping: part of its diagonal that is added to the Gram matrix.
     """
     smaller = cut(model, plan)
@@ -72,9 +72,10 @@ def fold(model: nn.Module, plan: Plan, grams: Sequence[dict[str, Gram]], *, bias
             if not len(removed):
                 continue
             # With a bias it is a new tensor, which can be changed.
-            matrix = gram.centred()[0] if bias else gram.matrix
+            with_bias = bias and linear.bias is not None
+            matrix = gram.centred()[0] if with_bias else gram.matrix
             if damping:
-                matrix = matrix if bias else matrix.clone()
+                matrix = matrix if with_bias else matrix.clone()
                 matrix.diagonal().mul_(1 + damping)
             weight = linear.weight.double()
             gone = weight[:, removed]
@@ -85,7 +86,7 @@ def fold(model: nn.Module, plan: Plan, grams: Sequence[dict[str, Gram]], *, bias
                 dependent[f"layer.{number}.{part.name}"] = (found.rank, len(kept))
             target = thinner.linears[part.role]
             target.weight.copy_(weight[:, kept] + found.weights.T)
-            if bias:
+            if with_bias:
                 means = gram.sum / max(gram.rows, 1.0)
                 target.bias.add_(gone @ means[removed] - found.weights.T @ means[kept])
             del equations, found, weight, gone

@@ -10,6 +10,7 @@ from torch import nn
 
 from splora.errors import InputError
 from splora.export.card import pruned_card, write_card
+from splora.export.storage import name_of, weight_bytes
 from splora.files import appending, replacing_folder, write_json
 from splora.machine import versions
 from splora.posttraining.evaluation import Predictions, divergence
@@ -62,13 +63,14 @@ def circumstances(model: nn.Module, precision: Precision, seed: int) -> dict[str
     }
 
 
-def save(request: PruneRequest, subject: Subject, final: Stage, result: dict[str, Any]) -> None:
-    """Write model, plan, masks and result in place of the output folder, then the line of the summary."""
-    from splora.export.folder import save_pruned
+def save(request: PruneRequest, subject: Subject, final: Stage, result: dict[str, Any], dtype: torch.dtype) -> None:
+    """Write model, plan, masks and result in place of the output folder, then the summary's line; adds `bytes`."""
+    from splora.export.folder import WEIGHTS, save_pruned
 
-    request.output.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(request.output) as beside:
-        save_pruned(final.model, subject.data.tokenizer, beside)
+        save_pruned(final.model, subject.data.tokenizer, beside, dtype=dtype)
+        result["dtype"] = name_of(dtype)
+        result["bytes"] = {"dense": weight_bytes(request.model), "pruned": (beside / WEIGHTS).stat().st_size}
         final.plan.save(beside, Plan.dense(subject.model))
         write_card(beside, pruned_card(result))
         write_json(beside / RESULT, result)
@@ -79,11 +81,12 @@ def save(request: PruneRequest, subject: Subject, final: Stage, result: dict[str
 def summary_line(result: dict[str, Any], output: Path) -> str:
     """One line of `output/<model>/<task>.txt`."""
     stages = ", ".join(f"{name} {value:.2f}" for name, value in result["stages"].items())
-    latency = result["latency_ms"]
+    latency, sizes = result["latency_ms"], result["bytes"]
     return (
         f"{result['method']} {result['settings']['budget']} seed={result['seed']} samples={result['samples']}: "
         f"{result['metric']} {result['pruned']:.2f} (dense {result['dense']:.2f}; {stages}), "
-        f"MACs kept {result['macs_kept']:.3f}, latency {latency['pruned']:.1f} of {latency['dense']:.1f} ms, "
+        f"MACs kept {result['macs_kept']:.3f}, {sizes['pruned'] / 2**20:.2f} of {sizes['dense'] / 2**20:.2f} MiB, "
+        f"latency {latency['pruned']:.1f} of {latency['dense']:.1f} ms, "
         f"{result['seconds']:.1f} s, {output}"
     )
 

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from splora import anatomy
+from splora.errors import InputError, in_words_of_command
+from splora.export.storage import dtype_of, is_held_by, name_of, round_off
 from splora.machine import peak_memory_bytes
 from splora.posttraining.budget import Costs
 from splora.posttraining.calibration import draw
@@ -36,6 +38,14 @@ from splora.tasks.text_sources import TEXT_TASKS
 
 logger = logging.getLogger(__name__)
 
+#: Options of the commands that train, by those that these commands have; the small model made here has no task's head.
+WORDS = {
+    "--train-file and --predict-file": "--data",
+    "--train-file": "--data",
+    "--predict-file": "--data",
+    ", a hub name, or 'embedded'": " or a hub name",
+    "pass a model's folder, or 'embedded'": "pass a model's folder",
+}
 #: Rounds of the final measurement of latency.
 REPEATS = 5
 
@@ -46,10 +56,18 @@ def prune(request: PruneRequest, report: Report = silent) -> dict[str, Any]:
     Raises:
         InputError: something that the person gave does not work; nothing is written then.
     """
+    with request.claimed():
+        return _prune(request, report)
+
+
+def _prune(request: PruneRequest, report: Report) -> dict[str, Any]:
     request.check()
     latency = LatencyBudget.read(request.tables) if request.tables is not None else None
     use_threads(request.threads)
     subject = prepare(request, report)
+    dtype = dtype_of(request.dtype, request.model)
+    if not is_held_by(subject.model, dtype):
+        raise InputError(f"{request.model}: holds values that are too large for {name_of(dtype)}; leave out --dtype.")
     if latency is not None:
         for warning in latency.check(subject.model, request.latency_batch_size, request.latency_tokens):
             logger.warning("%s", warning)
@@ -62,15 +80,22 @@ def prune(request: PruneRequest, report: Report = silent) -> dict[str, Any]:
     dense = predicted_dense(request.model, subject, report)
     stages: list[tuple[Stage, Predictions]] = []
     for stage in run_method(subject, request, latency, report):
+        if stage.last:  # what is judged is what will be stored
+            if not is_held_by(stage.model, dtype):
+                told = f"weights grew too large for {name_of(dtype)}: all are stored in fp32."
+                logger.warning("%s", told)
+                stage.notes["stored"], dtype = told, torch.float32
+            round_off(stage.model, dtype)
         stages.append((stage, predicted(stage.name, stage.model, subject, report)))
     final = stages[-1][0]
     result = describe(request, subject, dense, stages)
     result["latency_ms"] = measure_latency(request, subject, final.model, latency, report)
     result["peak_memory_bytes"] = peak_memory_bytes()
-    save(request, subject, final, result)
+    save(request, subject, final, result, dtype)
     return result
 
 
+@in_words_of_command(WORDS)
 def prepare(request: PruneRequest, report: Report) -> Subject:
     """Load the checkpoint and its data, and draw the samples."""
     from splora.posttraining.checkpoint import check_kind, load_checkpoint

@@ -8,13 +8,13 @@ linear of the feed-forward part. Only hidden states are held between layers.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from splora import anatomy
+from splora.export.storage import sharing_copy
 from splora.posttraining.gptq import Hessian, factorize, gptq
 from splora.posttraining.precision import Precision
 from splora.posttraining.quantization_grid import QuantizedWeight, round_to_nearest
@@ -23,6 +23,8 @@ from splora.posttraining.stages import Report, silent
 from splora.posttraining.stat_grams import Batch, warn_of_few_tokens
 from splora.posttraining.states import Kept, States
 from splora.posttraining.sublayers import PARTS, Part
+
+__all__ = ["quantize_model", "sharing_copy"]
 
 
 @torch.no_grad()
@@ -130,9 +132,3 @@ class _Walk:
                 hessian.add(x[keep])
         factor = factorize(hessian.matrix(), self._options.damping, self._options.act_order)
         self._replace(number, roles, lambda weight: gptq(weight, factor, self._options.grid))
-
-
-def sharing_copy(model: nn.Module) -> nn.Module:
-    """A copy of a model's modules that shares all parameters and buffers with it."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, shared)

@@ -12,7 +12,8 @@ from torch import nn
 from splora.errors import InputError
 from splora.export.card import pruned_card, write_card
 from splora.export.packing import WEIGHTS
-from splora.export.quantized import save_quantized, stored_bytes
+from splora.export.quantized import save_quantized
+from splora.export.storage import dtype_of, is_held_by, name_of, round_off, weight_bytes
 from splora.files import replacing_folder, write_json
 from splora.machine import peak_memory_bytes
 from splora.posttraining.compute import use_threads
@@ -26,7 +27,6 @@ from splora.posttraining.request import RESULT
 from splora.posttraining.stages import Report, Stage, silent
 from splora.posttraining.stat_grams import arguments_of
 from splora.posttraining.subject import Subject
-from splora.tasks import hub
 
 
 def quantize(request: QuantizeRequest, report: Report = silent) -> dict[str, Any]:
@@ -35,19 +35,30 @@ def quantize(request: QuantizeRequest, report: Report = silent) -> dict[str, Any
     Raises:
         InputError: something that the person gave does not work; nothing is written then.
     """
+    with request.claimed():
+        return _quantize(request, report)
+
+
+def _quantize(request: QuantizeRequest, report: Report) -> dict[str, Any]:
     request.check()
     use_threads(request.threads)
     request.check_rows(request.model)
     subject = prepare(request, report)
-    own_dtype = _dtype(hub.load_config(request.model))
+    dtype = dtype_of("fp16" if request.choices["half"] else request.dtype, request.model)
+    asked = request.choices["half"] or request.dtype != "auto"
+    if asked and not is_held_by(subject.model, dtype):
+        raise InputError(
+            f"{request.model}: holds values that are too large for {name_of(dtype)}; "
+            f"leave out {'--half' if request.choices['half'] else '--dtype'}."
+        )
     if request.method != "rtn":  # which looks at no samples
         check_samples(subject)
     dense = predicted_dense(request.model, subject, report)
 
     begin = time.perf_counter()
     model = sharing_copy(subject.model)
-    if request.choices["half"]:
-        _halve(model)
+    if asked:
+        round_off(model, dtype)
     batches = arguments_of(list(subject.calibration))
     weights = quantize_model(model, batches, request.options(), precision=subject.precision, report=report)
     stage = Stage("quantize", model, Plan.dense(model), time.perf_counter() - begin)
@@ -57,8 +68,8 @@ def quantize(request: QuantizeRequest, report: Report = silent) -> dict[str, Any
     result["quantized"] = result["pruned"]
     result["bits_per_weight"] = _bits_per_weight(weights)
     result["peak_memory_bytes"] = peak_memory_bytes()
-    dtype = torch.float16 if request.choices["half"] else own_dtype
-    _save(request, subject, model, weights, dtype, result, stored_bytes(subject.model, own_dtype))
+    result["dtype"] = name_of(dtype)
+    _save(request, subject, model, weights, dtype, result)
     return result
 
 
@@ -79,38 +90,19 @@ def _save(
     subject: Subject,
     model: nn.Module,
     weights: dict[str, QuantizedWeight],
-    dtype: torch.dtype | None,
+    dtype: torch.dtype,
     result: dict[str, Any],
-    dense_bytes: int,
 ) -> None:
     """Write model and result in place of the output folder, then the line of the summary; adds `bytes`."""
     grid = request.options().grid
     notes = {name: request.settings()[name] for name in ("method", "act_order", "damping", "samples", "seed")}
-    request.output.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(request.output) as beside:
         save_quantized(model, weights, grid, subject.data.tokenizer, beside, dtype=dtype, notes=notes)
-        result["bytes"] = {"dense": dense_bytes, "quantized": (beside / WEIGHTS).stat().st_size}
+        result["bytes"] = {"dense": weight_bytes(request.model), "quantized": (beside / WEIGHTS).stat().st_size}
         write_card(beside, pruned_card(result))
         write_json(beside / RESULT, result)
     if request.summary is not None:
         append_line(request.summary, summary_line(result, request.output))
-
-
-def _halve(model: nn.Module) -> None:
-    """Round all parameters to fp16, each in a tensor of its own.
-
-    Raises:
-        InputError: a value is too large for fp16.
-    """
-    rounded: dict[int, nn.Parameter] = {}
-    for name, parameter in list(model.named_parameters(remove_duplicate=False)):
-        if id(parameter) not in rounded:
-            values = parameter.detach().half()
-            if not bool(values.isfinite().all()):
-                raise InputError(f"{name} holds values that are too large for fp16; leave out --half.")
-            rounded[id(parameter)] = nn.Parameter(values.to(parameter.dtype), parameter.requires_grad)
-        module, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(module), leaf, rounded[id(parameter)])
 
 
 def _bits_per_weight(weights: dict[str, QuantizedWeight]) -> float:
@@ -122,10 +114,3 @@ def _bits_per_weight(weights: dict[str, QuantizedWeight]) -> float:
         bits += weight.codes.numel() * grid.bits + weight.steps.numel() * of_group
         count += weight.codes.numel()
     return bits / max(1, count)
-
-
-def _dtype(config: Any) -> torch.dtype | None:
-    """What a checkpoint says that it is stored in."""
-    found = getattr(config, "dtype", None)
-    found = getattr(torch, found, None) if isinstance(found, str) else found
-    return found if isinstance(found, torch.dtype) else None

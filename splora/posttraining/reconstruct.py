@@ -52,7 +52,7 @@ def reconstruct(
     outputs: Outputs | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> Reconstruction:
-    """Re-solve weights and biases of all output projections of `student`, in place.
+    """Re-solve weights, and biases where there are any, of all output projections of `student`, in place.
 
     Args:
         student: the pruned model.
@@ -113,10 +113,13 @@ class RidgeSystem:
         gram: of activations, with targets.
         prior: (targets, channels).
         dtype: what systems are solved in.
+        with_bias: without one, b is zero and nothing is centred.
     """
 
-    def __init__(self, gram: Gram, prior: Tensor, dtype: torch.dtype = torch.float64) -> None:
-        matrix, cross = gram.centred()
+    def __init__(
+        self, gram: Gram, prior: Tensor, dtype: torch.dtype = torch.float64, *, with_bias: bool = True
+    ) -> None:
+        matrix, cross = gram.centred() if with_bias else (gram.matrix.clone(), gram.cross)
         diagonal = matrix.diagonal().clamp_min(0)
         # Columns of unit length; dead channels keep their weights.
         scale = torch.where(diagonal > 0, diagonal.rsqrt(), 0.0)
@@ -126,6 +129,8 @@ class RidgeSystem:
         self._scale, self._prior = scale.to(dtype), prior.to(dtype)
         rows = max(gram.rows, 1.0)
         self._means, self._target_means = (gram.sum / rows).to(dtype), (gram.target_sum / rows).to(dtype)
+        if not with_bias:
+            self._means, self._target_means = self._means.zero_(), self._target_means.zero_()
 
     def solve(self, ridge: float) -> tuple[Tensor, Tensor]:
         """Weights (targets, channels) and bias (targets,); `ridge` is 0 or larger."""
@@ -158,13 +163,14 @@ def squared_error(gram: Gram, weight: Tensor, bias: Tensor) -> float:
 
 def _solve(linear: nn.Linear, halves: Sequence[Gram], first: int) -> int:
     """Fit one projection in place; the number of the ridge that was chosen, searched for from `first` on."""
-    prior = linear.weight.double()
+    prior, with_bias = linear.weight.double(), linear.bias is not None
     chosen = first
     if linear.in_features and all(half.rows for half in halves):
         signs = _signs(len(prior)).to(prior)
         compared = [half.of_targets(signs) for half in halves] if len(signs) < len(prior) else halves
         systems = [
-            RidgeSystem(half, signs @ prior if compared is not halves else prior, torch.float32) for half in compared
+            RidgeSystem(half, signs @ prior if compared is not halves else prior, torch.float32, with_bias=with_bias)
+            for half in compared
         ]
         found: dict[int, float] = {}
 
@@ -182,9 +188,10 @@ def _solve(linear: nn.Linear, halves: Sequence[Gram], first: int) -> int:
         systems.clear()
     whole = halves[0]
     whole.absorb(halves[1])
-    weight, bias = RidgeSystem(whole, prior, torch.float32).solve(RIDGES[chosen])
+    weight, bias = RidgeSystem(whole, prior, torch.float32, with_bias=with_bias).solve(RIDGES[chosen])
     linear.weight.copy_(weight)
-    linear.bias.copy_(bias)
+    if with_bias:
+        linear.bias.copy_(bias)
     return chosen
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError, problems_of
-from splora.files import refuse_link
+from splora.export.storage import check_dtype
+from splora.files import refuse_link, remove_leftovers
 from splora.json_values import one_line, read_object
+from splora.locks import claiming
 from splora.posttraining.budget import Budget
 from splora.posttraining.compute import check_compute
 from splora.tasks.text_sources import TEXT_TASKS
@@ -39,6 +43,7 @@ class PruneRequest:
         tables: files of the attention's and the feed-forward part's latencies, for a latency budget.
         latency_batch_size: sequences per batch when latency is measured.
         latency_tokens: tokens per sequence then; None: `max_seq_length`.
+        dtype: what the result's weights are stored in, one of `storage.DTYPES`.
         columns: names of the data's columns, where they are not recognized.
         force: replace the result of another request.
         summary: text file that gets one line; None: none.
@@ -62,6 +67,7 @@ class PruneRequest:
     tables: tuple[str, str] | None = None
     latency_batch_size: int | None = None
     latency_tokens: int | None = None
+    dtype: str = "auto"
     columns: dict[str, str] = field(default_factory=dict)
     force: bool = False
     summary: Path | None = None
@@ -83,6 +89,7 @@ class PruneRequest:
             "precision": self.precision,
             "device": self.device,
             "tables": list(self.tables) if self.tables else None,
+            "dtype": self.dtype,
             "columns": self.columns,
             **self.choices,
         }
@@ -114,9 +121,22 @@ class PruneRequest:
                 f"Fisher pruning is for encoders and their tasks; {self.task} is a text: prune its language models "
                 f"by STAT (splora prune stat)."
             )
-        problems += problems_of(self._check_output, self._check_compute)
+        problems += problems_of(self._check_output, self._check_compute, lambda: check_dtype(self.dtype))
         if problems:
             raise InputError(problems)
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other commands from the output folder while the block runs, and clear what killed ones left beside it.
+
+        Raises:
+            InputError: another command is writing there, or nothing can be written there.
+        """
+        output = self.output.resolve()
+        told = f"--output: another command is just making {self.output}"
+        with claiming(output.with_name(f".{output.name}.lock"), told):
+            remove_leftovers(output.parent, files=False)
+            yield
 
     def difference(self) -> str | None:
         """In what the result in the output folder was asked for otherwise: `bits 4, here 3`; empty where in nothing.
@@ -136,18 +156,20 @@ class PruneRequest:
     def _check_output(self) -> None:
         """Never replace what another request, or something else, has left."""
         refuse_link(self.output)
+        if Path.cwd().is_relative_to(self.output.resolve()):
+            raise InputError(f"--output: {self.output} is the folder that this command runs in; give one below it.")
         if not self.output.exists():
             return
         if not self.output.is_dir():
-            raise InputError(f"--output_dir: {self.output} is a file; give a folder.")
+            raise InputError(f"--output: {self.output} is a file; give a folder.")
         if not any(self.output.iterdir()):
             return
         difference = self.difference()
         if difference is None:
-            raise InputError(f"--output_dir: {self.output} holds other files; give a new or empty folder.")
+            raise InputError(f"--output: {self.output} holds other files; give a new or empty folder.")
         if difference and not self.force:
             raise InputError(
-                f"--output_dir: {self.output} holds another result ({difference}); give another folder, or --force to "
+                f"--output: {self.output} holds another result ({difference}); give another folder, or --force to "
                 f"replace it."
             )
 

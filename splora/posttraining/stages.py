@@ -28,6 +28,7 @@ class Stage:
         plan: which heads and neurons stay.
         seconds: what the stage took, evaluation not included.
         notes: what else the result should say about it.
+        last: whether this is what the method was asked for: its model does not change any more.
     """
 
     name: str
@@ -35,3 +36,4 @@ class Stage:
     plan: Plan
     seconds: float
     notes: dict[str, Any] = field(default_factory=dict)
+    last: bool = False

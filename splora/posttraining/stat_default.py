@@ -104,7 +104,8 @@ def prune_default(
         plan, folded, notes = plans[0], fold(model, plans[0], grams, bias=options.bias, damping=DAMPING), {}
     del grams
     report("interpolate", "", 1.0)
-    yield Stage("interpolate", folded.model, plan, time.perf_counter() - begin, {**notes, **folded.notes})
+    notes, seconds = {**notes, **folded.notes}, time.perf_counter() - begin
+    yield Stage("interpolate", folded.model, plan, seconds, notes, last=not options.reconstruct)
     if not options.reconstruct:
         return
 
@@ -118,7 +119,7 @@ def prune_default(
     )
     report("reconstruct", "", 1.0)
     notes = {"ridges": done.ridges, "hidden_state_bytes": done.state_bytes}
-    yield Stage("reconstruct", folded.model, plan, time.perf_counter() - begin, notes)
+    yield Stage("reconstruct", folded.model, plan, time.perf_counter() - begin, notes, last=True)
 
 
 def _sample(model: nn.Module, batches: Sequence[Batch], sizes: tuple[int, int]) -> list[Batch]:
@@ -151,7 +152,7 @@ def _paths(
 
     Args:
         metrics: what errors are measured by, used up; None: as they are.
-        bias: deviations from the means count.
+        bias: deviations from the means count, where the projection has a bias that takes up the means.
     """
     layers = anatomy.layers(model)
     paths: Paths = {part.name: [] for part in PARTS}
@@ -161,10 +162,12 @@ def _paths(
         for part in PARTS:
             # Compact at once: of the largest matrices there are in float64, one is enough.
             gram = found.grams[part.name].compact()
-            weight = found.layer.linears[part.role].weight.detach().double()
+            linear = found.layer.linears[part.role]
+            weight = linear.weight.detach().double()
             if metrics is not None:
                 weight = root(metrics[found.number].pop(part.name)) @ weight
-            products = gram.centred()[0].div_(gram.rows) if bias else gram.matrix / gram.rows
+            centred = bias and linear.bias is not None
+            products = gram.centred()[0].div_(gram.rows) if centred else gram.matrix / gram.rows
             paths[part.name].append(eliminate(products, weight, part.size(found.layer)))
             del products, weight
         grams.append(found.grams)

@@ -71,7 +71,8 @@ def prune_published(
     cut_heads = plan_of(heads, [torch.arange(count) for count in counts.neurons])
     folded = fold(folded.model, cut_heads, head_grams, bias=False)
     report("heads", "", 1.0)
-    yield Stage("heads", folded.model, Plan(cut_heads.heads, plan.neurons), time.perf_counter() - begin, folded.notes)
+    seconds = time.perf_counter() - begin
+    yield Stage("heads", folded.model, Plan(cut_heads.heads, plan.neurons), seconds, folded.notes, last=True)
 
 
 def head_order(gram: Gram, size: int) -> Tensor:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import uuid
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.errors import DiskFull, InputError
-from splora.files import is_full
+from splora.files import is_full, locked_folder, remove_leftovers
 from splora.posttraining.calibration import to_device
 from splora.posttraining.choices import STORAGES as STORAGES
 from splora.posttraining.choices import Storage as Storage
@@ -25,6 +27,8 @@ from splora.posttraining.sublayers import PARTS, embedded
 #: Where hidden states are kept: in memory as fp32 or as bf16, in fp32 files of a temporary folder, or in memory as long
 #: as they are no more than `MEMORY_BYTES`, else in files.
 MEMORY_BYTES = 64 * 2**20
+#: What the names of these temporary folders are made of.
+FOLDER = "splora-states"
 #: Activations of all samples at one sub-layer that are kept at most, in bytes.
 KEPT_BYTES = 64 * 2**20
 #: What all output projections put out for all samples, likewise.
@@ -54,10 +58,9 @@ class States:
         self._folder: Path | None = None
         if storage == "disk":
             try:
-                self._folder = Path(tempfile.mkdtemp(prefix="splora-states-"))
+                self._folder = self._opened(ExitStack())
             except OSError as error:
                 raise _refused(Path(error.filename or "TMPDIR"), error) from error
-            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._held: list[Tensor] = []
         for number, batch in enumerate(batches):
             hidden = embedded(model, to_device(batch, self._device)).to(self._dtype)
@@ -80,6 +83,20 @@ class States:
     def bytes(self) -> int:
         """Bytes held, in memory or on disk."""
         return sum(hidden.nbytes for hidden in self._held)
+
+    def _opened(self, stack: ExitStack) -> Path:
+        """A temporary folder that lives as long as this object; those of killed programs are removed before."""
+        place = Path(tempfile.gettempdir())
+        remove_leftovers(place, (FOLDER,), files=False)
+
+        def make() -> Path:
+            folder = place / f".{FOLDER}.{uuid.uuid4().hex[:8]}.tmp"
+            folder.mkdir(mode=0o700)
+            return folder
+
+        folder = stack.enter_context(locked_folder(make))
+        weakref.finalize(self, stack.close)
+        return folder
 
     def _mapped(self, number: int, hidden: Tensor) -> Tensor:
         assert self._folder is not None

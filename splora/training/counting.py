@@ -67,6 +67,27 @@ def count_weights(model: nn.Module) -> WeightCounts:
 
 
 @torch.no_grad()
+def count_cut(model: nn.Module) -> WeightCounts:
+    """Count a model whose heads and neurons were cut: what is not zero, over what its configuration says was there.
+
+    Args:
+        model: of `splora.export`, or any plain one, of which nothing is gone; nothing of it was learned.
+    """
+    config = next(module.config for module in model.modules() if hasattr(module, "config"))
+    # Where layers differ, only the dictionary gives out the sizes of the dense model.
+    neurons = int(vars(config)[anatomy.family_of(config).sizes[1]])
+    hidden = anatomy.layers(model)[0].linears["query"].in_features
+    wide = int(vars(config)[anatomy.family_of(config).sizes[0]]) * anatomy.head_size(config)
+    dense = {"ffn_in": hidden * neurons, "ffn_out": hidden * neurons}
+    encoder = remaining = 0
+    for layer in anatomy.layers(model):
+        for role, linear in layer.linears.items():
+            encoder += dense.get(role, hidden * wide)
+            remaining += int(torch.count_nonzero(linear.weight))
+    return WeightCounts(encoder, remaining, learned=0)
+
+
+@torch.no_grad()
 def effective_weight(layer: nn.Module) -> Tensor:
     """W (out, in) that a prunable linear computes with in evaluation, whatever wraps it: mask and adapter applied."""
     if isinstance(layer, MaskedAdapterLayer):

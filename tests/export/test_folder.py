@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,7 +22,10 @@ from splora.errors import InputError
 from splora.export import pruned_modeling
 from splora.export.cut import cut
 from splora.export.folder import load_pruned, save_pruned
+from splora.export.quantized import save_quantized
+from splora.export.storage import name_of, stored_in, weight_files
 from splora.posttraining.plan import Plan
+from splora.posttraining.quantization_grid import GridOptions
 from splora.tasks.embedded.tokenizer import build_tokenizer
 
 NAMES = list(pruned_modeling.CLASSES)
@@ -55,7 +61,10 @@ def test_the_folder_holds_what_it_should(mixed: Plan, tiny: Any, tmp_path: Path)
     assert (config["n_heads"], config["hidden_dim"]) == (4, 20)
     assert config["architectures"] == ["DistilBertForQuestionAnswering"]
     assert config["model_type"] == "distilbert"
-    assert config["auto_map"] == {"AutoModelForQuestionAnswering": "pruned_modeling.DistilBertForQuestionAnswering"}
+    assert config["auto_map"] == {
+        "AutoModelForQuestionAnswering": "pruned_modeling.DistilBertForQuestionAnswering",
+        "AutoModel": "pruned_modeling.OnlyForTasks",
+    }
     assert (tmp_path / "model" / "pruned_modeling.py").read_text() == Path(pruned_modeling.__file__).read_text()
     assert len(transformers.AutoTokenizer.from_pretrained(tmp_path / "model")) == len(build_tokenizer())
     weights = load_file(tmp_path / "model" / "model.safetensors")
@@ -112,7 +121,7 @@ def test_no_dense_weights_are_allocated(mixed: Plan, tiny: Any, tmp_path: Path) 
 
 
 _ELSEWHERE = """
-import json, sys, warnings
+import json, re, sys, warnings
 from pathlib import Path
 sys.modules["splora"] = None  # importing it fails from here on
 warnings.simplefilter("error")
@@ -131,7 +140,7 @@ def logits(model):
         out = model(**batch)
     return out.logits if "logits" in out else torch.stack([out.start_logits, out.end_logits], dim=-1)
 for folder in sorted(here.glob("*For*")):
-    (auto,) = json.loads((folder / "config.json").read_text())["auto_map"]
+    auto = next(name for name in json.loads((folder / "config.json").read_text())["auto_map"] if name != "AutoModel")
     auto = getattr(transformers, auto)
     model = auto.from_pretrained(folder, trust_remote_code=True)
     assert not model.training
@@ -143,6 +152,15 @@ for folder in sorted(here.glob("*For*")):
     found[folder.name + ".eager"] = logits(eager)
     if auto is transformers.AutoModelForCausalLM:
         found["written"] = model.generate(batch["input_ids"][:1], max_new_tokens=5, do_sample=False)
+    if folder.name.startswith("Bert"):  # which come first
+        others = [name for name in sys.modules if re.search(r"modeling_(distilbert|roberta|opt)$", name)]
+        assert not others, others
+    try:
+        transformers.AutoModel.from_pretrained(folder, trust_remote_code=True)
+    except ValueError as error:
+        assert f"use transformers.{auto.__name__}.from_pretrained(" in str(error), error
+    else:
+        raise SystemExit("AutoModel has loaded something")
 plain = transformers.AutoModelForSequenceClassification.from_pretrained("plain")
 assert type(plain).__module__ == "transformers.models.bert.modeling_bert", type(plain)
 save_file(found, "found.safetensors")
@@ -175,6 +193,53 @@ def test_stock_transformers_loads_where_splora_is_not(
         assert torch.equal(found[name], wanted[name]), name
         assert torch.equal(found[f"{name}.again"], wanted[name]), name
         torch.testing.assert_close(found[f"{name}.eager"], wanted[name], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("version", "told"), [("4.57.1", True), ("5.14.9", True), ("5.15.0", False), ("6.0.0.dev0", False)]
+)
+def test_an_older_transformers_is_told_in_a_sentence(version: str, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers, "__version__", version)
+    code = compile(Path(pruned_modeling.__file__).read_text(encoding="utf-8"), "pruned_modeling.py", "exec")
+    names: dict[str, Any] = {"__name__": "pruned_modeling"}
+    monkeypatch.setitem(sys.modules, "pruned_modeling", ModuleType("pruned_modeling"))
+    if not told:
+        exec(code, names)
+        return
+    with pytest.raises(
+        ImportError, match=rf"need transformers 5\.15 or newer, and {version} is installed: pip install"
+    ):
+        exec(code, names)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["BertForSequenceClassification", "OPTForCausalLM"])
+def test_weights_are_stored_in_the_type_that_was_asked_for(
+    name: str, dtype: torch.dtype, mixed: Plan, tiny: Any, tmp_path: Path
+) -> None:
+    smaller = cut(tiny(name), mixed)
+    before = {path: tensor.clone() for path, tensor in smaller.state_dict().items()}
+    save_pruned(smaller, None, tmp_path / "model", dtype=dtype)
+    assert {tensor.dtype for tensor in load_file(tmp_path / "model" / "model.safetensors").values()} == {dtype}
+    assert stored_in(weight_files(str(tmp_path / "model"))) == name_of(dtype)
+    loaded = load_pruned(tmp_path / "model", dtype=torch.float32).state_dict()
+    for path, tensor in smaller.state_dict().items():
+        assert torch.equal(tensor, before[path]), "the model in memory is left alone"
+        assert torch.equal(loaded[path], tensor.to(dtype).float()), path
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_weights_have_the_permissions_of_new_files(mask: int, mixed: Plan, tiny: Any, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        save_pruned(cut(tiny("BertForSequenceClassification"), mixed), None, tmp_path / "model")
+        save_quantized(tiny("BertForSequenceClassification"), {}, GridOptions(), None, tmp_path / "quantized")
+        Plan.dense(tiny("OPTForCausalLM")).save(tmp_path, Plan.dense(tiny("OPTForCausalLM")))
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"model.safetensors", "quantized.safetensors", "masks.safetensors"} <= modes.keys()
+    assert set(modes.values()) == {0o666 & ~mask}, modes
 
 
 def test_without_trust_the_stock_class_refuses(mixed: Plan, tiny: Any, tmp_path: Path) -> None:

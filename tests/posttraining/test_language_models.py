@@ -79,6 +79,33 @@ def test_the_published_command_prunes_and_the_result_generates_with_and_without_
     assert [one.folder for one in collect(tmp_path).pruned] == [output]  # a report is of what was changed
 
 
+@pytest.mark.parametrize("more", [[], ["--no_reconstruction"], ["--exact_paper"], ["--head_factors=1,2"]], ids=str)
+def test_an_opt_without_biases_is_pruned_and_has_none_after(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = transformers.AutoConfig.from_pretrained(folder, enable_bias=False, layer_norm_elementwise_affine=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        model = transformers.OPTForCausalLM(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained("bare")
+    model.save_pretrained("bare")
+    given = ["--model=bare", "--task=wikitext2", "--data=embedded", "--budget=mac=0.5", "--output=out", *SHORT, *more]
+    prune.main(["stat", *given])
+    result = json.loads(Path("out/result.json").read_text(encoding="utf-8"))
+    assert all(0 <= value < 10 for value in result["kl_divergence"].values())
+    smaller: Any = load_pruned("out")
+    assert not [name for name, _ in smaller.named_parameters() if name.endswith("bias")]
+    prune.main(
+        ["stat", "--model=bare", "--task=wikitext2", "--data=embedded", "--budget=mac=1", "--output=whole", *SHORT]
+    )
+    whole = json.loads(Path("whole/result.json").read_text(encoding="utf-8"))
+    assert whole["kl_divergence"].popitem()[1] < 0.01
+
+
 def test_a_pruned_model_is_pruned_further(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for model, budget, name in ((str(folder), "mac=0.8", "once"), ("once", "mac=0.5", "twice")):

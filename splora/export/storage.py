@@ -1,0 +1,143 @@
+"""What type and how many bytes a checkpoint's weights take on disk, and models in the type that they are stored in.
+
+A post-training method computes in fp32 whatever a checkpoint is stored in. Its result is stored in the checkpoint's own
+type, and rounded to it before it is evaluated: the scores are those of what lies on disk.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from splora.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+#: What weights can be stored in; `auto`: in what they came in.
+DTYPES = ("auto", "fp32", "fp16", "bf16")
+#: Those by the names that torch, and that safetensors files, give them. Others are stored in fp32.
+_NAMES = {"fp32": ("float32", "F32"), "fp16": ("float16", "F16"), "bf16": ("bfloat16", "BF16")}
+
+
+def check_dtype(name: str, option: str = "--dtype") -> None:
+    """Refuse a type that weights are not stored in.
+
+    Raises:
+        InputError: it is none of `DTYPES`.
+    """
+    if name not in DTYPES:
+        raise InputError(f"{option} is {name!r}; allowed are {', '.join(DTYPES)}{nearest(name, DTYPES) or '.'}")
+
+
+def dtype_of(name: str, checkpoint: str) -> torch.dtype:
+    """The type that `name`, one of `DTYPES`, means for what is made of a checkpoint (a folder or hub name)."""
+    import torch
+
+    if name == "auto":
+        name = stored_in(weight_files(checkpoint))
+    found: torch.dtype = getattr(torch, _NAMES[name][0])
+    return found
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """The program's own name of a type."""
+    return next((name for name, (of_torch, _) in _NAMES.items() if str(dtype) == f"torch.{of_torch}"), str(dtype))
+
+
+def weight_files(checkpoint: str) -> list[Path]:
+    """The files that transformers reads a checkpoint's weights from; of a hub name, those in the cache."""
+    folder = Path(checkpoint).expanduser()
+    if not folder.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(checkpoint, "config.json") if checkpoint.count("/") <= 1 else None
+        if not isinstance(cached, str):
+            return []
+        folder = Path(cached).parent
+    for stem, ending in (("model", "safetensors"), ("pytorch_model", "bin")):
+        if (whole := folder / f"{stem}.{ending}").is_file():
+            return [whole]
+        if (index := folder / f"{stem}.{ending}.index.json").is_file():
+            parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            return [path for path in (folder / Path(part).name for part in sorted(parts)) if path.is_file()]
+    return []
+
+
+def weight_bytes(checkpoint: str) -> int:
+    """Bytes of a checkpoint's files of weights."""
+    return sum(path.stat().st_size for path in weight_files(checkpoint))
+
+
+def stored_in(files: list[Path]) -> str:
+    """The type of most floating-point weights in these files, by the program's own name; `fp32` where it is another."""
+    import torch
+    from safetensors import safe_open
+
+    numbers: Counter[str] = Counter()
+    for path in files:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                for key in file.keys():  # noqa: SIM118  (it is no dictionary)
+                    tensor = file.get_slice(key)
+                    numbers[tensor.get_dtype()] += _product(tensor.get_shape())
+        else:
+            content = torch.load(path, map_location="meta", weights_only=True)
+            for tensor in content.values():
+                if isinstance(tensor, torch.Tensor):
+                    numbers[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    known = {alias: name for name, aliases in _NAMES.items() for alias in aliases}
+    floating = {alias: number for alias, number in numbers.items() if alias.lower().startswith(("f", "bf"))}
+    return known.get(max(floating, key=lambda alias: floating[alias], default="F32"), "fp32")
+
+
+def is_held_by(model: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether no parameter holds a value that is too large for a type."""
+    import torch
+
+    most = torch.finfo(dtype).max
+    return all(bool((parameter.detach().abs() <= most).all()) for parameter in model.parameters() if parameter.numel())
+
+
+def round_off(model: nn.Module, dtype: torch.dtype) -> None:
+    """Round all parameters to values that `dtype` holds, each in a tensor of its own and in the type that it has."""
+    _replace(model, dtype, keeps_dtype=True)
+
+
+def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of a model whose parameters are in `dtype`; buffers, and parameters that are so already, are shared."""
+    found = sharing_copy(model)
+    _replace(found, dtype, keeps_dtype=False)
+    return found
+
+
+def sharing_copy(model: nn.Module) -> nn.Module:
+    """A copy of a model's modules that shares all parameters and buffers with it."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
+
+
+def _replace(model: nn.Module, dtype: torch.dtype, *, keeps_dtype: bool) -> None:
+    """Give all parameters values of a type; tied ones stay tied, and what another model shares is not changed there."""
+    from torch import nn
+
+    rounded: dict[int, nn.Parameter] = {}
+    for path, parameter in list(model.named_parameters(remove_duplicate=False)):
+        if id(parameter) not in rounded:
+            values = parameter.detach().to(dtype)
+            if keeps_dtype:
+                values = values.to(parameter.dtype)
+            rounded[id(parameter)] = nn.Parameter(values, parameter.requires_grad)
+        module, _, leaf = path.rpartition(".")
+        setattr(model.get_submodule(module), leaf, rounded[id(parameter)])
+
+
+def _product(shape: list[int]) -> int:
+    result = 1
+    for size in shape:
+        result *= size
+    return result
