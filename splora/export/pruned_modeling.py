@@ -256,7 +256,7 @@ def _shrink(model: Any) -> None:
             attention.all_head_size = heads * head_size
         if heads == 0:
             # The same module with another forward: names of its parameters, and hooks that look for its class, remain.
-            stock: type[nn.Module] = type(attention)
+            stock: Any = type(attention)
             attention.__class__ = _headless(stock, parts.headless)
 
 
