@@ -77,7 +77,7 @@ class _OnlyOutProj:
 
 
 @cache
-def _headless(attention: type[nn.Module], forward: type) -> type[nn.Module]:
+def _headless(attention: Any, forward: Any) -> Any:
     """A kind of attention that has no heads, which is still of the kind that hooks look for."""
     return type(f"Headless{attention.__name__}", (forward, attention), {"__module__": __name__})
 
@@ -256,7 +256,7 @@ def _shrink(model: Any) -> None:
             attention.all_head_size = heads * head_size
         if heads == 0:
             # The same module with another forward: names of its parameters, and hooks that look for its class, remain.
-            stock: type[nn.Module] = type(attention)
+            stock: Any = type(attention)
             attention.__class__ = _headless(stock, parts.headless)
 
 
