@@ -77,7 +77,7 @@ class _OnlyOutProj:
 
 
 @cache
-def _headless(attention: type[nn.Module], forward: type) -> type[nn.Module]:
+def _headless(attention: Any, forward: Any) -> Any:
     """A kind of attention that has no heads, which is still of the kind that hooks look for."""
     return type(f"Headless{attention.__name__}", (forward, attention), {"__module__": __name__})
 
