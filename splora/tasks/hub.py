@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from splora.errors import InputError
+from splora.json_values import table
 from splora.model_sizes import check_sizes, impossible
 from splora.tasks import tokenizer_files
 
@@ -95,7 +96,7 @@ def load_config(name: str, cache_dir: str | None = None, *, alone: bool = False)
         written = PretrainedConfig.get_config_dict(source, cache_dir=cache_dir)[0]
         _check_written(name, written)
         config = AutoConfig.from_pretrained(source, cache_dir=cache_dir)
-        if written.get("label2id") and not written.get("id2label"):
+        if table(written.get("label2id")) and not written.get("id2label"):
             # transformers drops names that only `label2id` has.
             config.id2label = {int(number): str(label) for label, number in written["label2id"].items()}
             config.label2id = {label: number for number, label in config.id2label.items()}
@@ -116,10 +117,7 @@ def _check_written(name: str, written: dict[str, Any]) -> None:
             f"{name}: config.json says that heads were pruned (pruned_heads, in {len(heads)} layers), and transformers "
             f"builds no such model any more; pass the unpruned checkpoint, or one that splora prune wrote."
         )
-    for field in ("id2label", "label2id"):
-        if not isinstance(written.get(field) or {}, dict):
-            raise InputError(f"{name}: {field} in config.json is {written[field]!r}; names and numbers are needed.")
-    numbers = [*(written.get("id2label") or {}), *(written.get("label2id") or {}).values()]
+    numbers = [*(table(written.get("id2label"))), *table(written.get("label2id")).values()]
     odd = next((number for number in numbers if not re.fullmatch(r"\d+", str(number))), None)
     if odd is not None:
         raise InputError(f"{name}: config.json numbers a label {odd!r}; whole numbers from 0 on are needed.")
