@@ -67,7 +67,7 @@ def test_the_published_command_prunes_and_the_result_generates_with_and_without_
     assert torch.equal(*said)
 
     found = opt_eval.evaluate(
-        opt_eval._parser().parse_args(
+        opt_eval.make_parser().parse_args(
             ["--model_name", str(output), "--data_dir", "embedded", "--precision", "fp32", "--threads", "1"]
         )
     )
