@@ -251,9 +251,9 @@ def test_models_of_other_families_are_named_before_their_data_are_looked_at(
     monkeypatch.chdir(tmp_path)
     transformers.T5Config(num_layers=1, d_model=8, d_ff=8, num_heads=2, d_kv=4).save_pretrained("t5")
     with pytest.raises(SystemExit) as stopped:
-        prune_opt.main(["--model_name", "t5", "--data_dir", "embedded", "--mu", "0.5"])
+        prune_opt.main(["--model_name", "./t5", "--data_dir", "embedded", "--mu", "0.5"])
     assert stopped.value.code == 2
-    assert "t5: model type 't5' is not supported; supported are bert," in capsys.readouterr().err
+    assert "./t5: model type 't5' is not supported; supported are bert," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
