@@ -199,7 +199,7 @@ def test_stock_transformers_loads_where_splora_is_not(
     ("version", "told"), [("4.57.1", True), ("5.14.9", True), ("5.15.0", False), ("6.0.0.dev0", False)]
 )
 def test_an_older_transformers_is_told_in_a_sentence(version: str, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transformers, "__version__", version)
+    monkeypatch.setattr(sys.modules["transformers"], "__version__", version)  # the one that is imported from now on
     code = compile(Path(pruned_modeling.__file__).read_text(encoding="utf-8"), "pruned_modeling.py", "exec")
     names: dict[str, Any] = {"__name__": "pruned_modeling"}
     monkeypatch.setitem(sys.modules, "pruned_modeling", ModuleType("pruned_modeling"))

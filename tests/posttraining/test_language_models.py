@@ -253,7 +253,7 @@ def test_models_of_other_families_are_named_before_their_data_are_looked_at(
     with pytest.raises(SystemExit) as stopped:
         prune_opt.main(["--model_name", "./t5", "--data_dir", "embedded", "--mu", "0.5"])
     assert stopped.value.code == 2
-    assert "t5: model type 't5' is not supported; supported are bert," in capsys.readouterr().err
+    assert "./t5: model type 't5' is not supported; supported are bert," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
