@@ -54,6 +54,8 @@ def load_tokenizer(name: str, cache_dir: str | None = None) -> Any:
     if not tokenizer.is_fast:
         raise InputError(f"{name}: has no fast tokenizer (tokenizer.json); positions in the text need one.")
     tokenizer_files.check_built(tokenizer, name)
+    if (folder := local_folder(name)) is not None:
+        tokenizer_files.check_list(tokenizer, folder)
     return tokenizer
 
 

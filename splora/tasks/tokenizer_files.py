@@ -56,6 +56,26 @@ def check_built(tokenizer: Any, where: str) -> None:
         raise InputError(f"{where}: the tokenizer cannot be used ({first_line(error)}).") from None
 
 
+def check_list(tokenizer: Any, folder: Path) -> None:
+    """Compare a tokenizer with the list of words beside it: one of the two is then another model's.
+
+    Raises:
+        InputError: `vocab.txt` numbers a token otherwise.
+    """
+    path = folder / "vocab.txt"
+    try:
+        words = path.read_text(encoding="utf-8").split("\n")  # not `splitlines`: words may be signs that end lines
+    except (OSError, ValueError):
+        return
+    numbers = tokenizer.get_vocab()
+    for number, word in enumerate(words):
+        if numbers.get(word, number) != number:
+            raise InputError(
+                f"{folder}: {path.name} and tokenizer.json contradict each other: {cut(word)} is number {number:,} in the "
+                f"one and {numbers[word]:,} in the other; remove the one that is another model's."
+            )
+
+
 def raise_unless_library(error: BaseException) -> None:
     """Raise an error again that is not a library's about a file: a person's Ctrl-C, or a sentence of ours.
 

@@ -103,3 +103,14 @@ def test_a_folder_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(InputError, match="this folder has a configuration, but no weights"):
         hub.load_model(transformers.AutoModel, str(tmp_path))
+
+
+def test_a_list_of_words_that_contradicts_the_tokenizer(tmp_path: Path) -> None:
+    write_embedded_model(tmp_path)
+    words = sorted(hub.load_tokenizer("embedded").get_vocab().items(), key=lambda item: item[1])
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(word for word, _ in words) + "\n", encoding="utf-8")
+    assert len(hub.load_tokenizer(str(tmp_path))) == len(words)
+    path.write_text("\n".join(word for word, _ in [*words[:200], *words[201:]]), encoding="utf-8")
+    with pytest.raises(InputError, match=r"vocab\.txt and tokenizer\.json contradict each other: .* is number 200 in"):
+        hub.load_tokenizer(str(tmp_path))
