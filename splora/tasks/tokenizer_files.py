@@ -64,15 +64,15 @@ def check_list(tokenizer: Any, folder: Path) -> None:
     """
     path = folder / "vocab.txt"
     try:
-        words = path.read_text(encoding="utf-8").split("\n")  # not `splitlines`: words may be signs that end lines
+        words = path.read_text(encoding="utf-8").split("\n")  # words may be signs that `splitlines` ends lines at
     except (OSError, ValueError):
         return
     numbers = tokenizer.get_vocab()
     for number, word in enumerate(words):
         if numbers.get(word, number) != number:
             raise InputError(
-                f"{folder}: {path.name} and tokenizer.json contradict each other: {cut(word)} is number {number:,} in the "
-                f"one and {numbers[word]:,} in the other; remove the one that is another model's."
+                f"{folder}: {path.name} and tokenizer.json contradict each other: {cut(word)} is number {number:,} "
+                f"in the one and {numbers[word]:,} in the other; remove the one that is another model's."
             )
 
 
