@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -21,6 +22,7 @@ def main(arguments: list[str]) -> None:
     """Load each run and count it as DESIGN defines it."""
     folders = make_parser().parse_args(arguments).runs
 
+    from splora.adapter_files import is_adapter
     from splora.errors import InputError
     from splora.export.folder import is_model_folder, load_pruned
     from splora.export.quantized import is_quantized, load_quantized
@@ -37,7 +39,8 @@ def main(arguments: list[str]) -> None:
                 counts = count_cut(load_quantized(folder) if is_quantized(folder) else load_pruned(folder))
                 learned = f"{'–':>12} {'–':>8}"  # nothing was trained
             else:
-                counts = count_weights(load_run(folder))
+                # Its run knows which parameters of an adapter's folder were trained.
+                counts = count_weights(load_run(Path(folder).parent if is_adapter(folder) else folder))
                 learned = f"{counts.learned:>12,} {counts.learned_percent:>8.3f}"
         except InputError as error:  # the other runs are counted all the same
             problems += error.problems

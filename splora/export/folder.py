@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from splora.adapter_files import instead_of, is_adapter
 from splora.errors import InputError
 from splora.export.storage import in_dtype
 from splora.files import refuse_link, replacing_folder
@@ -87,13 +88,15 @@ def model_folder(path: str | Path) -> Path:
         raise InputError(f"{path}: there is no such folder.")
     if not (folder / CONFIG).is_file():
         raise InputError(f"{path}: this folder holds no model; it has no {CONFIG}.")
+    if is_adapter(folder):
+        raise InputError(f"{path}: {instead_of(folder)}.")
     check_sizes(folder)
     return folder
 
 
 def is_model_folder(path: str | Path) -> bool:
-    """Whether a folder holds a model itself, as `splora prune` and `splora quantize` leave it."""
-    return (Path(path).expanduser() / CONFIG).is_file()
+    """Whether a folder holds a model itself, as `splora prune` and `splora quantize` leave it; an adapter is none."""
+    return (Path(path).expanduser() / CONFIG).is_file() and not is_adapter(path)
 
 
 def class_of(path: str | Path, config: Any) -> Any:

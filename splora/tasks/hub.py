@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from splora.adapter_files import instead_of, is_adapter
 from splora.errors import InputError
 from splora.json_values import table
 from splora.model_sizes import WEIGHTS, check_sizes, impossible
@@ -188,8 +189,9 @@ def load_dataset(name: str, configuration: str | None, split: str, cache_dir: st
 def local_folder(name: str) -> Path | None:
     """The folder that a model's name means, or None where it means a model of the hub.
 
-    A folder without weights, such as this project's `bert-base-uncased` before it is filled, never stands in the way of
-    the hub's model of that name: only what can be nothing but a path (`./bert-base-uncased`) means it.
+    A folder with neither weights nor an adapter, such as this project's `bert-base-uncased` before it is filled, never
+    stands in the way of the hub's model of that name: only what can be nothing but a path (`./bert-base-uncased`)
+    means it.
     """
     folder = Path(name).expanduser()
     try:
@@ -197,7 +199,7 @@ def local_folder(name: str) -> Path | None:
             return None
     except OSError:  # a name too long for a folder's
         return None
-    return folder if is_path(name) or _weights(folder) else None
+    return folder if is_path(name) or _weights(folder) or is_adapter(folder) else None
 
 
 def is_path(name: str) -> bool:
@@ -209,9 +211,11 @@ def check_weights(name: str) -> None:
     """Refuse a folder that describes a model and holds none.
 
     Raises:
-        InputError: `config.json` and no file of weights.
+        InputError: an adapter, or `config.json` and no file of weights.
     """
     folder = local_folder(name)
+    if folder is not None and is_adapter(folder):
+        raise InputError(f"{name}: {instead_of(folder)}.")
     if folder is not None and (folder / CONFIG).is_file() and not _weights(folder):
         raise InputError(
             f"{name}: this folder has a configuration, but no weights (model.safetensors or pytorch_model.bin); "

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from splora.errors import InputError
+from splora.adapter_files import ADAPTER, SETTINGS, WEIGHTS
+from splora.errors import InputError, cut
+from splora.json_values import number, one_line, read_object, table, text
 
-#: Where a run keeps its adapter, and PEFT an adapter's settings and weights.
-ADAPTER, SETTINGS, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
 #: The last layer of a classifier, by family.
 _HEADS = (".classifier.weight", ".classifier.out_proj.weight", ".score.weight")
+#: What the class of a model ends in, by PEFT's type of its task.
+_KINDS = {"QUESTION_ANS": "ForQuestionAnswering", "SEQ_CLS": "ForSequenceClassification"}
 #: The attribute of the base model's configuration, beside the adapter, that names the task.
 TASK = "splora_task"
 
@@ -28,24 +29,46 @@ def load_adapter(path: str | Path, base: str | Path | None = None) -> nn.Module:
     Raises:
         InputError: there is no adapter, it is damaged or of another model, or its base model cannot be had.
     """
+    from splora.tasks.glue_tasks import TASKS
+
     folder = adapter_folder(path)
-    settings = read_settings(folder)
-    source = str(base) if base is not None else base_of(folder)
+    task, labels = task_and_labels(folder, read_settings(folder))
+    if task is None:  # any with as many labels: its names are not looked at where the adapter brings its own
+        count = max(1, len(labels or {}))
+        task = next((name for name, known in TASKS.items() if (len(known.labels) or 1) == count), "sst2")
+    return put_adapter(folder, str(base) if base is not None else base_of(folder), task, labels)
+
+
+def put_adapter(
+    folder: Path, source: str, task: str, labels: dict[str, int] | None, *, seed: int = 0, trainable: bool = False
+) -> nn.Module:
+    """The adapter of a folder on its base model, in evaluation mode.
+
+    Args:
+        source: folder or hub name of the base model.
+        labels: of a classification, by name; empty for a score, None for questions.
+        seed: for the parts that neither holds.
+        trainable: whether the adapter's parameters are marked as trained.
+
+    Raises:
+        InputError: the adapter is damaged or of another model, or its base model cannot be had.
+    """
+    read_settings(folder)
     from peft import PeftModel
-    from safetensors import SafetensorError
 
     import splora.adapters  # noqa: F401  (registers the adapter types in PEFT)
-    from splora.export.folder import told
     from splora.training.model import load_base
 
-    task, labels = task_and_labels(folder, settings)
-    model = load_base(source, task, label2id=labels)
+    model = load_base(source, task, label2id=labels, seed=seed)
     try:
-        network: nn.Module = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: the adapter cannot be put on {source} ({told(error)}).") from error
+        network: nn.Module = PeftModel.from_pretrained(
+            model, str(folder), is_trainable=trainable, autocast_adapter_dtype=False
+        )
+    except InputError:
+        raise
+    except Exception as error:  # PEFT fails in many ways where files or settings are damaged
+        told = one_line(f"{type(error).__name__}: {error}")
+        raise InputError(f"{folder}: the adapter cannot be put on {source} ({told}).") from error
     return network.eval()
 
 
@@ -64,33 +87,61 @@ def adapter_folder(path: str | Path) -> Path:
     raise InputError(f"{path}: holds no adapter; neither it nor {ADAPTER}/ in it has an {SETTINGS}.")
 
 
-def is_adapter(path: str | Path) -> bool:
-    """Whether a folder itself holds an adapter."""
-    return (Path(path).expanduser() / SETTINGS).is_file()
-
-
-def task_and_labels(folder: Path, settings: dict[str, Any]) -> tuple[str, dict[str, int] | None]:
+def task_and_labels(folder: Path, settings: dict[str, Any]) -> tuple[str | None, dict[str, int] | None]:
     """The task of an adapter and its labels by name: from the configuration beside it, else from its head alone.
 
+    Returns:
+        The task, None where nothing says which one it is; labels in the order of the head's outputs, empty for a score
+        and None for questions.
+
     Raises:
-        InputError: its model is neither for questions nor for classes.
+        InputError: its model is neither for questions nor for classes, or its configuration contradicts itself.
     """
     from splora.tasks.glue_tasks import TASKS
+    from splora.tasks.sources import QA_TASKS
 
-    written = _read(folder / "config.json") if (folder / "config.json").is_file() else {}
-    architectures = written.get("architectures") or [""]
-    kind = str((settings.get("auto_mapping") or {}).get("base_model_class") or architectures[0])
+    config = _config(folder)
+    task = text(getattr(config, TASK, None))
+    kind = _kind(settings, config)
     if kind.endswith("ForQuestionAnswering"):
-        return str(written.get(TASK, "squad")), None
+        return task if task in QA_TASKS else "squad", None
     if not kind.endswith("ForSequenceClassification"):
-        raise InputError(f"{folder}: is the adapter of a {kind or 'model without a class'}, which has no task here.")
+        told = cut(kind) if kind else "model without a class"
+        raise InputError(f"{folder}: is the adapter of a {told}, which has no task here.")
     count = _outputs(folder)
-    names = {str(name): int(number) for name, number in (written.get("label2id") or {}).items()}
-    labels = names if len(names) == count else {f"LABEL_{number}": number for number in range(count)}
-    task = str(written.get(TASK, ""))
-    if task not in TASKS:  # any with as many labels: its names are not looked at where the adapter brings its own
-        task = next((name for name, known in TASKS.items() if (len(known.labels) or 1) == count), "sst2")
-    return task, {} if count == 1 else labels
+    labels = _labels(folder, config, task, count)
+    return task if task in TASKS else None, {} if count == 1 else labels
+
+
+def _kind(settings: dict[str, Any], config: Any) -> str:
+    """The class of an adapter's model, or what its class ends in: by its settings, else by the configuration beside it.
+
+    PEFT writes either the class (`auto_mapping`) or, of an adapter with one, the task type alone.
+    """
+    named = text(table(settings.get("auto_mapping")).get("base_model_class"))
+    by_type = _KINDS.get(text(settings.get("task_type")), text(settings.get("task_type")))
+    architectures = getattr(config, "architectures", None) or [""]
+    return named or by_type or text(architectures[0])
+
+
+def _labels(folder: Path, config: Any, task: str, count: int) -> dict[str, int]:
+    """Numbers of the head's outputs by label, as `id2label` names them; without fitting names they are numbered."""
+    from splora.tasks.glue_tasks import TASKS
+    from splora.tasks.label_names import order_of
+
+    if task in TASKS and TASKS[task].labels:
+        order_of(str(folder), config, TASKS[task])  # refuses a configuration that contradicts itself
+    by_number = {int(at): str(name) for at, name in (getattr(config, "id2label", None) or {}).items()}
+    if sorted(by_number) == list(range(count)) and len({*by_number.values()}) == count:
+        return {by_number[at]: at for at in range(count)}
+    return {f"LABEL_{at}": at for at in range(count)}
+
+
+def _config(folder: Path) -> Any:
+    """The configuration of the base model beside an adapter, or None."""
+    from splora.tasks.hub import load_config
+
+    return load_config(str(folder), alone=True) if (folder / "config.json").is_file() else None
 
 
 def _outputs(folder: Path) -> int:
@@ -113,12 +164,27 @@ def _outputs(folder: Path) -> int:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The settings of an adapter.
+    """The settings of an adapter, judged before anything of the sizes that they tell is built.
 
     Raises:
-        InputError: they cannot be read.
+        InputError: there are none, they cannot be read, or have a number that no adapter has.
     """
-    return _read(folder / SETTINGS)
+    from splora.adapters.config import LARGEST
+
+    path = folder / SETTINGS
+    try:
+        settings = read_object(path)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}.") from error
+    if settings is None:
+        raise InputError(f"{folder}: holds no adapter; it has no {SETTINGS}.")
+    for name, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        size = number(value)
+        if size is None or abs(size) > LARGEST:
+            raise InputError(f"{path}: {name} is {one_line(str(value), 20)}, which no adapter has.")
+    return settings
 
 
 def base_of(folder: Path) -> str:
@@ -127,7 +193,7 @@ def base_of(folder: Path) -> str:
     Raises:
         InputError: they name none.
     """
-    source = str(read_settings(folder).get("base_model_name_or_path") or "")
+    source = text(read_settings(folder).get("base_model_name_or_path"))
     if not source:
         raise InputError(f"{folder / SETTINGS}: names no base model; pass it as base.")
     path = Path(source).expanduser()
@@ -135,13 +201,3 @@ def base_of(folder: Path) -> str:
         return source
     around = (parent / path for parent in folder.resolve().parents)
     return next((str(place) for place in around if (place / "config.json").is_file()), source)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}).") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: is no configuration; it holds a {type(content).__name__}.")
-    return content

@@ -12,12 +12,17 @@ from typing import Any
 
 from torch import nn
 
-from splora.errors import InputError
+from splora.adapter_files import ADAPTER, is_adapter
+from splora.errors import InputError, cut
+from splora.json_values import number, read_object, table, text, texts
 from splora.tasks.glue_tasks import TASKS as GLUE_TASKS
-from splora.tasks.sources import TASKS, canonical_task, make_data_module
+from splora.tasks.sources import QA_TASKS, TASKS, canonical_task, make_data_module
+from splora.training.result_file import RESULT
 
 #: What a run's data module was made with that decides its predictions.
 _OF_RUNS = ("max_seq_length", "doc_stride", "n_best_size", "max_answer_length", "null_score_diff_threshold", "columns")
+#: Those of them that are whole numbers.
+_WHOLE = ("max_seq_length", "doc_stride", "n_best_size", "max_answer_length")
 #: The same of a pruning or a quantization.
 _OF_PRUNINGS = ("max_seq_length", "doc_stride", "columns")
 
@@ -82,8 +87,7 @@ def find_predictor(name: str, task: str | None = None) -> Predictor:
     Raises:
         InputError: it is none of these, or says no task, or another one.
     """
-    from splora.training.adapter_folder import ADAPTER, is_adapter
-    from splora.training.result_file import RESULT, read_result
+    from splora.training.result_file import read_result
     from splora.training.saving import MODEL
 
     folder = Path(name).expanduser()
@@ -93,12 +97,17 @@ def find_predictor(name: str, task: str | None = None) -> Predictor:
     if given is not None and given not in TASKS:
         raise InputError(f"--task is {task!r}, a text; allowed are {', '.join(TASKS)}.")
     if (folder / RESULT).is_file() and not (folder / "config.json").is_file():
-        found = read_result(folder)["settings"]
-        own, data = found["model"]["task"], found.get("data") or {}
+        found = table(read_result(folder).get("settings"))
+        own, data = text(table(found.get("model")).get("task")), table(found.get("data"))
+        if own not in TASKS:
+            told = f"its task is {cut(own)}" if own else "it names no task"
+            raise InputError(f"{folder / RESULT}: is not the result of a run ({told}).")
         _check_task(name, given, own)
         beside = next((place for place in (folder / MODEL, folder / ADAPTER) if _has_tokenizer(place)), None)
-        tokenizer = str(beside.resolve()) if beside else str(data.get("model_name_or_path"))
-        settings = {key: data[key] for key in _OF_RUNS if data.get(key) is not None}
+        tokenizer = str(beside.resolve()) if beside else text(data.get("model_name_or_path"))
+        if not tokenizer:
+            raise InputError(f"{folder / RESULT}: is not the result of a run (it names no model).")
+        settings = _settings(data, _OF_RUNS, folder / RESULT)
         return Predictor(lambda: _load(folder), own, tokenizer, settings)
     if is_adapter(folder):
         return _of_adapter(name, given)
@@ -106,7 +115,7 @@ def find_predictor(name: str, task: str | None = None) -> Predictor:
 
 
 def _load(run: Path) -> nn.Module:
-    from splora.training.adapter_folder import ADAPTER, load_adapter
+    from splora.training.adapter_folder import load_adapter
     from splora.training.saving import load_run
 
     # An adapter with all that belongs to it finds its base model from any folder; one saved before, from its run's.
@@ -117,24 +126,33 @@ def _of_adapter(name: str, given: str | None) -> Predictor:
     from splora.training.adapter_folder import base_of, load_adapter, read_settings, task_and_labels
 
     folder = Path(name).expanduser()
-    own, _ = task_and_labels(folder, read_settings(folder))
-    if (folder / "config.json").is_file():
+    own, labels = task_and_labels(folder, read_settings(folder))
+    if own is None:
+        allowed = [task for task, known in GLUE_TASKS.items() if len(known.labels) == len(labels or {})]
+        if given not in allowed:
+            raise InputError(
+                f"{name}: does not say what it was fine-tuned for; name it with --task: "
+                f"{', '.join(allowed or GLUE_TASKS)}."
+            )
+    elif own not in QA_TASKS or (folder / "config.json").is_file():
         _check_task(name, given, own)
+    elif given is not None and given not in QA_TASKS:
+        raise InputError(f"--task is {given}, but {name} answers questions; allowed are {', '.join(QA_TASKS)}.")
     tokenizer = str(folder.resolve()) if _has_tokenizer(folder) else base_of(folder)
-    return Predictor(lambda: load_adapter(name), given or own, tokenizer, {})
+    return Predictor(lambda: load_adapter(name), str(given or own), tokenizer, {})
 
 
 def _of_model(name: str, given: str | None) -> Predictor:
     from splora.posttraining.checkpoint import load_for_evaluation
     from splora.tasks.hub import load_config
 
-    result = _pruning(Path(name).expanduser())
-    own = result.get("task") or _task_of(name, load_config(name), given)
-    _check_task(name, given if result.get("task") else None, own)
+    folder = Path(name).expanduser()
+    result = _pruning(folder)
+    own = text(result.get("task")) or _task_of(name, load_config(name), given)
+    _check_task(name, given if text(result.get("task")) else None, own)
     if own not in TASKS:
         raise InputError(f"{name}: is made for {own}; predictions are those of {', '.join(TASKS)}.")
-    found = result.get("settings") or {}
-    settings = {key: found[key] for key in _OF_PRUNINGS if found.get(key) not in (None, {})}
+    settings = _settings(table(result.get("settings")), _OF_PRUNINGS, folder / RESULT)
     if own in GLUE_TASKS:
         settings.pop("doc_stride", None)
     return Predictor(lambda: load_for_evaluation(name, own), own, name, settings)
@@ -171,14 +189,34 @@ def _check_task(name: str, given: str | None, own: str) -> None:
 
 
 def _pruning(folder: Path) -> dict[str, Any]:
-    """The result of a pruning or quantization beside the model; empty where there is none."""
-    import json
+    """The result of a pruning or quantization beside the model; empty where there is none.
 
+    Raises:
+        InputError: there is one that cannot be read, and with it how long inputs were is lost.
+    """
     try:
-        content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) and isinstance(content.get("settings"), dict) else {}
+        content = read_object(folder / RESULT) or {}
+    except ValueError as error:
+        raise InputError(f"{folder / RESULT}: {error}.") from error
+    return content if isinstance(content.get("settings"), dict) else {}
+
+
+def _settings(found: dict[str, Any], names: tuple[str, ...], path: Path) -> dict[str, Any]:
+    """Arguments of a data module that a result tells; what is empty is left out.
+
+    Raises:
+        InputError: one is of another kind: columns are texts by name, the others numbers.
+    """
+    settings: dict[str, Any] = {}
+    for name in names:
+        value = found.get(name)
+        if value in (None, {}):
+            continue
+        fits = texts(value) == value if name == "columns" else number(value) is not None
+        if not fits or (name in _WHOLE and not isinstance(value, int)):
+            raise InputError(f"{path}: is not the result of a run (its {name} is {cut(value)}).")
+        settings[name] = value
+    return settings
 
 
 def _has_tokenizer(folder: Path) -> bool:

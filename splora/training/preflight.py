@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
+from splora.adapter_files import ADAPTER, instead_of, is_adapter
 from splora.errors import InputError, cut
 from splora.json_values import read_object
 from splora.model_sizes import CONFIG, impossible, stored_bytes
@@ -179,6 +180,8 @@ def _local_config(source: str, name: str) -> tuple[dict[str, Any] | None, list[P
         if _is_path(source) and not _exists(source):
             return None, [Problem(name, f"is {source!r}; there is no such folder")]
         return None, []
+    if is_adapter(folder):  # beside it lies the configuration of its base
+        return None, [Problem(name, f"is {source!r}, which {instead_of(folder)}")]
     try:
         config = read_object(folder / CONFIG)
     except ValueError as error:
@@ -191,12 +194,11 @@ def _local_config(source: str, name: str) -> tuple[dict[str, Any] | None, list[P
 
 
 def _inside(folder: Path) -> str:
-    """What to name instead of a folder that is no model: a run's model, or what an adapter was made for."""
+    """What to name instead of a folder that is no model: a run's model, or what its adapter starts from."""
     if (folder / "model" / "config.json").is_file():
         return f"; did you mean {str(folder / 'model')!r}?"
-    for adapter in (folder, folder / "adapter"):
-        if (adapter / "adapter_config.json").is_file():
-            return f"; {adapter} is an adapter: merge it into its model (merge_and_unload), save that and name it"
+    if is_adapter(folder / ADAPTER):
+        return f"; {folder / ADAPTER} {instead_of(folder / ADAPTER)}"
     return ""
 
 

@@ -8,17 +8,16 @@ from typing import Any
 
 from torch import nn
 
+from splora.adapter_files import ADAPTER, is_adapter
 from splora.errors import InputError
 from splora.export.card import run_card, write_card
 from splora.files import replacing_folder
-from splora.json_values import number, one_line, read_object, table, text
-from splora.training.adapter_folder import ADAPTER, TASK
+from splora.json_values import one_line, table, text, whole
+from splora.training.adapter_folder import TASK, put_adapter
 from splora.training.result_file import RESULT as RESULT
 from splora.training.result_file import read_result
 
 MODEL = "model"
-#: No number of an adapter's configuration (prototypes, ranks) is larger.
-_LARGEST = 2**16
 
 
 def save_trained(network: nn.Module, tokenizer: Any, output_dir: Path, result: dict[str, Any]) -> int:
@@ -77,41 +76,13 @@ def load_run(output_dir: str | Path) -> nn.Module:
 def _load(folder: Path, settings: dict[str, Any]) -> nn.Module:
     from splora.training.model import load_base
 
+    task = text(settings.get("task"))
     if (folder / MODEL).is_dir():
-        return load_base(str(folder / MODEL), settings["task"]).eval()
-    _check_adapter(folder / ADAPTER)
-    from peft import PeftModel
-
-    import splora.adapters  # noqa: F401  (registers the adapter types in PEFT)
-
-    base = load_base(
-        settings["model_name_or_path"], settings["task"], label2id=settings["label2id"], seed=settings["seed"]
-    )
-    network: nn.Module = PeftModel.from_pretrained(
-        base, str(folder / ADAPTER), is_trainable=True, autocast_adapter_dtype=False
-    )
-    return network.eval()
-
-
-def _check_adapter(folder: Path) -> None:
-    """Judge the sizes that an adapter tells before anything of such sizes is built.
-
-    Raises:
-        InputError: there is no adapter, or one whose configuration cannot be.
-    """
-    path = folder / "adapter_config.json"
-    try:
-        config = read_object(path)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}.") from error
-    if config is None:
-        raise InputError(f"{folder.parent}: holds neither {MODEL}/ nor {ADAPTER}/ of a finished run.")
-    for name, value in config.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        size = number(value)
-        if size is None or abs(size) > _LARGEST:
-            raise InputError(f"{path}: {name} is {one_line(str(value), 20)}, which no adapter has.")
+        return load_base(str(folder / MODEL), task).eval()
+    if not is_adapter(folder / ADAPTER):
+        raise InputError(f"{folder}: holds neither {MODEL}/ nor {ADAPTER}/ of a finished run.")
+    source, labels, seed = text(settings.get("model_name_or_path")), settings.get("label2id"), settings.get("seed")
+    return put_adapter(folder / ADAPTER, source, task, labels, seed=whole(seed) or 0, trainable=True)
 
 
 def check_fits(output_dir: str | Path, data: Any) -> None:

@@ -65,6 +65,11 @@ def test_a_run_answers_as_in_its_own_evaluation(
         ["predict", str(inner), "--input", str(asked), "--output", str(tmp_path / "a.json"), "--precision", "fp32"]
     )
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == evaluated
+    if adapter != "none":
+        capsys.readouterr()
+        cli.main(["count", str(folder), str(inner)])
+        of_run, of_adapter = (line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:])
+        assert of_run == of_adapter, "an adapter's folder counts as its run does, trained parameters included"
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}, "a finished run is only read"
 
     flat = [

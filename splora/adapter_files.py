@@ -1,0 +1,29 @@
+"""An adapter's folder by its files, and what to name where a model is needed. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from splora.errors import cut
+from splora.json_values import read_object, text
+
+#: Where a run keeps its adapter, and PEFT an adapter's settings and weights.
+ADAPTER, SETTINGS, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
+
+
+def is_adapter(path: str | Path) -> bool:
+    """Whether a folder itself holds an adapter."""
+    try:
+        return (Path(path).expanduser() / SETTINGS).is_file()
+    except OSError:  # a name too long for a folder's
+        return False
+
+
+def instead_of(folder: str | Path) -> str:
+    """What an adapter's folder is, and what to name in its place where a model is needed, as a predicate."""
+    try:
+        base = text((read_object(Path(folder).expanduser() / SETTINGS) or {}).get("base_model_name_or_path"))
+    except ValueError:  # said where the adapter is loaded
+        base = ""
+    starts = f"name what it starts from ({cut(base)})" if base else "name what it starts from"
+    return f"is an adapter and no model; {starts}, or merge it (merge_and_unload), save that and name it"
