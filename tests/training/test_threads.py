@@ -32,7 +32,7 @@ from splora.training.threads import largest_product
 COMMANDS = {
     "splora": lambda: cli.main(["--version"]),
     "run_from_sheet": lambda: run_from_sheet.main(["--help"]),
-    "worker": lambda: worker.main(["nowhere"]),
+    "worker": lambda: worker.main(["--help"]),
     **{
         module.__name__: lambda module=module: module.main(["--help"])
         for module in (generate_lut, opt_eval, prune_bert, prune_fisher, prune_opt, quantize_opt, train_small_opt)
