@@ -7,6 +7,7 @@ until memory is gone.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ _MOST = {
 _OPTIONAL = ("word_embed_proj_dim", "num_labels", "type_vocab_size")
 #: Weights that a byte of a weights file may stand for: pruned and packed models hold less than their dense sizes.
 _PER_BYTE, _PER_BYTE_CUT = 8, 400
-_WEIGHTS = (".safetensors", ".bin")
+#: Names of files of a model's own weights, whole or in shards: no adapter's, optimizer's or tokenizer's.
+WEIGHTS = re.compile(r"(model|quantized)(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin")
 
 
 def check_sizes(folder: Path) -> None:
@@ -58,8 +60,8 @@ def impossible(config: Mapping[str, Any], stored: int = 0) -> str | None:
 
 
 def stored_bytes(folder: Path) -> int:
-    """Bytes of the weights files in a folder."""
-    return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in _WEIGHTS and path.is_file())
+    """Bytes of a model's own weights in a folder; of an adapter none, whose configuration is that of its base."""
+    return sum(path.stat().st_size for path in folder.iterdir() if WEIGHTS.fullmatch(path.name) and path.is_file())
 
 
 def _findings(config: Mapping[str, Any], stored: int) -> Iterator[str]:

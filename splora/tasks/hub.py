@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from splora.errors import InputError
 from splora.json_values import table
-from splora.model_sizes import check_sizes, impossible
+from splora.model_sizes import WEIGHTS, check_sizes, impossible
 from splora.tasks import tokenizer_files
 
 #: Name of the small model and of the data sets that the project makes itself.
@@ -26,8 +26,6 @@ EMBEDDED = "embedded"
 #: Seconds after which a network that does not answer is none.
 PATIENCE = 5.0
 CONFIG = "config.json"
-#: Names of files of weights, whole or in shards.
-WEIGHTS = re.compile(r"(model|quantized)(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin")
 #: The hub's model that the project's folder of that name can be filled with.
 FETCHED = "bert-base-uncased"
 
