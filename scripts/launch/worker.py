@@ -94,10 +94,15 @@ def _specification(path: Path) -> RunSpecification:
     """The row, as the driver has just written it.
 
     Raises:
-        InputError: something else has become of the file since.
+        InputError: it is gone or empty, or something else has become of it since.
     """
     try:
-        return RunSpecification(**(read_object(path) or {}))
+        content = read_object(path)
+        if not content:  # the defaults are some row, but not this one
+            raise InputError(f"{path}: {'is missing' if content is None else 'is empty'}; it says what the run is.")
+        return RunSpecification(**content)
+    except InputError:
+        raise
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: is not the specification of a run ({error}).") from error
 
