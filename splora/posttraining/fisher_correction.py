@@ -7,6 +7,7 @@ procedure changes no bias: it is left only for what is better by every sign (`dr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -73,7 +74,7 @@ def is_better(one: Drift, other: Drift) -> bool:
 
 
 def _standard_error(values: Tensor) -> float:
-    return float(values.std()) / len(values) ** 0.5
+    return float(values.std()) / math.sqrt(len(values))
 
 
 def halves(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
