@@ -12,7 +12,7 @@ from typing import Any
 
 from splora.reading import json_cost, limit, megabytes, more_allowed
 
-#: Bytes of a file that is read (the plan of a model of 7 billion weights has 9 MB), of memory that its values may take,
+#: Bytes of a file that is read (the plan of a model of 7 billion weights has 8 MB), of memory that its values may take,
 #: and digits of a whole number: more is no setting and no measurement.
 LARGEST_FILE, LARGEST_CONTENT, MOST_DIGITS = 16_000_000, 64_000_000, 1000
 #: Magnitude up to which a number can be a measurement: sums and products of a few still have a place on an axis.
