@@ -14,7 +14,7 @@ import argparse
 import time
 from functools import partial
 
-from comparison import Draw, add_options, compare, last_of
+from comparison import Draw, Method, add_options, compare, last_of
 from published_fisher import Published
 from torch import Tensor, nn
 
@@ -31,13 +31,19 @@ def main() -> None:
     add_options(parser, samples=2048)
     parser.add_argument("--teacher", default="dense")
     parser.add_argument("--labels", default="model")
+    parser.add_argument("--bias", nargs="+", default=["auto"], metavar="auto|on|off", help="one column each")
     parser.add_argument("--without-published", action="store_true", help="splora's own columns only")
     options = parser.parse_args()
-    methods = {} if options.without_published else {"published": published}
-    compare(options, {**methods, "splora": partial(fisher, labels=options.labels, teacher=options.teacher)})
+    methods: dict[str, Method] = {} if options.without_published else {"published": published}
+    for bias in options.bias:
+        name = "splora" if bias == "auto" else f"bias {bias}"
+        methods[name] = partial(fisher, labels=options.labels, teacher=options.teacher, bias=bias)
+    compare(options, methods)
 
 
-def fisher(drawn: Draw, budget: float, labels: str = "model", teacher: str = "dense") -> tuple[nn.Module, float]:
+def fisher(
+    drawn: Draw, budget: float, labels: str = "model", teacher: str = "dense", bias: str = "auto"
+) -> tuple[nn.Module, float]:
     """This program's own."""
     return last_of(
         prune_fisher(
@@ -45,7 +51,7 @@ def fisher(drawn: Draw, budget: float, labels: str = "model", teacher: str = "de
             drawn.calibration,
             partial(within, drawn.costs, drawn.whole),
             budget,
-            FisherOptions(labels=labels, teacher=teacher, seed=drawn.seed),  # type: ignore[arg-type]
+            FisherOptions(labels=labels, teacher=teacher, bias_correction=bias, seed=drawn.seed),  # type: ignore[arg-type]
             first_token_only=drawn.first_token_only,
             precision=drawn.precision,
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from splora.errors import InputError
 from splora.files import write_json
+from splora.json_values import read_object
 from splora.machine import is_first_process
 from splora.training.checkpoint_files import is_begun
 from splora.training.run import RESULT, SPECIFICATION
@@ -70,7 +71,22 @@ def _plain(config: Any) -> dict[str, Any]:
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Make `folder` that of a run with these settings; returns whether such a run is finished there.
+    """Make `folder`, whose lock is held, that of a run with these settings; returns whether it is finished there.
+
+    Raises:
+        InputError: as `is_finished`.
+    """
+    finished = is_finished(folder, settings)
+    if not finished and is_first_process():
+        write_json(folder / SETTINGS, settings)
+    return finished
+
+
+def is_finished(folder: Path, settings: Mapping[str, Any], running: bool = False) -> bool:
+    """Whether a run with these settings is finished in `folder`, where nothing is written.
+
+    Args:
+        running: another process works there; its settings count before it has left a checkpoint.
 
     Raises:
         InputError: it belongs to a run with other settings, to a row of a workbook, or holds what is no run's.
@@ -89,22 +105,20 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
         if taken is not None:
             told = f"{folder} holds {taken} and no run started from YAML ({SETTINGS} is missing)"
             raise InputError(f"trainer.default_root_dir: {told}; {remedy}")
-    elif finished or is_begun(folder):
+    elif finished or running or is_begun(folder):
         differing = _differing(_read(path), settings)
         if differing:
             more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
             told = f"{folder} belongs to a run with other settings ({', '.join(differing[:4])}{more})"
             raise InputError(f"trainer.default_root_dir: {told}; {remedy}")
-    if not finished:
-        write_json(path, settings)
     return finished
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); choose another trainer.default_root_dir.") from error
+        return read_object(path) or {}
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; choose another trainer.default_root_dir.") from error
 
 
 def _differing(there: Any, here: Any, where: str = "") -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import splora.callbacks
 from lightning import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from splora.scripts import trained_run
-from splora.scripts.fit_folder import CONFIGURATION, DEFAULT_FOLDER, claim, repeating, settings_of
+from splora.scripts.fit_folder import CONFIGURATION, DEFAULT_FOLDER, claim, is_finished, repeating, settings_of
 from splora.scripts.old_yaml import read_old_names
 from splora.scripts.run_row import alone, summary
 
 import splora.tasks.glue
 import splora.tasks.squad  # noqa: F401  (makes the data modules known by name)
 from splora.files import write_text
+from splora.locks import RUN_LOCK, is_held
 from splora.machine import is_first_process
 from splora.quiet import quiet_libraries
 from splora.training.checkpoint_files import checkpoint_of
@@ -33,6 +35,11 @@ CHECKPOINT_STEPS = 500
 
 class SploraCLI(LightningCLI):
     """Trains a `PruningModule` on a task's data module and leaves the same files behind as a row of the workbook."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # What is claimed while the configuration is read is held until the command ends.
+        with ExitStack() as self._held:
+            super().__init__(*args, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What every run of this program needs, unless the configuration says otherwise."""
@@ -52,7 +59,8 @@ class SploraCLI(LightningCLI):
         """`fit` goes on where a run of the same settings was interrupted; the others leave the run as it is.
 
         Raises:
-            InputError: the folder belongs to a run with other settings, or no trained run is named.
+            InputError: the folder belongs to a run with other settings or another process trains there, or no trained
+                run is named.
         """
         config = self.config[self.subcommand]
         if self.subcommand != "fit":
@@ -68,7 +76,11 @@ class SploraCLI(LightningCLI):
         moved = unify(config.trainer)
         settings, text = settings_of(config), repeating(config)
         follow(config.trainer)
-        if claim(folder, settings):
+        finished = is_finished(folder, settings, running=is_first_process() and is_held(folder / RUN_LOCK))
+        if not finished:
+            self._held.enter_context(alone(folder, "trains here"))
+            finished = claim(folder, settings)
+        if finished:
             print(f"{folder}: this run is finished; choose another trainer.default_root_dir to run it again.")
             raise SystemExit(0)
         if is_first_process():
@@ -82,7 +94,7 @@ class SploraCLI(LightningCLI):
     def fit(self, model: Any, **kwargs: Any) -> None:
         """Train, score, save, and say so; a full disk ends in one sentence."""
         folder = Path(self.trainer.default_root_dir)
-        with alone(folder), disk_full_is_told(folder):
+        with disk_full_is_told(folder):
             self.trainer.fit(model, **kwargs)
             if self.trainer.interrupted:
                 return

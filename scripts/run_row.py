@@ -62,8 +62,11 @@ def run(
 
 
 @contextmanager
-def alone(output_dir: Path) -> Iterator[None]:
+def alone(output_dir: Path, does: str = "runs this row") -> Iterator[None]:
     """No two processes (of different runs) train in one folder.
+
+    Args:
+        does: what another process does there, for the sentence.
 
     Raises:
         InputError: another one does, or the folder cannot be written to.
@@ -71,7 +74,7 @@ def alone(output_dir: Path) -> Iterator[None]:
     if not is_first_process():
         yield
         return
-    with holding(output_dir / RUN_LOCK, f"{output_dir}: another process runs this row", wait=_WAIT):
+    with holding(output_dir / RUN_LOCK, f"{output_dir}: another process {does}", wait=_WAIT):
         yield
 
 

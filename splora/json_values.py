@@ -10,8 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-#: Bytes of a file that is read, and digits of a whole number: more is no setting and no measurement.
-LARGEST_FILE, MOST_DIGITS = 64 * 2**20, 1000
+from splora.reading import json_cost, limit, megabytes, more_allowed
+
+#: Bytes of a file that is read (the plan of a model of 7 billion weights has 8 MB), of memory that its values may take,
+#: and digits of a whole number: more is no setting and no measurement.
+LARGEST_FILE, LARGEST_CONTENT, MOST_DIGITS = 16_000_000, 64_000_000, 1000
 #: Magnitude up to which a number can be a measurement: sums and products of a few still have a place on an axis.
 LARGEST_NUMBER = 1e30
 #: Magnitude below which a number is as good as 0.
@@ -30,15 +33,22 @@ def read_object(path: Path) -> dict[str, Any] | None:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
             raise ValueError("is a folder" if stat.S_ISDIR(about.st_mode) else "is no regular file")
-        if about.st_size > LARGEST_FILE:
-            raise ValueError(f"has {about.st_size / 2**20:,.0f} MiB; at most {LARGEST_FILE // 2**20} are read")
+        if about.st_size > (allowed := limit(LARGEST_FILE)):
+            told = f"has {megabytes(about.st_size)}; at most {megabytes(allowed)} are read"
+            raise ValueError(f"{told}: {more_allowed()}")
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror or error})") from error
     try:
-        found = json.loads(content.decode("utf-8-sig"), parse_int=_whole_number)
+        written = content.decode("utf-8-sig")
+    except ValueError as error:
+        raise ValueError(f"is not JSON ({error})") from error
+    if json_cost(written) > (allowed := limit(LARGEST_CONTENT)):
+        raise ValueError(f"holds values that would take more than {megabytes(allowed)} of memory; {more_allowed()}")
+    try:
+        found = json.loads(written, parse_int=_whole_number)
         found = _printable(found) if b"\\ud" in content.lower() else found
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not JSON ({error})") from error

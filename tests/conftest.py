@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ def shared() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip("no real data: ../shared is not there")
     return folder
+
+
+@pytest.fixture
+def heard_signals() -> Iterator[None]:
+    """SIGINT and SIGHUP arrive: a program started in the background ignores them, and what it starts inherits that."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {kind: signal.signal(kind, handler) for kind, handler in defaults.items()}
+    yield
+    for kind, handler in before.items():
+        signal.signal(kind, handler)
 
 
 LAYERS, HEADS, HEAD_SIZE, NEURONS = 3, 4, 6, 20

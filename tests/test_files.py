@@ -111,6 +111,7 @@ def test_problems_are_told_in_the_words_of_the_command() -> None:
         raise DiskFull("give --train-file and --predict-file")
 
 
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
 def test_a_signal_unwinds_and_ends_with_its_number(
     kind: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     That is 0, 2 for what the user got wrong, 130 for stopped, 75 for a full disk, and 1 for what nobody foresaw.
     """
+    wait_passively()
     parser = argparse.ArgumentParser(prog="worker", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--trainer", type=json.loads, default={}, help="settings of the Trainer, as JSON")
@@ -46,7 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, help="end when this process does")
     parser.add_argument("--threads", type=int, help="threads of the CPU")
     options = parser.parse_args(arguments)
-    wait_passively()
     try:
         return _guarded(options)
     except Exception as error:
@@ -94,10 +94,15 @@ def _specification(path: Path) -> RunSpecification:
     """The row, as the driver has just written it.
 
     Raises:
-        InputError: something else has become of the file since.
+        InputError: it is gone or empty, or something else has become of it since.
     """
     try:
-        return RunSpecification(**(read_object(path) or {}))
+        content = read_object(path)
+        if not content:  # the defaults are some row, but not this one
+            raise InputError(f"{path}: {'is missing' if content is None else 'is empty'}; it says what the run is.")
+        return RunSpecification(**content)
+    except InputError:
+        raise
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: is not the specification of a run ({error}).") from error
 

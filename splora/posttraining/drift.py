@@ -19,11 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from splora.posttraining.precision import Precision
-from splora.posttraining.sensitivity import divergences, logits
-from splora.posttraining.stat_grams import Batch
+from splora.posttraining.sensitivity import divergences
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,6 @@ def drift(dense: Sequence[Tensor], pruned: Sequence[Tensor]) -> Drift:
             moved += sign * torch.bincount(classes.cpu(), minlength=len(moved))
         rows += len(ours)
     return Drift(divergences(dense, pruned), torch.cat(regrets), float(moved.abs().sum()) / (2 * max(rows, 1)))
-
-
-def drift_of(dense: nn.Module, pruned: nn.Module, batches: Sequence[Batch], precision: Precision) -> Drift:
-    """The drift of one model's predictions from another's on samples."""
-    return drift(logits(dense, batches, precision), logits(pruned, batches, precision))
 
 
 def _unexplained(ours: Tensor, theirs: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ procedure changes no bias: it is left only for what is better by every sign (`dr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -61,15 +62,19 @@ def choose_bias_correction(
 def is_better(one: Drift, other: Drift) -> bool:
     """Whether one drift is smaller by every sign.
 
-    Its divergence is by more than the standard error of the difference, and neither its regret nor its shift is larger.
+    Its divergence is by more than the standard error of the difference, its regret is not larger even with that added,
+    and its shift is not larger.
     """
-    difference = other.divergence - one.divergence
-    error = float(difference.std()) / len(difference) ** 0.5
+    gained, lost = other.divergence - one.divergence, one.regret - other.regret
     return (
-        float(difference.mean()) > error
-        and float(one.regret.mean()) <= float(other.regret.mean())
+        float(gained.mean()) > _standard_error(gained)
+        and float(lost.mean()) + _standard_error(lost) <= 0
         and one.shift <= other.shift
     )
+
+
+def _standard_error(values: Tensor) -> float:
+    return float(values.std()) / math.sqrt(len(values))
 
 
 def halves(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,5 +114,30 @@ class ResumableCSVLogger(Logger):
     def _read(self) -> list[dict[str, Any]]:
         if not self.path.is_file():
             return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+        lines = [line for line in self.path.read_bytes().decode("utf-8", "replace").splitlines() if line.strip()]
+        names = _cells(lines[0]) if lines else []
+        rows = [row for line in lines[1:] if (row := _row(names, _cells(line))) is not None]
+        if (lost := max(0, len(lines) - 1) - len(rows)) > 0:
+            print(f"warning: {self.path}: {lost} damaged lines are left out", file=sys.stderr, flush=True)
+        return rows
+
+
+def _cells(line: str) -> list[str]:
+    try:
+        return next(csv.reader([line], strict=True), [])
+    except csv.Error:
+        return []
+
+
+def _row(names: list[str], cells: list[str]) -> dict[str, Any] | None:
+    """A line's numbers by name; None where it is damaged."""
+    if "step" not in names or len(names) != len(cells):
+        return None
+    row = {name: value for name, value in zip(names, cells, strict=True) if value}
+    try:
+        int(row["step"])
+        for value in row.values():
+            float(value)
+    except (KeyError, ValueError):
+        return None
+    return row

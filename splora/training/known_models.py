@@ -5,10 +5,11 @@ Imports no torch and asks no network: a check must say the same wherever a comma
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
+
+from splora.json_values import read_object
 
 _BERT = ("bert", 512)
 _ROBERTA = ("roberta", 514)
@@ -69,6 +70,6 @@ def _cached(name: str) -> dict[str, Any] | None:
 
     try:
         path = try_to_load_from_cache(name, "config.json")
-        return dict(json.loads(Path(path).read_text(encoding="utf-8"))) if isinstance(path, str) else None
+        return read_object(Path(path)) if isinstance(path, str) else None
     except (OSError, ValueError, TypeError):
         return None

@@ -179,6 +179,9 @@ def _local_config(source: str, name: str) -> tuple[dict[str, Any] | None, list[P
     if folder is None:
         if _is_path(source) and not _exists(source):
             return None, [Problem(name, f"is {source!r}; there is no such folder")]
+        if not source.startswith("run:") and (inside := _inside(Path(source))):
+            # A run's or an adapter's folder was meant, although a hub's model may go by that name.
+            return None, [Problem(name, f"is {source!r}; this folder is no model, it has no weights{inside}")]
         return None, []
     if is_adapter(folder):  # beside it lies the configuration of its base
         return None, [Problem(name, f"is {source!r}, which {instead_of(folder)}")]

@@ -257,6 +257,8 @@ def test_a_row_starts_from_one_s_own_model(command: Command, tmp_path: Path) -> 
     config = {"model_type": "bert", "hidden_size": 384, "intermediate_size": 1536, "max_position_embeddings": 512}
     config["architectures"] = ["BertForQuestionAnswering"]  # type: ignore[assignment]
     (own / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with (own / "model.safetensors").open("wb") as weights:  # a folder without weights would be the hub's model
+        weights.truncate(50_000_000)
     done = command("--exp-id", "68", "--start", "my-checkpoint")
     ((spec, folder, repeat),) = done.runs
     assert (spec.model_name_or_path, spec.teacher_name_or_path, folder) == ("my-checkpoint",) * 2 + ("runs/SQuAD/68",)

@@ -73,6 +73,14 @@ def test_a_correction_must_be_better_by_every_sign(
     assert not is_better(_drift(0.2, 0.02, 0.05), _drift(0.2, 0.02, 0.05)), "a tie is the published way"
 
 
+def test_a_regret_that_may_as_well_be_larger_is_no_gain() -> None:
+    one, other = _drift(0.1, 0.02, 0.05), _drift(0.2, 0.02, 0.05)
+    flips = torch.zeros(100, dtype=torch.float64)
+    flips[0], flips[1] = 0.6, -0.7  # better by 0.001 on average, and by chance
+    assert not is_better(Drift(one.divergence, one.regret + flips, one.shift), other)
+    assert is_better(Drift(one.divergence, one.regret - 0.01, one.shift), other)
+
+
 def _batches(sequences: int) -> list[dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(2)
     found = []

@@ -14,6 +14,7 @@ from splora.scripts import generate_lut
 
 from splora.posttraining import latency_measure
 from splora.posttraining.latency_table import budget_milliseconds, read_table
+from splora.tasks.model_inputs import positions
 
 TASK = ["--task_name", "sst2"]
 
@@ -108,8 +109,8 @@ def test_a_pruned_model_is_refused(folder: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_roberta_loses_positions_to_padding() -> None:
-    assert generate_lut.positions(transformers.RobertaConfig(max_position_embeddings=514)) == 512
-    assert generate_lut.positions(transformers.BertConfig()) == 512
+    assert positions(transformers.RobertaConfig(max_position_embeddings=514)) == 512
+    assert positions(transformers.BertConfig()) == 512
 
 
 def test_help_imports_neither_torch_nor_transformers(root: Path) -> None:

@@ -143,6 +143,7 @@ def test_hidden_states_of_living_processes_stay(tiny: Any, tmp_path: Path, monke
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_a_pruning_in_one_line_and_leaves_nothing(
     kind: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import yaml
 from splora.scripts.cli import main
+from splora.scripts.fit_folder import claim
 
+from splora.locks import RUN_LOCK, holding
 from splora.report.collect import collect
 from splora.training.configuration import lightning_config
 from splora.training.run import run
@@ -178,6 +180,32 @@ def test_another_run_s_folder_is_refused_and_a_free_one_is_not(
     trainer = yaml.safe_load(text.replace("HERE", str(tmp_path / "free")))["trainer"]
     follow(trainer)
     assert str(tmp_path / "free") in yaml.safe_dump(trainer)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_second_fit_leaves_the_folder_of_a_running_one_as_it_is(
+    command: Command, tiny_spec: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    """Before the first checkpoint, too, and before it has written its settings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("splora.scripts.run_row._WAIT", 0.0)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(lightning_config(tiny_spec(**SHORT), "one")), encoding="utf-8")
+    folder = tmp_path / "one"
+    with holding(folder / RUN_LOCK, "the first"):
+        if written:
+            claim(folder, {"model": {"seed": 5}})
+            (folder / "fit.yaml").write_text("of the first", encoding="utf-8")
+        before = contents(folder)
+        status, told = command("fit", "--config", "run.yaml", "--trainer.accelerator", "cpu")
+        assert status == 2
+        assert ("model.seed 5 there, 92 here" if written else "one: another process trains here (process ") in told
+        assert contents(folder) == before
+        if written:  # the same settings there: it is still somebody else's to write into
+            claim(folder, {"model": {"seed": 92}})
+            before = contents(folder)
+            status, told = command("fit", "--config", "run.yaml", "--trainer.accelerator", "cpu")
+            assert (status, "one: another process trains here (process " in told) == (2, True)
+            assert contents(folder) == before
 
 
 @pytest.mark.parametrize("left", ["spec.json", "result.json", "adapter", "metrics.csv"])

@@ -32,7 +32,7 @@ from splora.training.threads import largest_product
 COMMANDS = {
     "splora": lambda: cli.main(["--version"]),
     "run_from_sheet": lambda: run_from_sheet.main(["--help"]),
-    "worker": lambda: worker.main(["nowhere"]),
+    "worker": lambda: worker.main(["--help"]),
     **{
         module.__name__: lambda module=module: module.main(["--help"])
         for module in (generate_lut, opt_eval, prune_bert, prune_fisher, prune_opt, quantize_opt, train_small_opt)
@@ -51,9 +51,11 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_waits_passively(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import os
+
+    monkeypatch.chdir(tmp_path)
 
     def call() -> None:
         try:
@@ -68,9 +70,24 @@ def test_every_command_waits_passively(
         monkeypatch.setenv(own, value)
         call()
         assert os.environ[own] == value
+        assert not [*tmp_path.iterdir()]
         assert own == "OMP_WAIT_POLICY" or "OMP_WAIT_POLICY" not in os.environ
         monkeypatch.delenv(own)
         monkeypatch.setenv("OMP_WAIT_POLICY", "")
+
+
+@pytest.mark.parametrize("content", [None, "{}", "[]", "", '{"no such column": 1}'])
+def test_a_worker_without_its_specification_trains_nothing(
+    content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "row"
+    if content is not None:
+        folder.mkdir()
+        (folder / "spec.json").write_text(content, encoding="utf-8")
+    assert worker.main([str(folder)]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"error: {folder / 'spec.json'}: ")
+    assert [path.name for path in tmp_path.rglob("*.*")] == ([] if content is None else ["spec.json"])
 
 
 def test_no_command_imports_torch_before_it_says_so(root: Path) -> None:
