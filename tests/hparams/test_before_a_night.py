@@ -301,7 +301,7 @@ def test_folders_beside_a_model_name_it(command: Command, tmp_path: Path) -> Non
     (tmp_path / "adapted" / "adapter" / "adapter_config.json").write_text("{}", encoding="utf-8")
     assert "did you mean 'runs/SQuAD/63/model'?" in one_sentence(command("--exp-id", "12", "--model", "runs/SQuAD/63"))
     for folder in ("adapted", "adapted/adapter"):
-        assert "adapted/adapter is an adapter: merge it into its model" in one_sentence(
+        assert "is an adapter and no model; name what it starts from, or merge it" in one_sentence(
             command("--exp-id", "12", "--model", folder)
         )
 
