@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 import transformers
@@ -16,6 +17,10 @@ from splora import anatomy
 from splora.posttraining.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A busy machine says nothing of the code: how long making an example takes is no failure.
+hypothesis.settings.register_profile("splora", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("splora")
 
 
 @pytest.fixture(scope="session")
