@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from splora.hparams.workbook import OWN, read_workbook
-
 from splora.quiet import quiet_libraries
 from splora.training.preflight import with_resolved
 from splora.training.run import run

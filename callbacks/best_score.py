@@ -6,13 +6,16 @@ from where the schedule holds its final threshold.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.trainer.states import TrainerFn
+
 from splora.callbacks.sparsity_schedule import SparsitySchedule
+from splora.training.checkpoint_files import damage, previous
 
 #: The best weights, beside the checkpoint that a run goes on from.
 BEST = "checkpoints/best.ckpt"
@@ -74,13 +77,22 @@ class BestWeights(Callback):
             trainer.save_checkpoint(Path(trainer.default_root_dir) / BEST, weights_only=True)
 
     def restore(self, trainer: Trainer, module: LightningModule) -> bool:
-        """Put the best weights into the module; returns whether they are others than it has."""
+        """Put the best weights into the module; returns whether they are others than it has.
+
+        Where their file is damaged, those of the best before it serve, or the run's last ones; a warning says so.
+        """
         if self.step is None or self.step == trainer.global_step:
             return False
-        path = Path(trainer.default_root_dir) / BEST
+        last = Path(trainer.default_root_dir) / BEST
+        path = next((path for path in (last, previous(last)) if path.is_file() and damage(path) is None), None)
+        if path is None or path != last:
+            kept = "the last weights are kept" if path is None else f"those of the best before it are kept ({path})"
+            print(f"warning: {last}: is missing or damaged; {kept}", file=sys.stderr, flush=True)
+        if path is None:
+            return False
         state = trainer.strategy.checkpoint_io.load_checkpoint(path, weights_only=True)["state_dict"]
         module.load_state_dict(state, strict=False)  # what is frozen is not in it
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and path == last:
             print(
                 f"{self.monitor} was best after step {self.step}: {self.best:.2f}; these weights are kept", flush=True
             )

@@ -15,12 +15,12 @@ from openpyxl.styles import Alignment, Font, PatternFill
 from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.datavalidation import DataValidation
 from openpyxl.worksheet.worksheet import Worksheet
+
+from splora.files import replacing
 from splora.hparams.catalogue import catalogue
 from splora.hparams.cells import kinds
 from splora.hparams.rows import COLUMNS, REQUIRED
 from splora.hparams.workbook import OWN
-
-from splora.files import replacing
 from splora.training.specification import FIELDS, RunSpecification
 
 _HEADING = 2  # row 1 names the groups

@@ -10,7 +10,6 @@ from typing import Any
 
 from splora.hparams.cells import from_text
 from splora.hparams.original import steps
-
 from splora.training.specification import FIELDS, RunSpecification
 
 #: The published rows, with the scores reported for them.

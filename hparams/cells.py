@@ -6,10 +6,9 @@ import datetime
 import re
 from typing import Any
 
+from splora.errors import cut
 from splora.hparams.grid import Formatted, Unreadable, is_error
 from splora.hparams.number_formats import is_near, shown
-
-from splora.errors import cut
 from splora.training.specification import FIELDS, LARGEST
 
 #: Texts that mean "nothing here" in a cell whose field does not itself allow them as a choice.

@@ -20,10 +20,10 @@ from openpyxl.utils import get_column_letter, range_boundaries
 from openpyxl.utils.datetime import from_excel
 from openpyxl.utils.exceptions import InvalidFileException
 from openpyxl.worksheet._reader import COL_TAG, FORMULA_TAG, MERGE_TAG, ROW_TAG, VALUE_TAG, WorkSheetParser
-from splora.hparams.archive import check_archive, check_signature
-from splora.hparams.number_formats import shows_text
 
 from splora.errors import InputError, nearest
+from splora.hparams.archive import check_archive, check_signature
+from splora.hparams.number_formats import shows_text
 
 #: Excel's own limits; a file that passes them was made by no spreadsheet program.
 MAX_ROW, MAX_COLUMN, MAX_CHARACTERS = 1_048_576, 16_384, 32_767

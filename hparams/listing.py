@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from splora.hparams.rows import Row
-
 from splora.training.specification import RunSpecification
 
 _HEADINGS = ("EXP ID", "row", "task", "method", "target density", "reported density", "reported scores", "model")

@@ -12,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from splora.errors import cut, nearest
 from splora.hparams.grid import MAX_COLUMN, Formatted, Grid, Unreadable, coordinate
 from splora.hparams.number_formats import shown
 from splora.hparams.rows import Row, Sheet, build_row, sentence, unfit_heading, unheaded
-
-from splora.errors import cut, nearest
 from splora.training.specification import CLASSIFICATION_TASKS, FIELDS, PUBLISHED_EXAMPLES, RunSpecification
 
 #: Columns without headings, left of the setup in column C.

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from splora.errors import InputError, cut, nearest
 from splora.hparams.cells import Unfit, from_text
 from splora.hparams.lineage import reference
 from splora.hparams.rows import COLUMNS, Row, sentence
-
-from splora.errors import InputError, cut, nearest
 from splora.training.preflight import preflight
 from splora.training.specification import RunSpecification, check
 

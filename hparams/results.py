@@ -15,11 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from splora.hparams.results_csv import read_table, write_table
-from splora.hparams.seeds import with_means
-
 from splora.errors import InputError
 from splora.files import remove_leftovers, replacing
+from splora.hparams.results_csv import read_table, write_table
+from splora.hparams.seeds import with_means
 from splora.json_values import one_line, table
 from splora.locks import holding
 from splora.training.specification import RunSpecification

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from openpyxl.utils import get_column_letter
-from splora.hparams.cells import Unfit, as_shown, from_cell, is_empty
-from splora.hparams.grid import MAX_COLUMN, Grid, Unreadable, coordinate, filled_below, is_error
 
 from splora.errors import cut, nearest
+from splora.hparams.cells import Unfit, as_shown, from_cell, is_empty
+from splora.hparams.grid import MAX_COLUMN, Grid, Unreadable, coordinate, filled_below, is_error
 from splora.training.specification import FIELDS, LARGEST, RunSpecification, check
 
 #: Fields that are columns: the sheet's name says `sheet`.

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from splora.errors import InputError, nearest
 from splora.hparams.folders import folder_name as folder_name
 from splora.hparams.rows import Row
 from splora.hparams.workbook import Workbook
-
-from splora.errors import InputError, nearest
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
 _ROW = re.compile(r"row:(\d+)", re.IGNORECASE)

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from splora.errors import InputError, cut, nearest
 from splora.hparams import original, rows
 from splora.hparams.folders import folder_name, unfit
 from splora.hparams.grid import open_grids
 from splora.hparams.lineage import SOURCES, leads_back, reference
 from splora.hparams.rows import Row, Sheet, sentence
-
-from splora.errors import InputError, cut, nearest
 from splora.json_values import one_line
 from splora.training.specification import FIELDS, RunSpecification
 

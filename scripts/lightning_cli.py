@@ -7,20 +7,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import splora.callbacks
 from lightning import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from splora.scripts import trained_run
-from splora.scripts.fit_folder import CONFIGURATION, DEFAULT_FOLDER, claim, is_finished, repeating, settings_of
-from splora.scripts.old_yaml import read_old_names
-from splora.scripts.run_row import alone, summary
 
+import splora.callbacks
 import splora.tasks.glue
 import splora.tasks.squad  # noqa: F401  (makes the data modules known by name)
 from splora.files import write_text
 from splora.locks import RUN_LOCK, is_held
 from splora.machine import is_first_process
 from splora.quiet import quiet_libraries
+from splora.scripts import trained_run
+from splora.scripts.fit_folder import CONFIGURATION, DEFAULT_FOLDER, claim, is_finished, repeating, settings_of
+from splora.scripts.old_yaml import read_old_names
+from splora.scripts.run_row import alone, summary
 from splora.training.checkpoint_files import checkpoint_of
 from splora.training.configuration import checkpoints, loggers, plugins
 from splora.training.module import PruningModule

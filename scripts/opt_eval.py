@@ -9,11 +9,10 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from splora.scripts.opt_names import checkpoint_name, evaluation_folder, summary_path
-from splora.scripts.prune_options import add_compute
-
 from splora.errors import InputError, exit_on_input_error, problems_of
 from splora.machine import wait_passively
+from splora.scripts.opt_names import checkpoint_name, evaluation_folder, summary_path
+from splora.scripts.prune_options import add_compute
 from splora.tasks.text_sources import TEXT_TASKS
 
 if TYPE_CHECKING:
@@ -40,12 +39,11 @@ def evaluate(options: argparse.Namespace) -> dict[str, float]:
     """
     sources = _sources(options)
 
-    from splora.scripts.console import StageProgress
-
     from splora.posttraining.checkpoint import load_for_evaluation
     from splora.posttraining.compute import find_device, use_threads
     from splora.posttraining.precision import Precision
     from splora.quiet import quiet_libraries
+    from splora.scripts.console import StageProgress
 
     quiet_libraries()
     use_threads(options.threads)

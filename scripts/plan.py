@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from splora.errors import InputError, cut, nearest
 from splora.hparams.folders import folder_name
 from splora.hparams.lineage import SOURCES, check_lineage, leads_back, reference, references
 from splora.hparams.overrides import Overrides, apply
 from splora.hparams.rows import Row, sentence
 from splora.hparams.workbook import Workbook
-
-from splora.errors import InputError, cut, nearest
 from splora.training.preflight import with_resolved
 from splora.training.seeds import seed_folder
 from splora.training.specification import FIELDS, RunSpecification

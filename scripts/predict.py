@@ -8,10 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from splora.errors import InputError
 from splora.scripts.option_help import add_choice
 from splora.scripts.prune_options import add_compute, columns_of
-
-from splora.errors import InputError
 from splora.tasks.sources import TASKS
 
 #: How arguments of Lightning's command of the same name begin.

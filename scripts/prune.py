@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from splora.interruption import ending_tidily
+from splora.posttraining.budget import Budget
 from splora.scripts.option_help import add_choice
 from splora.scripts.prune_options import (
     SAMPLES,
@@ -19,9 +21,6 @@ from splora.scripts.prune_options import (
     request_of,
     stat_choices,
 )
-
-from splora.interruption import ending_tidily
-from splora.posttraining.budget import Budget
 from splora.tasks.sources import ALL_TASKS, TASKS
 
 

@@ -8,6 +8,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from splora.errors import InputError, exit_on_input_error
+from splora.interruption import ending_tidily
+from splora.machine import wait_passively
+from splora.posttraining.budget import Budget
 from splora.scripts.prune_options import (
     SAMPLES,
     add_checkpoint,
@@ -18,11 +22,6 @@ from splora.scripts.prune_options import (
     request_of,
     stat_choices,
 )
-
-from splora.errors import InputError, exit_on_input_error
-from splora.interruption import ending_tidily
-from splora.machine import wait_passively
-from splora.posttraining.budget import Budget
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -8,6 +8,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from splora.errors import exit_on_input_error
+from splora.interruption import ending_tidily
+from splora.machine import wait_passively
+from splora.posttraining.budget import METRICS, Budget
 from splora.scripts.option_help import add_choice
 from splora.scripts.prune_options import (
     SAMPLES,
@@ -19,11 +23,6 @@ from splora.scripts.prune_options import (
     fisher_choices,
     request_of,
 )
-
-from splora.errors import exit_on_input_error
-from splora.interruption import ending_tidily
-from splora.machine import wait_passively
-from splora.posttraining.budget import METRICS, Budget
 
 
 def make_parser() -> argparse.ArgumentParser:

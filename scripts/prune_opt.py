@@ -9,13 +9,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from splora.scripts.option_help import add_choice
-from splora.scripts.prune_bert import add_published, budget_of
-from splora.scripts.prune_options import add_data, carry_out, request_of, stat_choices
-
 from splora.errors import exit_on_input_error
 from splora.interruption import ending_tidily
 from splora.machine import wait_passively
+from splora.scripts.option_help import add_choice
+from splora.scripts.prune_bert import add_published, budget_of
+from splora.scripts.prune_options import add_data, carry_out, request_of, stat_choices
 from splora.tasks.text_sources import TEXT_TASKS
 
 if TYPE_CHECKING:

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from splora.scripts.opt_names import checkpoint_name, summary_path
-from splora.scripts.option_help import add_choice, wrong_choices
-
 from splora.errors import InputError
 from splora.export.storage import DTYPES
 from splora.posttraining.choices import BIAS_CORRECTIONS, FISHER_LABELS, PRECISIONS, STORAGES, TEACHERS
+from splora.scripts.opt_names import checkpoint_name, summary_path
+from splora.scripts.option_help import add_choice, wrong_choices
 from splora.tasks.sources import TASKS
 
 if TYPE_CHECKING:
@@ -365,9 +364,8 @@ def request_of(
 
 def carry_out(request: PruneRequest) -> None:
     """Prune with progress on the terminal, and print what came of it."""
-    from splora.scripts.console import StageProgress
-
     from splora.quiet import quiet_libraries
+    from splora.scripts.console import StageProgress
 
     quiet_libraries()
     from splora.posttraining.outcome import summary_line

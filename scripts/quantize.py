@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from splora.errors import InputError
+from splora.interruption import ending_tidily
+from splora.posttraining.choices import BITS, QUANTIZERS
 from splora.scripts.opt_names import checkpoint_name, summary_path
 from splora.scripts.option_help import add_choice
 from splora.scripts.prune_options import (
@@ -17,10 +20,6 @@ from splora.scripts.prune_options import (
     columns_of,
     device_of,
 )
-
-from splora.errors import InputError
-from splora.interruption import ending_tidily
-from splora.posttraining.choices import BITS, QUANTIZERS
 from splora.tasks.sources import ALL_TASKS
 
 if TYPE_CHECKING:
@@ -170,9 +169,8 @@ def result_name(options: argparse.Namespace) -> str:
 
 def carry_out(request: QuantizeRequest) -> None:
     """Quantize with progress on the terminal, and print what came of it."""
-    from splora.scripts.console import StageProgress
-
     from splora.quiet import quiet_libraries
+    from splora.scripts.console import StageProgress
 
     quiet_libraries()
     from splora.posttraining.quantize_pipeline import quantize, summary_line

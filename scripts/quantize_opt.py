@@ -12,12 +12,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from splora.scripts import prune_opt, prune_options, quantize
-
 from splora.errors import InputError, exit_on_input_error
 from splora.interruption import ending_tidily
 from splora.machine import wait_passively
 from splora.quiet import quiet_libraries
+from splora.scripts import prune_opt, prune_options, quantize
 
 if TYPE_CHECKING:
     from splora.posttraining.quantize_request import QuantizeRequest

@@ -39,7 +39,6 @@ def main(arguments: Sequence[str]) -> None:
 def published_points() -> list[Published]:
     """The published rows of the project's workbook that have a density."""
     from splora.hparams.catalogue import PUBLISHED
-
     from splora.report.score_charts import Published
 
     path = PUBLISHED

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+
+from splora.errors import EXIT_CODE, InputError, Interrupted, cut, exit_on_input_error, nearest, print_problems
 from splora.hparams.lineage import check_lineage
 from splora.hparams.listing import table
 from splora.hparams.overrides import Overrides, apply, parse
@@ -16,12 +18,10 @@ from splora.hparams.rows import Row, Sheet, sentence
 from splora.hparams.seeds import parse_seeds
 from splora.hparams.select import select
 from splora.hparams.workbook import COPIED, OWN, Workbook, read_workbook, specifications
+from splora.machine import is_first_process, wait_passively
 from splora.scripts.launch.start import LAUNCHERS
 from splora.scripts.option_help import add_choice
 from splora.scripts.plan import Job, advice, lines, plan_seeds
-
-from splora.errors import EXIT_CODE, InputError, Interrupted, cut, exit_on_input_error, nearest, print_problems
-from splora.machine import is_first_process, wait_passively
 from splora.training.specification import METHOD_ALIASES, METHODS, methods_named
 
 PROGRAM = "run_from_sheet"

@@ -94,7 +94,6 @@ def train(
     state, reason = FAILED, None
     try:
         from splora.callbacks import GracefulStop, Heartbeat
-
         from splora.quiet import quiet_libraries
         from splora.training.run import run as run_specification
 

@@ -13,10 +13,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from splora.scripts.option_help import add_choice, wrong_choices
-
 from splora.errors import InputError, exit_on_input_error, problems_of
 from splora.machine import wait_passively
+from splora.scripts.option_help import add_choice, wrong_choices
 from splora.tasks.text_sources import TEXT_TASKS
 
 #: Whole numbers and fractions that can be set, with what they are.

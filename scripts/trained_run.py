@@ -9,7 +9,10 @@ from splora.errors import InputError
 from splora.training.run_folder import MARKS, class_name, entries
 
 #: Callbacks that write into a run's folder, or schedule a training.
-_OF_TRAINING = ("RunResult", "MaskPictures", "ModelCheckpoint", "SparsitySchedule", "EarlyStopping", "BestWeights")
+_OF_TRAINING = (
+    *("RunResult", "MaskPictures", "ModelCheckpoint", "SparsitySchedule"),
+    *("EarlyStopping", "EarlyStop", "BestWeights"),
+)
 PREDICTIONS = "predictions.json"
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
-from splora.hparams.workbook import OWN, read_workbook
 
 from splora.files import write_text
+from splora.hparams.workbook import OWN, read_workbook
 from splora.training.configuration import lightning_config
 from splora.training.specification import RunSpecification
 

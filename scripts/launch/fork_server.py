@@ -127,9 +127,9 @@ def _import_what_runs_need() -> None:
     # Where something is missing, the workers' logs say so.
     with suppress(ImportError):
         import lightning  # noqa: F401
-        import splora.callbacks
         import transformers  # noqa: F401
 
+        import splora.callbacks
         import splora.tasks.glue
         import splora.tasks.squad
         import splora.training.module  # noqa: F401

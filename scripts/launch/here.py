@@ -6,11 +6,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from splora.scripts import run_row
-from splora.scripts.launch.work import Work
-
 from splora.errors import DiskFull, InputError
 from splora.machine import is_first_process
+from splora.scripts import run_row
+from splora.scripts.launch.work import Work
 
 
 def run_here(works: Sequence[Work], force: bool) -> int:

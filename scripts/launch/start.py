@@ -7,11 +7,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from splora.scripts.launch.work import Launcher, Work, works
-from splora.scripts.plan import Job
-
 from splora.errors import InputError
 from splora.machine import is_first_process
+from splora.scripts.launch.work import Launcher, Work, works
+from splora.scripts.plan import Job
 
 LAUNCHERS = ("local", "ray")
 DEFAULT_ROOT = "runs"

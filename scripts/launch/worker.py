@@ -18,13 +18,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from splora.scripts.launch.work import FULL, STOPPED
-from splora.scripts.run_row import alone, summary, train
-
 from splora.errors import EXIT_CODE, DiskFull, InputError, Interrupted
 from splora.files import is_full
 from splora.json_values import read_object
 from splora.machine import is_first_process, wait_passively
+from splora.scripts.launch.work import FULL, STOPPED
+from splora.scripts.run_row import alone, summary, train
 from splora.training.checkpoint_files import is_begun
 from splora.training.result_file import RESULT, read_result
 from splora.training.run import SPECIFICATION

@@ -5,12 +5,12 @@ What is said there was measured: scores, density, MACs, bytes, latency, versions
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from splora.files import write_text
+from splora.tasks.source_names import is_hub_model
 from splora.tasks.sources import QA_TASKS, auto_model
 from splora.tasks.text_sources import TEXT_TASKS
 
@@ -208,15 +208,11 @@ def _front_matter(task: str, base: str, tags: Sequence[str], library: str, train
     import yaml
 
     fields: dict[str, Any] = {"library_name": library, "pipeline_tag": _PIPELINES[auto_model(task)], "tags": [*tags]}
-    if _is_hub_name(base):
+    if is_hub_model(base):
         fields["base_model"] = base
     if train_file is None and task not in TEXT_TASKS:
         fields["datasets"] = [_HUB.get(task, "nyu-mll/glue")]
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---\n"
-
-
-def _is_hub_name(name: str) -> bool:
-    return bool(re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name)) and name != "embedded" and not Path(name).exists()
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

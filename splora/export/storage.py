@@ -7,12 +7,13 @@ type, and rounded to it before it is evaluated: the scores are those of what lie
 from __future__ import annotations
 
 import copy
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from splora.errors import InputError, nearest
+from splora.json_values import read_object, table, text
+from splora.tasks.source_names import local_folder
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +52,8 @@ def name_of(dtype: torch.dtype) -> str:
 
 def weight_files(checkpoint: str) -> list[Path]:
     """The files that transformers reads a checkpoint's weights from; of a hub name, those in the cache."""
-    folder = Path(checkpoint).expanduser()
-    if not folder.is_dir():
+    folder = local_folder(checkpoint)
+    if folder is None:
         from huggingface_hub import try_to_load_from_cache
 
         cached = try_to_load_from_cache(checkpoint, "config.json") if checkpoint.count("/") <= 1 else None
@@ -63,7 +64,7 @@ def weight_files(checkpoint: str) -> list[Path]:
         if (whole := folder / f"{stem}.{ending}").is_file():
             return [whole]
         if (index := folder / f"{stem}.{ending}.index.json").is_file():
-            parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            parts = {text(part) for part in table((read_object(index) or {}).get("weight_map")).values()}
             return [path for path in (folder / Path(part).name for part in sorted(parts)) if path.is_file()]
     return []
 

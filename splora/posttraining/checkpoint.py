@@ -17,11 +17,13 @@ from splora import anatomy
 from splora.errors import InputError
 from splora.export.quantized import is_quantized, load_quantized
 from splora.json_values import read_object
+from splora.posttraining.heads import has_head
 from splora.posttraining.pickled_weights import check_pickle, not_only_weights, pickles
 from splora.posttraining.weight_names import own_names, prefixes
 from splora.tasks import hub
 from splora.tasks.glue_tasks import TASKS
 from splora.tasks.label_names import check_names
+from splora.tasks.source_names import EMBEDDED, local_folder
 from splora.tasks.sources import QA_TASKS, auto_model, canonical_task
 from splora.tasks.text_sources import TEXT_TASKS
 
@@ -88,7 +90,7 @@ def load_weights(
             finite, or cannot be read without running code.
     """
     _check_unquantized(name)
-    if name == hub.EMBEDDED:
+    if name == EMBEDDED:
         import transformers
 
         made: nn.Module = hub.load_model(getattr(transformers, auto_model(task)), name, config=config, dtype=dtype)
@@ -114,18 +116,14 @@ def load_weights(
                 )
         except pickle.UnpicklingError as error:
             raise InputError(not_only_weights(name, error)) from None
-    fresh_head = fresh_head and not has_head(config, task) and not _any_head(model, report["missing_keys"], family)
+    fresh_head = (
+        fresh_head and not has_head(name, config, task) and not _any_head(model, report["missing_keys"], family)
+    )
     _check_complete(name, report, family, task, config, fresh_head)
     _check_finite(name, model)
     _align(model)
     network: nn.Module = model
     return network
-
-
-def has_head(config: Any, task: str) -> bool:
-    """Whether a configuration says that its model was fine-tuned with the task's kind of head."""
-    head = auto_model(task).removeprefix("AutoModel")
-    return any(str(name).endswith(head) for name in getattr(config, "architectures", None) or [])
 
 
 def load_for_evaluation(name: str, task: str, cache_dir: str | None = None) -> nn.Module:
@@ -156,7 +154,7 @@ def check_kind(name: str, task: str, cache_dir: str | None = None) -> Any:
 
 def _check_family(name: str) -> None:
     """Refuse a folder of another family before a configuration is made of it, which transformers may not know."""
-    folder = hub.local_folder(name)
+    folder = local_folder(name)
     path = (folder or Path()) / "config.json"
     if folder is None:
         return
@@ -206,7 +204,7 @@ def _check_task(name: str, family: anatomy.Family, task: str) -> None:
 
 
 def _check_embedded(name: str, task: str) -> None:
-    if name == hub.EMBEDDED:
+    if name == EMBEDDED:
         raise InputError(f"{name}: has no head for {task}; pass the folder of a model that is fine-tuned on it.")
 
 

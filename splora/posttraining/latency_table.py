@@ -9,13 +9,13 @@ right for the dense model: inside it blocks meet other caches than by themselves
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from splora.errors import InputError, nearest
 from splora.files import write_json
+from splora.json_values import read_object
 from splora.posttraining.latency_conditions import Conditions, differences, version_warning
 from splora.posttraining.latency_fit import LatencyFit, fit
 
@@ -77,11 +77,11 @@ def read_table(path: str | Path, kind: Kind) -> LatencyTable:
         InputError: no such file, not JSON, the other kind, or keys that are missing or hold no sense; all are named.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: the latency table cannot be read ({error.strerror or error}).") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: the latency table is not valid JSON ({error}).") from error
+        content = read_object(Path(path))
+    except ValueError as error:
+        raise InputError(f"{path}: the latency table {error}.") from error
+    if content is None:
+        raise InputError(f"{path}: the latency table is not there.")
     problems = _problems(content, kind)
     if problems:
         raise InputError(f"{path}: {problem}" for problem in problems)
@@ -142,10 +142,8 @@ def stretch(mha: LatencyTable, ffn: LatencyTable) -> float:
     return (mha.model_milliseconds - mha.overhead_milliseconds) / alone if alone > 0 else 1.0
 
 
-def _problems(content: Any, kind: Kind) -> list[str]:
+def _problems(content: dict[str, Any], kind: Kind) -> list[str]:
     """What is wrong with the content of a table's file."""
-    if not isinstance(content, dict):
-        return ["holds no latency table: a JSON object with kind, sizes and milliseconds."]
     wanted = [field.name for field in dataclasses.fields(LatencyTable) if field.name != "source"]
     missing = [name for name in wanted if name not in content]
     if missing:

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 
 from splora.errors import InputError
-from splora.tasks import hub
+from splora.tasks.source_names import local_folder
 
 
 def pickles(name: str) -> Iterable[Path]:
     """Files of a folder that transformers would unpickle: it prefers safetensors where they are there."""
-    folder = hub.local_folder(name)
+    folder = local_folder(name)
     if folder is None or any(
         (folder / file).is_file() for file in ("model.safetensors", "model.safetensors.index.json")
     ):

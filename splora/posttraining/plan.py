@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from splora import anatomy
+from splora.errors import InputError
 from splora.files import replacing, write_json
+from splora.json_values import read_object
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,18 @@ class Plan:
 
     @classmethod
     def load(cls, folder: str | Path) -> Plan:
-        """Read `plan.json` of a folder."""
-        layers = json.loads((Path(folder) / "plan.json").read_text(encoding="utf-8"))["layers"]
-        return cls(tuple(tuple(layer["heads"]) for layer in layers), tuple(tuple(layer["neurons"]) for layer in layers))
+        """Read `plan.json` of a folder.
+
+        Raises:
+            InputError: it is not there, is damaged, or holds something else.
+        """
+        path = Path(folder) / "plan.json"
+        try:
+            layers = (read_object(path) or {})["layers"]
+            heads, neurons = (tuple(tuple(map(int, layer[kind])) for layer in layers) for kind in ("heads", "neurons"))
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path}: is no plan of a pruned model ({type(error).__name__}: {error}).") from error
+        return cls(heads, neurons)
 
 
 def _kept(masks: Iterable[Tensor]) -> tuple[tuple[int, ...], ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from splora.tasks.glue_metrics import score
 from splora.tasks.glue_tables import TASKS, GlueTask, Table, parse_table, read_source, table_of_hub
 from splora.tasks.label_names import order_of
 from splora.tasks.model_inputs import SEGMENTS
+from splora.tasks.source_names import EMBEDDED, is_data_set
 from splora.tasks.squad_features import tokenizer_digest
 
 #: GLUE on the hub; its configurations are named as the tasks here.
@@ -118,14 +118,14 @@ class GlueDataModule(TaskDataModule):
         """
         source = self.train_file if split == "train" else self.predict_file
         labelled = split != "predict"
-        if source == hub.EMBEDDED:
+        if source == EMBEDDED:
             from splora.tasks.embedded.classification import table
 
             return {
                 part: parse_table(table(self.task, name), f"embedded {name}", self.description)
                 for part, name in self.description.files("train" if split == "train" else "eval").items()
             }
-        if source is None or _is_hub_name(source):
+        if source is None or is_data_set(source):
             return self._tables_of_hub(source or HUB, split)
         return read_source(source, self.task, "train" if split == "train" else "eval", self.columns, labelled)
 
@@ -230,9 +230,3 @@ class GlueDataModule(TaskDataModule):
             return labels.astype(np.float32)
         numbers = np.array([self.label2id[name] for name in self.description.labels], np.int64)
         return np.take(numbers, labels)
-
-
-def _is_hub_name(source: str) -> bool:
-    """Whether a source that is no file reads like `owner/name`."""
-    path = Path(source)
-    return not path.exists() and source.count("/") == 1 and not path.suffix and source[0] not in "./~"

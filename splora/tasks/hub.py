@@ -19,11 +19,10 @@ from typing import Any, TypeVar
 from splora.adapter_files import instead_of, is_adapter
 from splora.errors import InputError
 from splora.json_values import table
-from splora.model_sizes import WEIGHTS, check_sizes, impossible
+from splora.model_sizes import check_sizes, impossible
 from splora.tasks import tokenizer_files
+from splora.tasks.source_names import EMBEDDED, has_weights, is_path, local_folder, mistyped
 
-#: Name of the small model and of the data sets that the project makes itself.
-EMBEDDED = "embedded"
 #: Seconds after which a network that does not answer is none.
 PATIENCE = 5.0
 CONFIG = "config.json"
@@ -186,27 +185,6 @@ def load_dataset(name: str, configuration: str | None, split: str, cache_dir: st
         ) from error
 
 
-def local_folder(name: str) -> Path | None:
-    """The folder that a model's name means, or None where it means a model of the hub.
-
-    A folder with neither weights nor an adapter, such as this project's `bert-base-uncased` before it is filled, never
-    stands in the way of the hub's model of that name: only what can be nothing but a path (`./bert-base-uncased`)
-    means it.
-    """
-    folder = Path(name).expanduser()
-    try:
-        if name == EMBEDDED or not folder.is_dir():
-            return None
-    except OSError:  # a name too long for a folder's
-        return None
-    return folder if is_path(name) or _weights(folder) or is_adapter(folder) else None
-
-
-def is_path(name: str) -> bool:
-    """Whether a name can only be a folder's: hub names are one word, or owner/name."""
-    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
-
-
 def check_weights(name: str) -> None:
     """Refuse a folder that describes a model and holds none.
 
@@ -216,19 +194,11 @@ def check_weights(name: str) -> None:
     folder = local_folder(name)
     if folder is not None and is_adapter(folder):
         raise InputError(f"{name}: {instead_of(folder)}.")
-    if folder is not None and (folder / CONFIG).is_file() and not _weights(folder):
+    if folder is not None and (folder / CONFIG).is_file() and not has_weights(folder):
         raise InputError(
             f"{name}: this folder has a configuration, but no weights (model.safetensors or pytorch_model.bin); "
             f"pass the folder of a trained model."
         )
-
-
-def _weights(folder: Path) -> bool:
-    """Whether a folder holds weights of a model, plain, in shards or quantized."""
-    try:
-        return any(WEIGHTS.fullmatch(path.name) for path in folder.iterdir())
-    except OSError:
-        return False
 
 
 def reachable() -> bool:
@@ -257,7 +227,8 @@ def _model_part(name: str, what: str, load: Callable[[str], T], cache_dir: str |
         check_sizes(folder)
         return _read(name, what, lambda: load(str(folder)))
     if is_path(name):
-        raise InputError(f"{name}: there is no such folder; pass a model's folder, a hub name, or 'embedded'.")
+        remedy = "pass a model's folder, a hub name, or 'embedded'"
+        raise InputError(f"{name}: there is no such folder; {remedy}{mistyped(name) or '.'}")
     # The libraries take any folder for a model's: one that shadows a name is told by where the hub's copy lies.
     shadowed, reached = Path(name).is_dir(), reachable()
     try:
@@ -271,7 +242,7 @@ def _model_part(name: str, what: str, load: Callable[[str], T], cache_dir: str |
         remedy = "; `python bert-base-uncased/fetch.py` downloads this one" if name == FETCHED and shadowed else ""
         raise InputError(
             f"{name}: {here}, and the {what} cannot be loaded from the hub ({reason}); "
-            f"pass a model's folder, or 'embedded'{remedy}."
+            f"pass a model's folder, or 'embedded'{remedy}{mistyped(name) or '.'}"
         ) from error
 
 

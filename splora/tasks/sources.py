@@ -10,6 +10,7 @@ from splora.errors import InputError, nearest
 from splora.tasks.folders import content_of, find_files, listed
 from splora.tasks.glue_tables import find_source
 from splora.tasks.glue_tasks import TASKS as GLUE_TASKS
+from splora.tasks.source_names import EMBEDDED
 from splora.tasks.text_sources import TEXT_TASKS, text_source
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ TASKS = (*QA_TASKS, *GLUE_TASKS)
 #: These, and the texts that language models are judged on.
 ALL_TASKS = (*TASKS, *TEXT_TASKS)
 
-#: The source that is made by the program itself, as in `hub.EMBEDDED`, whose module is slow to import.
-_EMBEDDED = "embedded"
 _QUESTION_SUFFIXES = (".json", ".jsonl", ".ndjson")
 #: Version in the name of SQuAD's files, and other spellings of the tasks.
 _VERSIONS = {"squad": "1.1", "squad_v2": "2.0"}
@@ -84,7 +83,7 @@ def data_sources(data_dir: str | None, task: str, need_train: bool = True) -> tu
         InputError: there is no such folder, a split is missing in it, or more than one file could be meant.
     """
     task = canonical_task(task)
-    if data_dir is None or data_dir == _EMBEDDED:
+    if data_dir is None or data_dir == EMBEDDED:
         return data_dir, data_dir
     folder = Path(data_dir).expanduser()
     if task in TEXT_TASKS and folder.is_file():

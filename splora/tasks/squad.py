@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from splora.tasks.cache import cached, digest
 from splora.tasks.data_module import Split, TaskDataModule, TokenRows
 from splora.tasks.features import FeatureSet, Ragged, TaskResult
 from splora.tasks.model_inputs import SEGMENTS
+from splora.tasks.source_names import EMBEDDED, is_data_set
 from splora.tasks.squad_answers import Answers, find_answers
 from splora.tasks.squad_features import Windows, cut_windows, tokenizer_digest
 from splora.tasks.squad_json import Question, questions_from_content, questions_from_rows, read_squad
@@ -161,15 +161,15 @@ class SquadDataModule(TaskDataModule):
         return self._evaluated[split]
 
     def _read(self, source: str | None, split: Split) -> list[Question]:
-        if source == hub.EMBEDDED:
+        if source == EMBEDDED:
             from splora.tasks.embedded import corpus
 
             if split == "train":
                 content = corpus.corpus("train", corpus.TRAIN_QUESTIONS, impossible=self.version_2)
             else:
                 content = corpus.corpus("dev", corpus.DEV_QUESTIONS, impossible=self.version_2)
-            return questions_from_content(content, hub.EMBEDDED)
-        if source is None or _is_hub_name(source):
+            return questions_from_content(content, EMBEDDED)
+        if source is None or is_data_set(source):
             name_on_hub = source or HUB[self.task]
             rows = hub.load_dataset(name_on_hub, None, HUB_SPLITS[split], self.cache_dir)
             return questions_from_rows(rows, name_on_hub, answered=split != "predict")
@@ -219,9 +219,3 @@ def answers_by_id(answers: Answers, questions: list[Question], version_2: bool) 
 def _code() -> str:
     """The source that makes windows, so that a change of it makes them again."""
     return "".join(inspect.getsource(module) for module in (squad_features, squad_json))
-
-
-def _is_hub_name(source: str) -> bool:
-    """Whether a source that is no file reads like `owner/name`."""
-    path = Path(source)
-    return not path.exists() and source.count("/") == 1 and not path.suffix and source[0] not in "./~"

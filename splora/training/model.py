@@ -36,12 +36,13 @@ def load_base(
         InputError: no such model, no network for a hub name, an unsupported family, a fine-tuned head for other
             labels, or weights that are not whole (see `load_weights`).
     """
-    from splora.posttraining.checkpoint import check_outputs, has_head, load_weights
+    from splora.posttraining.checkpoint import check_outputs, load_weights
+    from splora.posttraining.heads import has_head
     from splora.tasks.hub import load_config
 
     config = load_config(model_name_or_path)
     anatomy.family_of(config)
-    if has_head(config, task):
+    if has_head(model_name_or_path, config, task):
         check_outputs(model_name_or_path, config, task)
     if dropout is not None:
         anatomy.set_dropout(config, dropout)

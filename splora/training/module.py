@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from splora.errors import InputError, nearest
 from splora.files import write_json
 from splora.masks import BlockMask, masked_layers, penalties, update_global_cutoffs
-from splora.posttraining.checkpoint import has_head
+from splora.posttraining.heads import has_head
 from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import OutputCollector
 from splora.training.half_base import keep_trained_in_single
@@ -112,7 +112,7 @@ class PruningModule(LightningModule):
         base = load_base(
             self.model_name_or_path, self.task, label2id=self.label2id, dropout=self.dropout, seed=self.seed
         )
-        if self.trainer.training and has_head(base.config, self.task):
+        if self.trainer.training and has_head(self.model_name_or_path, base.config, self.task):
             base.eval()
             ask(self.model_name_or_path, lambda batch: logits_of(base(**_inputs(batch))), data)
             base.train()

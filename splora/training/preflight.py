@@ -17,9 +17,8 @@ from splora.adapter_files import ADAPTER, instead_of, is_adapter
 from splora.errors import InputError, cut
 from splora.json_values import read_object
 from splora.model_sizes import CONFIG, impossible, stored_bytes
-from splora.tasks.hub import local_folder
 from splora.tasks.model_inputs import positions
-from splora.tasks.table_files import SUFFIXES
+from splora.tasks.source_names import EMBEDDED, exists, is_data_set, is_path, local_folder, mistyped
 from splora.training.known_models import known_config
 from splora.training.specification import QA_TASKS, Problem, RunSpecification, check
 
@@ -72,9 +71,11 @@ def _check_data(spec: RunSpecification) -> tuple[int | None, list[Problem]]:
     examples, problems = None, []
     for name in ("train_file", "predict_file"):
         source = getattr(spec, name)
-        if source is None or source == "embedded" or not _exists(source):
-            if source is not None and _is_path(source):
-                problems.append(Problem(name, f"is {source!r}; there is no such file or folder"))
+        if source is None or source == EMBEDDED:
+            continue
+        if not exists(source):
+            if not is_data_set(source) or mistyped(source):
+                problems.append(Problem(name, f"is {source!r}; there is no such file or folder{mistyped(source)}"))
             continue
         try:
             split: Literal["train", "eval"] = "train" if name == "train_file" else "eval"
@@ -177,8 +178,8 @@ def _local_config(source: str, name: str) -> tuple[dict[str, Any] | None, list[P
     """`config.json` of a folder; None where `source` is a hub name, `embedded` or `run:ID`."""
     folder = local_folder(source)
     if folder is None:
-        if _is_path(source) and not _exists(source):
-            return None, [Problem(name, f"is {source!r}; there is no such folder")]
+        if not source.startswith("run:") and not exists(source) and (is_path(source) or _is_neighbour(source)):
+            return None, [Problem(name, f"is {source!r}; there is no such folder{mistyped(source)}")]
         if not source.startswith("run:") and (inside := _inside(Path(source))):
             # A run's or an adapter's folder was meant, although a hub's model may go by that name.
             return None, [Problem(name, f"is {source!r}; this folder is no model, it has no weights{inside}")]
@@ -194,6 +195,11 @@ def _local_config(source: str, name: str) -> tuple[dict[str, Any] | None, list[P
     if (found := impossible(config, stored_bytes(folder))) is not None:
         return None, [Problem(name, f"is {source!r}; its {CONFIG}: {found}")]
     return config, []
+
+
+def _is_neighbour(source: str) -> bool:
+    """Whether `owner/name`, of which nothing is known as a name of the hub, is nearly a folder's path here."""
+    return "/" in source and known_config(source) is None and bool(mistyped(source))
 
 
 def _inside(folder: Path) -> str:
@@ -216,24 +222,6 @@ def _vocabulary(source: str) -> dict[str, int] | None:
         return dict(words)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # said where the tokenizer is loaded
         return None
-
-
-def _is_path(source: str) -> bool:
-    """Whether a source can only be meant as a path: hub names are one word or owner/name."""
-    if source == "embedded" or source.startswith("run:"):
-        return False
-    if source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).suffix in SUFFIXES:
-        return True
-    owner, slash, _ = source.partition("/")
-    return bool(slash) and _exists(owner)
-
-
-def _exists(source: str) -> bool:
-    """Whether there is such a file or folder; a name too long for one is none."""
-    try:
-        return Path(source).exists()
-    except OSError:
-        return False
 
 
 def with_resolved(spec: RunSpecification, folders: dict[str, str]) -> RunSpecification:

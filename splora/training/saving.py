@@ -116,7 +116,8 @@ def check_fits(output_dir: str | Path, data: Any) -> None:
 def _tokens(*names: str) -> str:
     """Digest of the first tokenizer that is there; the last name may be one of the hub."""
     from splora.tasks import hub
+    from splora.tasks.source_names import local_folder
     from splora.tasks.squad_features import tokenizer_digest
 
-    name = next((name for name in names if Path(name).is_dir()), names[-1])
+    name = next((name for name in names if local_folder(name) is not None), names[-1])
     return str(tokenizer_digest(hub.load_tokenizer(name, None)))

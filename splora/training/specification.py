@@ -242,6 +242,16 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
     if spec.max_steps is None and spec.num_train_epochs > 1 and spec.num_train_epochs % 1:
         told = f"is {spec.num_train_epochs}; whole epochs or a fraction below 1 are possible, or set max_steps"
         problems.append(Problem("num_train_epochs", told))
+    if spec.pruning_method != "none" and not spec.final_warmup * spec.warmup_steps:
+        told = (
+            f"but evaluations count from where the threshold is final, and it is so for final_warmup · warmup_steps = "
+            f"{spec.final_warmup:g} · {spec.warmup_steps} steps"
+        )
+        problems += [
+            Problem(name, f"is {getattr(spec, name)}, {told}")
+            for name in ("early_stopping", "best_checkpoint")
+            if getattr(spec, name)
+        ]
     if spec.task in QA_TASKS and spec.doc_stride >= spec.max_seq_length:
         problems.append(
             Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}")

@@ -64,7 +64,8 @@ def load_teacher(
         InputError: no such model, another family than `teacher_type` says, another vocabulary than the
             student's, other labels, or a model without a trained head for the task (see `checkpoint.load_weights`).
     """
-    from splora.posttraining.checkpoint import check_outputs, has_head, load_weights
+    from splora.posttraining.checkpoint import check_outputs, load_weights
+    from splora.posttraining.heads import has_head
     from splora.tasks.hub import load_config, load_tokenizer
 
     path = options.teacher_name_or_path
@@ -73,7 +74,7 @@ def load_teacher(
         raise InputError(
             f"teacher_type is {options.teacher_type!r}, but the teacher {path} is a {config.model_type!r} model."
         )
-    if not has_head(config, task):
+    if not has_head(path, config, task):
         head = "QuestionAnswering" if task.startswith("squad") else "SequenceClassification"
         architectures = " ".join(getattr(config, "architectures", None) or [])
         raise InputError(

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from splora.callbacks import MaskPictures, RunProgressBar, SparsitySchedule, WeightCount
 from transformers import BertConfig, BertForQuestionAnswering
 
+from splora.callbacks import MaskPictures, RunProgressBar, SparsitySchedule, WeightCount
 from splora.masks import lambda_at, threshold_at
 from splora.training.counting import count_weights, effective_weight
 from splora.training.model import prepare
@@ -75,9 +75,9 @@ def test_pictures_have_a_panel_per_matrix_and_heads_parted(tmp_path: Path, adapt
 
 def test_a_panel_shows_the_mask_and_the_boundaries_of_heads() -> None:
     from matplotlib.figure import Figure
-    from splora.callbacks.mask_pictures import _draw_matrix
 
     from splora import anatomy
+    from splora.callbacks.mask_pictures import _draw_matrix
     from splora.masks import masked_layers
 
     network, _ = _masked("none")

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from splora.callbacks import GracefulStop
 
+from splora.callbacks import GracefulStop
 from splora.errors import Interrupted
 
 

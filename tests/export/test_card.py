@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from splora.adapters import registry
+from splora.export import pruned_modeling, quantized_modeling
 from splora.export.card import CARD, NEEDS, pruned_card, run_card, write_card
 from splora.export.cut import cut
 from splora.export.folder import save_pruned
+from splora.export.pruned_modeling import REQUIRED_TRANSFORMERS
 from splora.tasks.embedded.tokenizer import build_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -324,3 +328,14 @@ def test_a_base_named_by_a_path_is_found_from_anywhere(
     torch.testing.assert_close(logits(found, build_tokenizer()), logits(network, build_tokenizer()), rtol=0, atol=0)
     other = splora.load_adapter(tmp_path / "runs" / "mine" / "adapter", base=encoder)
     torch.testing.assert_close(logits(other, build_tokenizer()), logits(network, build_tokenizer()), rtol=0, atol=0)
+
+
+def test_limits_of_versions_are_those_that_the_package_is_installed_with(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for name, limits in NEEDS.items():
+        assert f"{name}{limits}" in project["dependencies"]
+    assert f"'peft{NEEDS['peft']}'" in Path(registry.__file__).read_text(encoding="utf-8")
+    least = NEEDS["transformers"].partition(",")[0]
+    assert least == f">={REQUIRED_TRANSFORMERS}"
+    for module in (pruned_modeling, quantized_modeling):
+        assert f"transformers {least.replace('>=', '>= ')}" in " ".join(str(module.__doc__).split())

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from openpyxl import load_workbook
+
 from splora.hparams.build import column_order, workbook_bytes
 from splora.hparams.catalogue import catalogue
 from splora.hparams.rows import COLUMNS
 from splora.hparams.select import select
 from splora.hparams.workbook import OWN, Workbook, read_workbook
-
 from splora.training.specification import FIELDS
 
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl import load_workbook
+
+from splora.errors import InputError
 from splora.hparams.folders import folder_name, unfit
 from splora.hparams.workbook import read_workbook
 from splora.scripts.run_from_sheet import main
-
-from splora.errors import InputError
 
 _DENSITY = "Effective encoder remain weights %"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from splora.hparams.workbook import read_workbook
 
 from splora.errors import InputError
+from splora.hparams.workbook import read_workbook
 
 OLE = bytes.fromhex("D0CF11E0A1B11AE1")
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from openpyxl.xml.constants import SHARED_STRINGS
-from splora.hparams import archive, grid
-from splora.hparams.workbook import read_workbook
 
 from splora.errors import InputError
+from splora.hparams import archive, grid
+from splora.hparams.workbook import read_workbook
 
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from splora.errors import InputError
 from splora.hparams.original import is_block_density
 from splora.hparams.select import select
 from splora.hparams.workbook import Workbook, read_workbook
-
-from splora.errors import InputError
 
 MAGNITUDE = "magnitude_1.0_*_1_2_null_0._3e-5_0._magnitude_null_0._10_epochs"
 

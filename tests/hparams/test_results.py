@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from openpyxl import load_workbook
-from splora.hparams.results import record, record_all
 
+from splora.hparams.results import record, record_all
 from splora.training.specification import RunSpecification
 
 SPEC = RunSpecification(exp_id=12, sheet="SQuAD", model="=a row", pruning_method="topK", reported_f1=80.5)

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from splora.hparams.cells import Unfit, from_text
-from splora.hparams.workbook import read_workbook
 
 from splora.errors import InputError
+from splora.hparams.cells import Unfit, from_text
+from splora.hparams.workbook import read_workbook
 
 
 def problems(path: Path) -> list[str]:

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl import load_workbook
-from splora.hparams.results import record
-from splora.hparams.seeds import parse_seeds
-from splora.scripts import run_row
-from splora.scripts.run_from_sheet import main
 
 from splora.errors import InputError
+from splora.hparams.results import record
+from splora.hparams.seeds import parse_seeds
 from splora.report.runs import Run
 from splora.report.seeds import seed_rows
+from splora.scripts import run_row
+from splora.scripts.run_from_sheet import main
 from splora.training.specification import RunSpecification
 
 

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from splora.errors import InputError
 from splora.hparams.folders import folder_name
 from splora.hparams.overrides import apply, parse
 from splora.hparams.select import _runs, select
 from splora.hparams.workbook import Workbook, read_workbook
-
-from splora.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl import load_workbook
 from openpyxl.worksheet.worksheet import Worksheet
+
 from splora.hparams.cells import Unfit, from_cell
 from splora.hparams.grid import Formatted, Grid, Unreadable, coordinate
 from splora.hparams.number_formats import shown, shows_text
 from splora.hparams.rows import COLUMNS, read_sheet
 from splora.hparams.workbook import OWN, Workbook, read_workbook
-
 from splora.training.specification import RunSpecification
 
 SHEET = "SQuAD"

@@ -13,11 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from splora.files import write_json
 from splora.hparams.rows import Row
 from splora.scripts.launch.work import Work
 from splora.scripts.plan import Job
-
-from splora.files import write_json
 from splora.training.specification import RunSpecification
 
 #: Makes a row of the Demo sheet a run of seconds; 1 needs none, the others start from it.
@@ -129,7 +129,9 @@ def sweep(root: Path, tmp_path: Path) -> SimpleNamespace:
     def finish(*arguments: str, steps: int = 20) -> SimpleNamespace:
         process = start(*arguments, steps=steps)
         output, _ = process.communicate(timeout=300)
-        return SimpleNamespace(status=process.returncode, lines=output.splitlines())
+        lines = output.splitlines()
+        told = next((at for at, line in enumerate(lines) if not line.startswith(("plan: ", "  "))), len(lines))
+        return SimpleNamespace(status=process.returncode, plan=lines[:told], lines=lines[told:])
 
     def state(number: int) -> dict[str, Any]:
         return dict(json.loads((tmp_path / "runs" / "Demo" / str(number) / "state.json").read_text(encoding="utf-8")))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from splora.scripts.launch import devices
-from splora.scripts.launch.devices import Slot, named_gpus, slots
 
 from splora.errors import InputError
+from splora.scripts.launch import devices
+from splora.scripts.launch.devices import Slot, named_gpus, slots
 
 
 @pytest.fixture(autouse=True)

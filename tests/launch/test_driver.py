@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from splora.errors import InputError
+from splora.files import write_json
 from splora.scripts.launch.devices import Slot
 from splora.scripts.launch.driver import Driver, only_driver
 from splora.scripts.launch.local import LocalLauncher
 from splora.scripts.launch.progress import Show
 from splora.scripts.launch.work import Work
-
-from splora.errors import InputError
-from splora.files import write_json
 from splora.training.state import StateKeeper, initial, read_state
 
 Make = Callable[..., Work]

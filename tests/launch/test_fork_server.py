@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 
 import pytest
+
+from splora.locks import RUN_LOCK, holding
 from splora.scripts.launch.devices import Slot
 from splora.scripts.launch.local import LocalLauncher, LocalRun, _can_fork
 from splora.scripts.launch.work import Work
-
-from splora.locks import RUN_LOCK, holding
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 
@@ -57,8 +57,8 @@ def test_a_worker_outlives_the_server_and_later_ones_do_without(
         assert os.getsid(pid) == pid
         broken = work(2)
         broken.folder.mkdir(parents=True)
-        assert outcome(launcher.start(broken)) == 1
-        assert "No such file" in (broken.folder / "log.txt").read_text(encoding="utf-8")
+        assert outcome(launcher.start(broken)) == 2
+        assert "spec.json" in (broken.folder / "log.txt").read_text(encoding="utf-8")
         launcher._server._process.kill()
         launcher._server._process.wait()
         assert first.outcome() is None

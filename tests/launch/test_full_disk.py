@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from splora.scripts.launch.driver import Driver
 from splora.scripts.launch.progress import Show
 from splora.scripts.launch.work import Work

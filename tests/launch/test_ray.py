@@ -15,11 +15,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from splora.scripts.launch.ray_launcher import RayLauncher, _refuse_too_much, _refuse_unshared
-from splora.scripts.launch.start import check
 
 from splora.errors import InputError
 from splora.locks import RUN_LOCK, is_held
+from splora.scripts.launch.ray_launcher import RayLauncher, _refuse_too_much, _refuse_unshared
+from splora.scripts.launch.start import check
 
 ALONE = ("--set", "model_name_or_path=embedded", "--set", "teacher_name_or_path=")
 #: The cluster in a process of its own: this one must stay free of Ray's threads and handlers. It kills its second node

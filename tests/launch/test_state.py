@@ -12,11 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from splora.callbacks import Heartbeat
-from splora.scripts.launch.status import cells, duration, now_true, print_status
 
+from splora.callbacks import Heartbeat
 from splora.errors import InputError
 from splora.locks import RUN_LOCK, holding, is_held
+from splora.scripts.launch.status import cells, duration, now_true, print_status
 from splora.training import state as states
 from splora.training.specification import RunSpecification
 from splora.training.state import RunState, StateKeeper, initial, read_state, write_state

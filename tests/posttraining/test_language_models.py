@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from splora.scripts import opt_eval, prune, prune_opt, quantize, train_small_opt
-from splora.scripts.opt_names import checkpoint_name, summary_path
 
 from splora import load_pruned
 from splora.errors import InputError
@@ -21,6 +19,8 @@ from splora.posttraining.compute import check_compute, find_device
 from splora.posttraining.quantization_grid import GridOptions
 from splora.posttraining.stat_grams import beginnings
 from splora.report.collect import collect
+from splora.scripts import opt_eval, prune, prune_opt, quantize, train_small_opt
+from splora.scripts.opt_names import checkpoint_name, summary_path
 from splora.tasks import language_modelling
 from splora.tasks.sources import canonical_task, data_sources, make_data_module
 from splora.tasks.text_sources import read_text

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from splora.scripts import generate_lut
 
 from splora.posttraining import latency_measure
 from splora.posttraining.latency_table import budget_milliseconds, read_table
+from splora.scripts import generate_lut
 from splora.tasks.model_inputs import positions
 
 TASK = ["--task_name", "sst2"]

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from splora.scripts import cli, quantize, quantize_opt
 
 from splora import load_quantized
 from splora.errors import InputError
@@ -19,6 +18,7 @@ from splora.export.packing import WEIGHTS
 from splora.posttraining import quantize_pipeline
 from splora.posttraining.plan import Plan
 from splora.posttraining.quantize_request import _widest_row
+from splora.scripts import cli, quantize, quantize_opt
 from splora.tasks.embedded.classification import write_glue
 from splora.tasks.embedded.tokenizer import build_tokenizer
 from splora.training.small_opt import SmallOPT, write_untrained

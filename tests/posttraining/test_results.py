@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from splora.scripts import count, prune, prune_bert, prune_fisher, prune_opt, quantize, quantize_opt
 
 from splora import load_pruned
 from splora.errors import InputError
 from splora.posttraining import outcome, pipeline
 from splora.posttraining.states import FOLDER, States
+from splora.scripts import count, prune, prune_bert, prune_fisher, prune_opt, quantize, quantize_opt
 from tests.posttraining.test_pipeline import request_for
 
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from splora.scripts import prune, prune_bert
 
 from splora.errors import InputError
+from splora.scripts import prune, prune_bert
 
 
 def test_all_mistakes_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from splora.scripts.cli import main as splora
 
 from splora.errors import InputError
 from splora.report.collect import collect
+from splora.scripts.cli import main as splora
 from splora.training.state import now
 from tests.report.made_up import pruning, spec_of, training_run, write
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from splora.scripts.plot import main
 
 from splora.errors import InputError
 from splora.report.density import draw, read_points, table
+from splora.scripts.plot import main
 
 
 def _run(folder: Path, exp_id: int, **changes: Any) -> None:

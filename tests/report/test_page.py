@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from splora.scripts.cli import main as splora
-from splora.scripts.report import published_points
 
 from splora.report.build import write_report
 from splora.report.charts import Axis, Scale, scale_of, tick_label
@@ -25,6 +23,8 @@ from splora.report.pruning_charts import pruning_charts
 from splora.report.score_charts import Published, score_charts
 from splora.report.style import DARK, LIGHT
 from splora.report.svg import path
+from splora.scripts.cli import main as splora
+from splora.scripts.report import published_points
 from tests.report.made_up import pruning, spec_of, training_run, write
 
 _EMPTY = {"meta", "input", "br", "path", "use", "rect", "image"}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from splora.scripts import prune, quantize
 
 from splora.report.repeat import pruning_command
+from splora.scripts import prune, quantize
 
 MODEL = ["--model", "x", "--task", "sst2", "--data", "d", "--output", "new"]
 

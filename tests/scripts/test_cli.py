@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from splora.scripts.write_configs import FOLDER, configurations
 
 FIT = ["fit", "--data", "splora.tasks.squad.SquadDataModule", "--data.model_name_or_path", "embedded"]

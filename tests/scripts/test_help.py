@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from splora.scripts import cli
 
 from splora.posttraining import choices
 from splora.posttraining.budget import METRICS
+from splora.scripts import cli
 from splora.tasks.sources import TASKS
 from splora.tasks.text_sources import TEXT_TASKS
 from splora.training import options as training_options
@@ -51,8 +51,8 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 def lightning_parsers() -> dict[str, Any]:
     """The parsers of Lightning's commands, by name."""
     from lightning import LightningDataModule
-    from splora.scripts.lightning_cli import SploraCLI
 
+    from splora.scripts.lightning_cli import SploraCLI
     from splora.training.module import PruningModule
 
     class Stop(Exception):

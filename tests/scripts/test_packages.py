@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from splora.scripts.old_yaml import renamed
 from splora.scripts.write_configs import FOLDER
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from splora.scripts import prune, prune_opt, prune_options
 
 from splora.posttraining import outcome, pipeline
 from splora.posttraining.request import PruneRequest
+from splora.scripts import prune, prune_opt, prune_options
 
 
 def requested(main: Any, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> PruneRequest:

@@ -91,8 +91,10 @@ def test_a_greatest_length_that_is_none(folder: Path, longest: Any) -> None:
 
 
 def test_a_file_larger_than_any_tokenizers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(FACTOR, "0.00001")
+    monkeypatch.setenv(FACTOR, "0.0001")  # room enough for config.json, which is read first
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8") + " " * 10_000, encoding="utf-8")
     with pytest.raises(
-        InputError, match=r"tokenizer\.json: has .* bytes; a tokenizer's file of at most 1,000 bytes is read"
+        InputError, match=r"tokenizer\.json: has .* bytes; a tokenizer's file of at most 10,000 bytes is read"
     ):
         hub.load_tokenizer(str(folder))

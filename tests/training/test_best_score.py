@@ -10,10 +10,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from lightning import Callback
-from splora.callbacks import SparsitySchedule
+import torch
+from lightning import Callback, LightningModule
+from torch.nn import Parameter
 
+from splora.callbacks import SparsitySchedule
+from splora.callbacks.best_score import BEST, BestWeights
 from splora.errors import InputError
+from splora.training.checkpoint_files import previous
+from splora.training.checkpoint_io import ReplacingCheckpointIO
 from splora.training.configuration import lightning_config
 from splora.training.logger_choice import KNOWN, entry, problem
 from splora.training.options import OptimizerOptions
@@ -58,6 +63,34 @@ def test_training_stops_early_and_the_best_weights_are_kept(
     with (tmp_path / "metrics.csv").open(encoding="utf-8", newline="") as file:
         curve = [float(line["val/f1"]) for line in csv.DictReader(file) if line["val/f1"]]
     assert curve == [10.0, 30.0, 20.0, 20.0]
+
+
+@pytest.mark.parametrize("kept", ["last", "previous"])
+def test_damaged_best_weights_end_no_run(kept: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = LightningModule()
+    module.weight = Parameter(torch.zeros(2))
+    path = tmp_path / BEST
+    checkpoint_io = ReplacingCheckpointIO()
+    for value in (1.0, 2.0):
+        checkpoint_io.save_checkpoint({"state_dict": {"weight": torch.full((2,), value)}}, path)
+    path.write_bytes(path.read_bytes()[:-9])
+    if kept == "last":
+        previous(path).unlink()
+    best = BestWeights("val/f1")
+    best.best, best.step = 50.0, 7
+    stand_in: Any = SimpleNamespace(
+        default_root_dir=tmp_path,
+        global_step=9,
+        is_global_zero=True,
+        strategy=SimpleNamespace(checkpoint_io=checkpoint_io),
+    )
+    assert best.restore(stand_in, module) == (kept == "previous")
+    assert module.weight.tolist() == ([1.0, 1.0] if kept == "previous" else [0.0, 0.0])
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert (
+        f"best.ckpt: is missing or damaged; {'the last weights' if kept == 'last' else 'those of the best'}" in told.err
+    )
 
 
 @pytest.mark.parametrize(("step", "over"), [(0, False), (79, False), (80, True), (99, True)])

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
-from splora.scripts.cli import main
-from splora.scripts.fit_folder import claim
 
 from splora.locks import RUN_LOCK, holding
 from splora.report.collect import collect
+from splora.scripts.cli import main
+from splora.scripts.fit_folder import claim
 from splora.training.configuration import lightning_config
 from splora.training.run import run
 from splora.training.run_folder import FOLDER, follow

@@ -11,8 +11,8 @@ import pytest
 import torch
 from lightning import Trainer
 from lightning.pytorch.plugins.precision import Precision
-from splora.callbacks import SparsitySchedule
 
+from splora.callbacks import SparsitySchedule
 from splora.errors import InputError
 from splora.tasks.squad import SquadDataModule
 from splora.training.half_base import keep_trained_in_single

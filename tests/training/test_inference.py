@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from splora.scripts import cli
-from splora.scripts.predict import is_for_lightning
 
 from splora.errors import InputError
+from splora.scripts import cli
+from splora.scripts.predict import is_for_lightning
 from splora.tasks.embedded import classification, corpus
 from splora.tasks.embedded.tokenizer import build_tokenizer
 from splora.training.inference import find_predictor, predict_file

@@ -55,6 +55,15 @@ def test_a_good_run_has_no_problems(tiny_spec: Make) -> None:
             {"pruning_method": "topK", "attention_block_rows": 5},
             "attention_block_rows is 5; blocks of that size do not",
         ),
+        (
+            {"pruning_method": "topK", "early_stopping": 2, "warmup_steps": 0},
+            "early_stopping is 2, but evaluations count from where the threshold is final, and it is so for "
+            "final_warmup · warmup_steps = 1 · 0 steps",
+        ),
+        (
+            {"pruning_method": "l0", "best_checkpoint": True, "final_warmup": 0.0},
+            "best_checkpoint is True, but evaluations count from",
+        ),
         ({"adapter": "splopa", "ffn_block_cols": 24}, "ffn_block_cols is 24; blocks of that size do not divide 64"),
     ],
 )

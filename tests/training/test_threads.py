@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
+
+from splora import machine
 from splora.scripts import (
     cli,
     generate_lut,
@@ -23,8 +25,6 @@ from splora.scripts import (
     train_small_opt,
 )
 from splora.scripts.launch import worker
-
-from splora import machine
 from splora.training.run import run
 from splora.training.specification import RunSpecification
 from splora.training.threads import largest_product

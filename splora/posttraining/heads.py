@@ -1,0 +1,51 @@
+"""Whether a checkpoint brings a task's trained head: its configuration says so, or the names of its weights do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from splora import anatomy
+from splora.export.storage import weight_files
+from splora.posttraining.pickled_weights import check_pickle
+from splora.tasks.sources import QA_TASKS, auto_model
+
+
+def has_head(name: str, config: Any, task: str) -> bool:
+    """Whether a model was fine-tuned with the task's kind of head.
+
+    A configuration may name no class, or that of the pretrained model: then the weights that lie beside it decide, so
+    that nobody's trained head is taken for a new one and its labels go unread.
+
+    Args:
+        name: a folder, a hub name whose files are in the cache, or `embedded`.
+        config: its configuration.
+        task: by the program's own name.
+
+    Raises:
+        InputError: its weights cannot be read without running code.
+    """
+    head = auto_model(task).removeprefix("AutoModel")
+    if any(str(made).endswith(head) for made in getattr(config, "architectures", None) or []):
+        return True
+    heads = set(anatomy.family_of(config).task_heads)
+    answers = "qa_outputs"
+    wanted = heads & {answers} if task in QA_TASKS else heads - {answers}
+    return any(wanted & set(tensor.split(".")) for file in weight_files(name) for tensor in _names(file))
+
+
+def _names(file: Path) -> Iterable[str]:
+    """Names of a file's tensors; none of them is read where the format allows."""
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, framework="pt") as opened:
+                return list(opened.keys())
+        except SafetensorError:  # told where the weights are loaded
+            return []
+    import torch
+
+    check_pickle(file)
+    return list(torch.load(file, map_location="meta", weights_only=True))

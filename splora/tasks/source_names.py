@@ -1,0 +1,79 @@
+"""What the name of a model or of data means: something beside the user, or a name of the hub. One place decides.
+
+Imports no torch and opens no network: a check before a run says the same as what loads.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from splora.adapter_files import is_adapter
+from splora.model_sizes import WEIGHTS
+from splora.tasks.table_files import SUFFIXES
+
+#: Name of the small model and of the data sets that the project makes itself.
+EMBEDDED = "embedded"
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+def is_path(name: str) -> bool:
+    """Whether a model's name can only be a folder's: hub names are one word, or owner/name."""
+    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder that a model's name means, or None where it means a model of the hub.
+
+    A folder with neither weights nor an adapter, such as this project's `bert-base-uncased` before it is filled, never
+    stands in the way of the hub's model of that name: only what can be nothing but a path (`./bert-base-uncased`)
+    means it.
+    """
+    folder = Path(name).expanduser()
+    try:
+        if name == EMBEDDED or not folder.is_dir():
+            return None
+    except OSError:  # a name too long for a folder's
+        return None
+    return folder if is_path(name) or has_weights(folder) or is_adapter(folder) else None
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds weights of a model, plain, in shards or quantized."""
+    try:
+        return any(WEIGHTS.fullmatch(path.name) for path in folder.iterdir())
+    except OSError:
+        return False
+
+
+def is_hub_model(name: str) -> bool:
+    """Whether a name is one of the hub's models, if it is any model's."""
+    return name != EMBEDDED and _HUB_NAME.fullmatch(name) is not None and local_folder(name) is None
+
+
+def is_data_set(source: str) -> bool:
+    """Whether the source of data is a data set of the hub: `owner/name`, where no such file or folder is."""
+    return source.count("/") == 1 and not is_path(source) and Path(source).suffix not in SUFFIXES and not exists(source)
+
+
+def mistyped(source: str) -> str:
+    """The clause `; did you mean …?` for a path that is not there, where what lies beside it is named nearly so.
+
+    It tells `models/bart`, beside a folder `models/bert`, from a name of the hub whose owner has a folder's name here.
+    """
+    path = Path(source).expanduser()
+    try:
+        beside = [] if path.exists() else [other.name for other in path.parent.iterdir()]
+    except OSError:
+        return ""
+    match = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.75)
+    return f"; did you mean {str(path.parent / match[0])!r}?" if match else ""
+
+
+def exists(source: str) -> bool:
+    """Whether there is such a file or folder; a name too long for one is none."""
+    try:
+        return Path(source).expanduser().exists()
+    except OSError:
+        return False
