@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError, cut, nearest
+from splora.files import expanded
 from splora.hparams import original, rows
 from splora.hparams.folders import folder_name, unfit
 from splora.hparams.grid import open_grids
@@ -175,5 +176,5 @@ def _check_folders(book: Workbook) -> None:
 
 def _short(path: Path) -> Path:
     """The path as a person would type it from here."""
-    path = path.expanduser()
+    path = expanded(path)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

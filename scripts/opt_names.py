@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from splora.files import expanded
+
 
 def checkpoint_name(name: str) -> str:
     """The hub's name of a published one (`opt-125M` is `facebook/opt-125m`); a folder or another name as it is."""
-    if not Path(name).expanduser().exists() and re.fullmatch(r"opt-[\d.]+[mb]", name, re.IGNORECASE):
+    if not expanded(name).exists() and re.fullmatch(r"opt-[\d.]+[mb]", name, re.IGNORECASE):
         return f"facebook/{name.lower()}"
     return name
 

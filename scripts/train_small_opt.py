@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError, exit_on_input_error, problems_of
+from splora.files import expanded
 from splora.machine import wait_passively
 from splora.scripts.option_help import add_choice, wrong_choices
 from splora.tasks.text_sources import TEXT_TASKS
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
     from splora.posttraining.compute import check_compute, use_threads
     from splora.training.small_opt import SmallOPT, train_small_opt
 
-    output = Path(options.output_dir).expanduser().resolve()
+    output = expanded(options.output_dir).resolve()
     chosen = {name: getattr(options, name) for name in (*SIZES, *RATES) if getattr(options, name) is not None}
     settings = SmallOPT(**chosen)
     problems = problems_of(

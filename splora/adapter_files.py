@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from splora.errors import cut
+from splora.files import expanded
 from splora.json_values import read_object, text
 
 #: Where a run keeps its adapter, and PEFT an adapter's settings and weights.
@@ -14,7 +15,7 @@ ADAPTER, SETTINGS, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.sa
 def is_adapter(path: str | Path) -> bool:
     """Whether a folder itself holds an adapter."""
     try:
-        return (Path(path).expanduser() / SETTINGS).is_file()
+        return (expanded(path) / SETTINGS).is_file()
     except OSError:  # a name too long for a folder's
         return False
 
@@ -22,7 +23,7 @@ def is_adapter(path: str | Path) -> bool:
 def instead_of(folder: str | Path) -> str:
     """What an adapter's folder is, and what to name in its place where a model is needed, as a predicate."""
     try:
-        base = text((read_object(Path(folder).expanduser() / SETTINGS) or {}).get("base_model_name_or_path"))
+        base = text((read_object(expanded(folder) / SETTINGS) or {}).get("base_model_name_or_path"))
     except ValueError:  # said where the adapter is loaded
         base = ""
     starts = f"name what it starts from ({cut(base)})" if base else "name what it starts from"

@@ -17,6 +17,14 @@ from splora.errors import DiskFull, InputError
 from splora.folder_locks import lock_folder
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path, with `~` for the home folder of a user that there is; any other name that begins so stays what it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def is_full(error: BaseException) -> bool:
     """Whether the system said that there is no space left, on the disk or for this user."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -14,7 +14,7 @@ from torch import nn
 from splora.adapter_files import instead_of, is_adapter
 from splora.errors import InputError
 from splora.export.storage import in_dtype
-from splora.files import refuse_link, replacing_folder
+from splora.files import expanded, refuse_link, replacing_folder
 from splora.model_sizes import check_sizes
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def save_pruned(model: nn.Module, tokenizer: Any, folder: str | Path, *, dtype: 
     Raises:
         InputError: the folder holds something else than a model, or cannot be written to.
     """
-    refuse_link(Path(folder).expanduser())
-    target = Path(folder).expanduser().resolve()
+    refuse_link(expanded(folder))
+    target = expanded(folder).resolve()
     if target.exists() and not (target / CONFIG).is_file() and not (target.is_dir() and not any(target.iterdir())):
         raise InputError(f"{folder}: holds no model and is not empty, so it is not replaced; pass another folder.")
     network: Any = model if dtype is None else in_dtype(model, dtype)
@@ -83,7 +83,7 @@ def model_folder(path: str | Path) -> Path:
     Raises:
         InputError: there is no such folder, no model in it, or one of sizes that cannot be.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if not folder.is_dir():
         raise InputError(f"{path}: there is no such folder.")
     if not (folder / CONFIG).is_file():
@@ -96,7 +96,7 @@ def model_folder(path: str | Path) -> Path:
 
 def is_model_folder(path: str | Path) -> bool:
     """Whether a folder holds a model itself, as `splora prune` and `splora quantize` leave it; an adapter is none."""
-    return (Path(path).expanduser() / CONFIG).is_file() and not is_adapter(path)
+    return (expanded(path) / CONFIG).is_file() and not is_adapter(path)
 
 
 def class_of(path: str | Path, config: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from splora.errors import InputError
 from splora.export.folder import CONFIG, class_of, model_folder, told
-from splora.files import refuse_link, replacing_folder
+from splora.files import expanded, refuse_link, replacing_folder
 from splora.json_values import read_object
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def is_quantized(name: str | Path) -> bool:
     from splora.export.packing import SECTION
 
     try:
-        return SECTION in (read_object(Path(name).expanduser() / CONFIG) or {})
+        return SECTION in (read_object(expanded(name) / CONFIG) or {})
     except ValueError:
         return False
 
@@ -81,8 +81,8 @@ def save_quantized(
     }
     section = {"bits": grid.bits, "group_size": grid.group_size, "symmetric": grid.symmetric}
     setattr(config, packing.SECTION, {"version": packing.VERSION, **section, **(notes or {})})
-    refuse_link(Path(folder).expanduser())
-    with replacing_folder(Path(folder).expanduser().resolve()) as beside:
+    refuse_link(expanded(folder))
+    with replacing_folder(expanded(folder).resolve()) as beside:
         config.save_pretrained(beside)
         if network.can_generate():
             network.generation_config.save_pretrained(beside)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from splora.errors import InputError, cut
+from splora.files import expanded
 from splora.reading import check_text
 from splora.tasks.folders import content_of, find_files
 from splora.tasks.glue_columns import find_columns
@@ -83,7 +84,7 @@ def find_source(source: str, task: str, split: Literal["train", "eval"]) -> dict
     Raises:
         InputError: there is none, or more than one that could be meant.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if not path.exists():
         raise InputError(f"{source}: there is no such file or folder.")
     if not path.is_dir():

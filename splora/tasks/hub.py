@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from splora.adapter_files import instead_of, is_adapter
 from splora.errors import InputError
+from splora.files import expanded
 from splora.json_values import table
 from splora.model_sizes import check_sizes, impossible
 from splora.tasks import tokenizer_files
@@ -65,7 +66,7 @@ def _tokenizer(source: str, cache_dir: str | None) -> Any:
     """
     from transformers import AutoTokenizer
 
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if folder.is_dir():
         tokenizer_files.check_files(folder)
     try:
@@ -104,8 +105,8 @@ def load_config(name: str, cache_dir: str | None = None, *, alone: bool = False)
             raise InputError(f"{name}: its configuration {found}.")
         return config
 
-    if alone and (Path(name).expanduser() / CONFIG).is_file():
-        return _read(name, "configuration", lambda: load(str(Path(name).expanduser())))
+    if alone and (expanded(name) / CONFIG).is_file():
+        return _read(name, "configuration", lambda: load(str(expanded(name))))
     return _model_part(name, "configuration", load, cache_dir)
 
 
@@ -153,7 +154,7 @@ def _tensors(source: str, cache_dir: str | None) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
-    folder = Path(source).expanduser() if Path(source).expanduser().is_dir() else _snapshot(source, cache_dir, True)
+    folder = expanded(source) if expanded(source).is_dir() else _snapshot(source, cache_dir, True)
     files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     tensors: dict[str, Any] = {}
     for file in files:

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from splora.adapter_files import is_adapter
+from splora.files import expanded
 from splora.model_sizes import WEIGHTS
 from splora.tasks.table_files import SUFFIXES
 
@@ -30,7 +31,7 @@ def local_folder(name: str) -> Path | None:
     stands in the way of the hub's model of that name: only what can be nothing but a path (`./bert-base-uncased`)
     means it.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     try:
         if name == EMBEDDED or not folder.is_dir():
             return None
@@ -62,7 +63,7 @@ def mistyped(source: str) -> str:
 
     It tells `models/bart`, beside a folder `models/bert`, from a name of the hub whose owner has a folder's name here.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     try:
         beside = [] if path.exists() else [other.name for other in path.parent.iterdir()]
     except OSError:
@@ -74,6 +75,6 @@ def mistyped(source: str) -> str:
 def exists(source: str) -> bool:
     """Whether there is such a file or folder; a name too long for one is none."""
     try:
-        return Path(source).expanduser().exists()
+        return expanded(source).exists()
     except OSError:
         return False

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from splora.errors import InputError, nearest
+from splora.files import expanded
 from splora.tasks.folders import content_of, find_files, listed
 from splora.tasks.glue_tables import find_source
 from splora.tasks.glue_tasks import TASKS as GLUE_TASKS
@@ -85,7 +86,7 @@ def data_sources(data_dir: str | None, task: str, need_train: bool = True) -> tu
     task = canonical_task(task)
     if data_dir is None or data_dir == EMBEDDED:
         return data_dir, data_dir
-    folder = Path(data_dir).expanduser()
+    folder = expanded(data_dir)
     if task in TEXT_TASKS and folder.is_file():
         if need_train:
             logger.warning(

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from splora.errors import InputError, cut, named
+from splora.files import expanded
 from splora.reading import CELL, Budget, check_text, read_lines
 from splora.tasks.folders import content_of, find_files
 from splora.tasks.table_files import RawTable, read_raw
@@ -154,7 +155,7 @@ def _records(source: str | None, task: str, split: Split, cache_dir: str | None)
         from splora.tasks.embedded.text import paragraphs
 
         return paragraphs("train" if split == "train" else "dev")
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         path = Path(text_source(path, task, split))
     if split == "train" and _stands_in(path):

@@ -9,6 +9,7 @@ from torch import nn
 
 from splora.adapter_files import ADAPTER, SETTINGS, WEIGHTS
 from splora.errors import InputError, cut
+from splora.files import expanded
 from splora.json_values import number, one_line, read_object, table, text
 
 #: The last layer of a classifier, by family.
@@ -78,7 +79,7 @@ def adapter_folder(path: str | Path) -> Path:
     Raises:
         InputError: neither has any.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     for place in (folder, folder / ADAPTER):
         if (place / SETTINGS).is_file():
             return place
@@ -196,7 +197,7 @@ def base_of(folder: Path) -> str:
     source = text(read_settings(folder).get("base_model_name_or_path"))
     if not source:
         raise InputError(f"{folder / SETTINGS}: names no base model; pass it as base.")
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_absolute() or path.exists():
         return source
     around = (parent / path for parent in folder.resolve().parents)

@@ -14,6 +14,7 @@ from torch import nn
 
 from splora.adapter_files import ADAPTER, is_adapter
 from splora.errors import InputError, cut
+from splora.files import expanded
 from splora.json_values import number, read_object, table, text, texts
 from splora.tasks.glue_tasks import TASKS as GLUE_TASKS
 from splora.tasks.sources import QA_TASKS, TASKS, canonical_task, make_data_module
@@ -67,10 +68,10 @@ def predict_file(
     from splora.posttraining.evaluation import predicted_logits
     from splora.posttraining.precision import Precision
 
-    if not Path(source).expanduser().is_file():
+    if not expanded(source).is_file():
         raise InputError(f"--input: {source}: there is no such file.")
     settings = predictor.settings | {name: value for name, value in changes.items() if value is not None}
-    data = make_data_module(predictor.task, predictor.tokenizer, None, str(Path(source).expanduser()), **settings)
+    data = make_data_module(predictor.task, predictor.tokenizer, None, str(expanded(source)), **settings)
     data.features("predict")  # a file that cannot be read is told before anything is loaded
     model = predictor.load().to(find_device(device))
     logits = predicted_logits(model, data, "predict", Precision.parse(precision), progress)
@@ -90,7 +91,7 @@ def find_predictor(name: str, task: str | None = None) -> Predictor:
     from splora.training.result_file import read_result
     from splora.training.saving import MODEL
 
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.name in (ADAPTER, MODEL) and (folder.parent / RESULT).is_file():
         folder = folder.parent  # which knows how long its inputs were
     given = None if task is None else canonical_task(task)
@@ -125,7 +126,7 @@ def _load(run: Path) -> nn.Module:
 def _of_adapter(name: str, given: str | None) -> Predictor:
     from splora.training.adapter_folder import base_of, load_adapter, read_settings, task_and_labels
 
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     own, labels = task_and_labels(folder, read_settings(folder))
     if own is None:
         allowed = [task for task, known in GLUE_TASKS.items() if len(known.labels) == len(labels or {})]
@@ -146,7 +147,7 @@ def _of_model(name: str, given: str | None) -> Predictor:
     from splora.posttraining.checkpoint import load_for_evaluation
     from splora.tasks.hub import load_config
 
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     result = _pruning(folder)
     own = text(result.get("task")) or _task_of(name, load_config(name), given)
     _check_task(name, given if text(result.get("task")) else None, own)

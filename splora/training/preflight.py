@@ -180,7 +180,7 @@ def _local_config(source: str, name: str) -> tuple[dict[str, Any] | None, list[P
     if folder is None:
         if not source.startswith("run:") and not exists(source) and (is_path(source) or _is_neighbour(source)):
             return None, [Problem(name, f"is {source!r}; there is no such folder{mistyped(source)}")]
-        if not source.startswith("run:") and (inside := _inside(Path(source))):
+        if not source.startswith("run:") and exists(source) and (inside := _inside(Path(source))):
             # A run's or an adapter's folder was meant, although a hub's model may go by that name.
             return None, [Problem(name, f"is {source!r}; this folder is no model, it has no weights{inside}")]
         return None, []

@@ -33,8 +33,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("rajpurkar/squad", False, True, True, False),
         ("models/minilm-sqad", False, True, True, True),  # nearly a folder's
         ("bert-base-uncase", False, True, False, False),
-        ("data/train.jsn", False, True, True, False),
-        ("data/trains.json", False, True, False, False),
+        ("data/train.jsn", False, True, True, True),
+        ("data/trains.json", False, True, False, True),
         ("../models", False, False, False, True),
         ("a/b/c", False, False, False, True),
         ("embedded", False, False, False, False),
