@@ -29,7 +29,7 @@ types: setup  ## Check types.
 	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 
 test: setup lint types  ## Run everything CI runs.
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check-sheet: setup  ## Check every cell of the workbook.
 	$(BIN)/python scripts/run_from_sheet.py --check

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
 
 from splora import anatomy
 from splora.files import replacing
@@ -40,35 +43,69 @@ class MaskPictures(Callback):
         for name, place in anatomy.encoder_linears(network).items():
             if name in layers:
                 panels.setdefault(place.layer, {})[place.role] = layers[name]
-        return [_draw_layer(number, matrices, head_size, folder) for number, matrices in sorted(panels.items())]
+        sheets: dict[tuple[Any, ...], Sheet] = {}
+        files = []
+        for number, matrices in sorted(panels.items()):
+            found = {role: Matrix.of(layer) for role, layer in matrices.items()}
+            shape = tuple((role, matrix.strength.shape, matrix.block) for role, matrix in found.items())
+            if shape not in sheets:
+                sheets[shape] = Sheet(found, head_size)
+            files.append(sheets[shape].save(number, found, folder / f"layer_{number:02d}.png"))
+        return files
 
 
-def _draw_layer(number: int, matrices: dict[str, Any], head_size: int, folder: Path) -> Path:
-    from matplotlib.figure import Figure
+@dataclass(frozen=True)
+class Matrix:
+    """Mean absolute weight of each block of a matrix, shape (out / rows, in / cols), and a block's (rows, cols)."""
 
-    figure = Figure(figsize=(15, 4.2), layout="constrained")
-    axes = figure.subplots(1, len(matrices), squeeze=False)[0]
-    for axis, (role, layer) in zip(axes, matrices.items(), strict=True):
-        _draw_matrix(axis, role, layer, head_size)
-    figure.suptitle(f"Layer {number}: mean |W| of each block, pruned blocks white")
-    path = folder / f"layer_{number:02d}.png"
-    with replacing(path) as beside:
-        figure.savefig(beside, format="png", dpi=80)
-    return path
+    strength: NDArray[np.float32]
+    block: tuple[int, int]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, layer: Any) -> Matrix:
+        """That of a masked layer, as it would be served."""
+        block = layer.block_mask.block
+        return cls(block_mean_abs(effective_weight(layer), block).float().cpu().numpy(), tuple(block))
 
 
-def _draw_matrix(axis: Any, role: str, layer: Any, head_size: int) -> None:
-    rows, cols = layer.block_mask.block
-    with torch.no_grad():
-        strength = block_mean_abs(effective_weight(layer), (rows, cols)).float().cpu().numpy()
-    axis.imshow(strength, cmap="Greys", vmin=0, aspect="auto", interpolation="nearest")
-    kept = float((strength > 0).mean())
-    axis.set_title(f"{role}\n{kept:.0%} kept", fontsize=9)
-    axis.set_xlabel(f"inputs / {cols}", fontsize=8)
-    axis.set_ylabel(f"outputs / {rows}", fontsize=8)
-    if role in ("query", "key", "value"):
-        for boundary in range(head_size, strength.shape[0] * rows, head_size):
-            axis.axhline(boundary / rows - 0.5, color="red", linewidth=0.6)
-    if role == "attention_output":
-        for boundary in range(head_size, strength.shape[1] * cols, head_size):
-            axis.axvline(boundary / cols - 0.5, color="red", linewidth=0.6)
+class Sheet:
+    """The axes of one layer's picture, which layers of the same shape share: making them is most of the work.
+
+    Attributes:
+        axes: those of each matrix, by its role.
+    """
+
+    def __init__(self, matrices: dict[str, Matrix], head_size: int) -> None:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+
+        self._figure = Figure(figsize=(15, 4.2))
+        axes = self._figure.subplots(1, len(matrices), squeeze=False)[0]
+        self._figure.subplots_adjust(left=0.045, right=0.99, bottom=0.13, top=0.8, wspace=0.35)
+        self.axes, self._images = dict(zip(matrices, axes, strict=True)), {}
+        for role, matrix in matrices.items():
+            axis, (rows, cols) = self.axes[role], matrix.block
+            self._images[role] = axis.imshow(matrix.strength, cmap="Greys", aspect="auto", interpolation="nearest")
+            axis.set_xlabel(f"inputs / {cols}", fontsize=8)
+            axis.set_ylabel(f"outputs / {rows}", fontsize=8)
+            for side in (axis.xaxis, axis.yaxis):
+                side.set_major_locator(MaxNLocator(4, integer=True))
+                side.set_tick_params(labelsize=8)
+            if role in ("query", "key", "value"):
+                places = np.arange(head_size, matrix.strength.shape[0] * rows, head_size) / rows - 0.5
+                axis.hlines(places, -0.5, matrix.strength.shape[1] - 0.5, color="red", linewidth=0.6)
+            if role == "attention_output":
+                places = np.arange(head_size, matrix.strength.shape[1] * cols, head_size) / cols - 0.5
+                axis.vlines(places, -0.5, matrix.strength.shape[0] - 0.5, color="red", linewidth=0.6)
+
+    def save(self, number: int, matrices: dict[str, Matrix], path: Path) -> Path:
+        """Draw a layer's matrices."""
+        for role, matrix in matrices.items():
+            self._images[role].set_data(matrix.strength)
+            self._images[role].set_clim(0, max(float(matrix.strength.max()), 1e-12))
+            self.axes[role].set_title(f"{role}\n{float((matrix.strength > 0).mean()):.0%} kept", fontsize=9)
+        self._figure.suptitle(f"Layer {number}: mean |W| of each block, pruned blocks white")
+        with replacing(path) as beside:
+            self._figure.savefig(beside, format="png", dpi=80)
+        return path

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,12 @@ hypothesis.settings.register_profile("splora", suppress_health_check=[hypothesis
 hypothesis.settings.load_profile("splora")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: two workers that take files in turn then end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project's folder."""
@@ -36,6 +44,38 @@ def shared() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip("no real data: ../shared is not there")
     return folder
+
+
+@pytest.fixture(scope="session")
+def few_sentences(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SST-2's first 2,000 training and 200 evaluation rows: real ones, and a model is scored on them in a second."""
+    folder = tmp_path_factory.mktemp("sst2")
+    for name, rows in (("train.tsv", 2000), ("dev.tsv", 200)):
+        with (shared / "data" / "sst2" / name).open(encoding="utf-8") as file:
+            (folder / name).write_text("".join(islice(file, rows + 1)), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs the console command in this process; returns its exit status and what it printed."""
+
+    from splora.scripts.cli import main
+
+    def call(*arguments: object) -> tuple[int, str]:
+        words = [str(word) for word in arguments]
+        monkeypatch.setattr(sys, "argv", ["splora", *words])
+        monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # LightningCLI's own calls
+        capsys.readouterr()
+        status = 0
+        try:
+            main(words)
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        told = capsys.readouterr()
+        return status, told.err + told.out
+
+    return call
 
 
 @pytest.fixture

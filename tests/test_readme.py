@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,10 @@ SHORT_PRUNING = ["--num_samples", "32", "--latency_batch_size", "1", "--latency_
 OF_MAKE = {"make setup", "make test", "make demo", "source .venv/bin/activate"}
 
 
+#: The command whose result others read.
+TRAINING = "python scripts/run_from_sheet.py --exp-id 2"
+
+
 def commands() -> list[str]:
     """Lines of the README's shell blocks, continuation lines joined, comments dropped."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,11 +34,12 @@ def commands() -> list[str]:
     return [line for line in dict.fromkeys(lines) if line and not line.startswith("#")]
 
 
-def _excerpt(real: Path, folder: Path) -> None:
-    """The real weights and sheets, and of the real questions those of one paragraph, so that scoring is quick."""
+def _excerpt(real: Path, folder: Path, sentences: Path) -> None:
+    """The real weights and sheets, few sentences, and the questions of one paragraph, so that scoring is quick."""
     (folder / "data" / "squad").mkdir(parents=True)
-    for name in ("models", "sheets", "data/sst2"):
+    for name in ("models", "sheets"):
         (folder / name).symlink_to(real / name)
+    (folder / "data" / "sst2").symlink_to(sentences)
     for name in ("train.json", "dev.json"):
         content = json.loads((real / "data" / "squad" / name).read_text(encoding="utf-8"))
         article = content["data"][0]
@@ -41,8 +47,26 @@ def _excerpt(real: Path, folder: Path) -> None:
         (folder / "data" / "squad" / name).write_text(json.dumps(content), encoding="utf-8")
 
 
+def _project(folder: Path) -> None:
+    """The same tree under another folder, so that runs/ of the person who tests is left alone."""
+    folder.mkdir()
+    for name in ("scripts", "splora", "callbacks", "hparams", "configs", "bert-base-uncased"):
+        (folder / name).symlink_to(ROOT / name)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the command that trains a row was given."""
+    folder = tmp_path_factory.mktemp("trained") / "project"
+    _project(folder)
+    words = [sys.executable, *shlex.split(TRAINING)[1:], *SHORT_ROW]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
 def test_the_readme_has_commands_of_every_kind() -> None:
     found = commands()
+    assert TRAINING in found
     assert {"make demo", "make test"} <= set(found)
     assert any("run_from_sheet.py" in command for command in found)
     assert any(command.startswith("lightning fit") for command in found)
@@ -51,8 +75,6 @@ def test_the_readme_has_commands_of_every_kind() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [command for command in commands() if command not in OF_MAKE])
 def test_a_command_of_the_readme_runs(command: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    if "../shared" in command:
-        request.getfixturevalue("shared")
     words = shlex.split(command)
     programs = {"python": [], "lightning": ["-m", "splora.scripts.cli"], "splora": ["-m", "splora.scripts.cli"]}
     assert words[0] in programs, f"the README uses {words[0]!r}, which this test does not know"
@@ -66,15 +88,15 @@ def test_a_command_of_the_readme_runs(command: str, tmp_path: Path, request: pyt
         rest += SHORT_PRUNING
     if rest[:1] == ["quantize"]:
         rest += ["--num-samples", "32", "--threads", "1"]
-    # The same tree under another folder, so that runs/ of the person who tests is left alone.
-    for name in ("scripts", "splora", "callbacks", "hparams", "configs", "bert-base-uncased"):
-        (tmp_path / "project" / name).parent.mkdir(exist_ok=True)
-        (tmp_path / "project" / name).symlink_to(ROOT / name)
+    _project(tmp_path / "project")
     if "../shared" in command:
-        _excerpt(ROOT.parent / "shared", tmp_path / "shared")
+        real = request.getfixturevalue("shared")
+        _excerpt(real, tmp_path / "shared", request.getfixturevalue("few_sentences"))
     if "runs/" in command and words[0] == "splora" and words[1] in ("count", "plot"):
-        first = [sys.executable, "scripts/run_from_sheet.py", "--exp-id", "2", *SHORT_ROW]
-        subprocess.run(first, cwd=tmp_path / "project", check=True, capture_output=True)
+        shutil.copytree(request.getfixturevalue("trained") / "runs", tmp_path / "project" / "runs")
+    if command == TRAINING:  # it ran for those that need its result
+        assert (request.getfixturevalue("trained") / "runs" / "Demo" / "2" / "result.json").is_file()
+        return
     done = subprocess.run(
         [sys.executable, *programs[words[0]], *rest],
         cwd=tmp_path / "project",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,11 +74,9 @@ def test_pictures_have_a_panel_per_matrix_and_heads_parted(tmp_path: Path, adapt
     assert len(masks) == 12
 
 
-def test_a_panel_shows_the_mask_and_the_boundaries_of_heads() -> None:
-    from matplotlib.figure import Figure
-
+def test_a_panel_shows_the_mask_and_the_boundaries_of_heads(tmp_path: Path) -> None:
     from splora import anatomy
-    from splora.callbacks.mask_pictures import _draw_matrix
+    from splora.callbacks.mask_pictures import Matrix, Sheet
     from splora.masks import masked_layers
 
     network, _ = _masked("none")
@@ -85,11 +84,14 @@ def test_a_panel_shows_the_mask_and_the_boundaries_of_heads() -> None:
     places = anatomy.encoder_linears(network)
     for role, lines in (("query", 1), ("attention_output", 1), ("ffn_in", 0)):
         name = next(name for name, place in places.items() if place.role == role)
-        axis = Figure().subplots()
-        _draw_matrix(axis, role, layers[name], head_size=8)
+        matrix = Matrix.of(layers[name])
+        sheet = Sheet({role: replace(matrix, strength=matrix.strength * 0 + 1)}, head_size=8)
+        assert sheet.save(1, {role: matrix}, tmp_path / "layer.png").read_bytes().startswith(b"\x89PNG")
+        axis = sheet.axes[role]
         shown = torch.tensor(axis.images[0].get_array())
         assert torch.equal(shown > 0, layers[name].binary_mask())
-        assert len(axis.lines) == lines
+        assert axis.images[0].get_clim() == (0, pytest.approx(matrix.strength.max()))
+        assert [len(drawn.get_segments()) for drawn in axis.collections] == [lines] * bool(lines)
         assert "25%" in axis.get_title()
 
 

@@ -44,12 +44,14 @@ def test_a_latency_budget_is_refused() -> None:
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_real_weights_are_pruned_by_both_methods(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_weights_are_pruned_by_both_methods(
+    shared: Path, few_sentences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    model, data = shared / "models" / "minilm-sst2", shared / "data" / "sst2"
+    model, data = shared / "models" / "minilm-sst2", few_sentences
     results = {}
     for name, more in (("exact", ["--exact-paper"]), ("default", [])):
-        fixed = ["--model_name=minilm", "--task_name=sst2", "--mu=0.3", "--num_samples=256", "--latency_batch_size=1"]
+        fixed = ["--model_name=minilm", "--task_name=sst2", "--mu=0.3", "--num_samples=128", "--latency_batch_size=1"]
         folders = ["--ckpt_dir", str(model), "--data_dir", str(data), "--output_dir", name]
         prune_bert.main([*fixed, *folders, *more, "--latency_seq_len", "8"])
         results[name] = json.loads((tmp_path / name / "result.json").read_text(encoding="utf-8"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import yaml
 
 from splora.locks import RUN_LOCK, holding
 from splora.report.collect import collect
-from splora.scripts.cli import main
 from splora.scripts.fit_folder import claim
 from splora.training.configuration import lightning_config
 from splora.training.run import run
@@ -24,26 +22,6 @@ from splora.training.specification import RunSpecification
 Make = Callable[..., RunSpecification]
 Command = Callable[..., Any]
 SHORT: dict[str, Any] = {"max_steps": 2, "max_train_examples": 8}
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs the console command in this process; returns its exit status and what it printed."""
-
-    def call(*arguments: object) -> tuple[int, str]:
-        words = [str(word) for word in arguments]
-        monkeypatch.setattr(sys, "argv", ["splora", *words])
-        monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # LightningCLI's own calls
-        capsys.readouterr()
-        status = 0
-        try:
-            main(words)
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-        told = capsys.readouterr()
-        return status, told.err + told.out
-
-    return call
 
 
 def contents(folder: Path) -> dict[str, str]:
