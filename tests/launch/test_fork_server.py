@@ -67,6 +67,7 @@ def test_a_worker_outlives_the_server_and_later_ones_do_without(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("heard_signals")
 def test_a_killed_worker_is_told_from_a_failed_one(launcher: LocalLauncher, done: Work) -> None:
     with holding(done.folder / RUN_LOCK, "this test"):
         run = launcher.start(done)
