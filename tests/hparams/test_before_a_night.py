@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -318,3 +319,16 @@ def test_a_row_of_two_rows_is_refused(command: Command, book: Callable[..., str]
     path = book({}, {"exp_id": 1}, {"model_name_or_path": "run:1"})
     assert "is 'run:1', but 2 rows have that EXP ID." in one_sentence(command("--workbook", path, "--exp-id", "3"))
     assert "as is sheet 'SQuAD', cell A2" in command("--workbook", path, "--all").err
+
+
+def test_a_result_of_what_is_no_more_is_told(command: Command, tmp_path: Path) -> None:
+    for number, exp_id in enumerate((63, 68), start=1):
+        finished = tmp_path / "runs" / "SQuAD" / str(exp_id) / "result.json"
+        finished.parent.mkdir(parents=True)
+        finished.write_text("{}", encoding="utf-8")
+        os.utime(finished, (number, number))
+    assert "into runs/SQuAD/68, finished before\n" in command("--exp-id", "68").out
+    os.utime(tmp_path / "runs" / "SQuAD" / "63" / "result.json", (3, 3))
+    told = command("--exp-id", "68").out
+    assert ", finished before from an earlier result of runs/SQuAD/63 (--force repeats it)\n" in told
+    assert "an earlier result" not in command("--exp-id", "68", "--force").out
