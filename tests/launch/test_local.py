@@ -46,7 +46,7 @@ def measured(folder: Path) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_killed_stopped_and_given_again_a_sweep_ends_like_a_quiet_one(sweep: SimpleNamespace, tmp_path: Path) -> None:
-    steps = 250
+    steps = 140
     # The driver is killed: its workers end with it, and nothing is in the way of the next one.
     process = sweep.start(*SWEEP, steps=steps)
     wait_for(lambda: has_checkpoint(sweep) or process.poll() is not None)
@@ -74,7 +74,7 @@ def test_killed_stopped_and_given_again_a_sweep_ends_like_a_quiet_one(sweep: Sim
     assert sweep.state(4)["reason"] == "stopped by the user"
     step = sweep.state(4)["step"]
     for place in ("", "checkpoints"):
-        (sweep.folder / "2" / place / ".some.file.01234567.tmp").write_text("half a", encoding="utf-8")
+        (sweep.folder / "2" / place / ".result.json.01234567.tmp").write_text("half a", encoding="utf-8")
     done = sweep.finish(*SWEEP, steps=steps)
     assert done.status == 0, done.lines
     assert done.lines[-1] == "2 rows: 2 finished, 0 failed."

@@ -146,7 +146,7 @@ def test_a_fine_tuned_head_of_another_task_is_no_start(stored: Any) -> None:
         load_base(str(folder), "mnli", label2id={"entailment": 0, "neutral": 1, "contradiction": 2})
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"architectures": None}), encoding="utf-8")
-    with pytest.raises(InputError, match=r"classifier\.bias is 2 in the checkpoint, but 3 by config\.json"):
+    with pytest.raises(InputError, match=r"this checkpoint has 2 labels; mnli needs 3"):
         load_base(str(folder), "mnli", label2id={"entailment": 0, "neutral": 1, "contradiction": 2})
 
 

@@ -43,7 +43,7 @@ def test_no_other_configuration_is_shipped() -> None:
 
 
 @pytest.mark.slow
-def test_a_row_and_its_yaml_give_the_same_numbers(root: Path, tmp_path: Path) -> None:
+def test_a_row_and_its_yaml_give_the_same_numbers(root: Path, tmp_path: Path, command: Command) -> None:
     short = ["--set", "max_train_examples=24", "--set", "per_gpu_train_batch_size=4", "--set", "max_steps=3"]
     row = ["--exp-id", "1", *short, "--set", "pruning_method=topK", "--set", "final_threshold=0.5"]
     row += ["--set", "mask_scores_learning_rate=0.1", "--set", "adapter=splopa", "--output-dir", str(tmp_path / "row")]
@@ -59,10 +59,10 @@ def test_a_row_and_its_yaml_give_the_same_numbers(root: Path, tmp_path: Path) ->
     assert other["metrics"] == one["metrics"]
     assert other["remaining_weights_percent"] == one["remaining_weights_percent"]
 
-    done = splora("count", str(tmp_path / "row"), str(tmp_path / "yaml"), cwd=root)
-    assert done.returncode == 0, done.stderr
-    assert f"{one['remaining_weights_percent']:.2f}" in done.stdout.splitlines()[1]
-    assert f"{one['learned_weights_percent']:.3f}" in done.stdout.splitlines()[2]
+    status, said = command("count", str(tmp_path / "row"), str(tmp_path / "yaml"))
+    assert status == 0, said
+    assert f"{one['remaining_weights_percent']:.2f}" in said.splitlines()[1]
+    assert f"{one['learned_weights_percent']:.3f}" in said.splitlines()[2]
 
 
 @pytest.mark.slow

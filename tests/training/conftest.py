@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def few_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty of the embedded evaluation questions, as a file."""
+    from splora.tasks.embedded.corpus import corpus
+
+    path = tmp_path_factory.mktemp("questions") / "dev.json"
+    path.write_text(json.dumps(corpus("dev", 60)), encoding="utf-8")
+    return path
+
+
 @pytest.fixture
-def tiny_spec(tiny_model: Path) -> Callable[..., RunSpecification]:
+def tiny_spec(tiny_model: Path, few_questions: Path) -> Callable[..., RunSpecification]:
     """Makes specifications of short runs: 6 steps of 4 examples out of 24, unless told otherwise."""
 
     def make(**changes: Any) -> RunSpecification:
@@ -38,7 +49,7 @@ def tiny_spec(tiny_model: Path) -> Callable[..., RunSpecification]:
             "sheet": "Tiny",
             "model_name_or_path": str(tiny_model),
             "train_file": "embedded",
-            "predict_file": "embedded",
+            "predict_file": str(few_questions) if changes.get("task", "squad") == "squad" else "embedded",
             "max_seq_length": 64,
             "doc_stride": 16,
             "max_train_examples": 24,
