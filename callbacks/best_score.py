@@ -84,8 +84,11 @@ class BestWeights(Callback):
         if self.step is None or self.step == trainer.global_step:
             return False
         last = Path(trainer.default_root_dir) / BEST
-        path = next((path for path in (last, previous(last)) if path.is_file() and damage(path) is None), None)
-        if path is None or path != last:
+        path = None
+        if trainer.is_global_zero:  # one process decides: others may see another state of a folder that they share
+            path = next((path for path in (last, previous(last)) if path.is_file() and damage(path) is None), None)
+        path = trainer.strategy.broadcast(path)
+        if path != last and trainer.is_global_zero:
             kept = "the last weights are kept" if path is None else f"those of the best before it are kept ({path})"
             print(f"warning: {last}: is missing or damaged; {kept}", file=sys.stderr, flush=True)
         if path is None:

@@ -103,7 +103,7 @@ class Sheet:
         """Draw a layer's matrices."""
         for role, matrix in matrices.items():
             self._images[role].set_data(matrix.strength)
-            self._images[role].set_clim(0, max(float(matrix.strength.max()), 1e-12))
+            self._images[role].set_clim(0, max(float(np.nanmax(matrix.strength)), 1e-12))
             self.axes[role].set_title(f"{role}\n{float((matrix.strength > 0).mean()):.0%} kept", fontsize=9)
         self._figure.suptitle(f"Layer {number}: mean |W| of each block, pruned blocks white")
         with replacing(path) as beside:

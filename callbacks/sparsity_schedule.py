@@ -44,7 +44,10 @@ class SparsitySchedule(Callback):
         Raises:
             InputError: a threshold outside its range, or warm-ups longer than the run.
         """
+        from splora.callbacks.best_score import BestWeights, EarlyStop  # which ask this schedule when to judge
+
         options = pl_module.optimizer_options
+        patience = [callback.patience for callback in trainer.callbacks if isinstance(callback, EarlyStop)]
         spec = RunSpecification(
             pruning_method=pl_module.pruning.method,
             regularization=pl_module.pruning.regularization,
@@ -56,6 +59,8 @@ class SparsitySchedule(Callback):
             initial_warmup=self.initial_warmup,
             final_warmup=self.final_warmup,
             final_lambda=self.final_lambda,
+            early_stopping=patience[0] if patience else None,
+            best_checkpoint=any(isinstance(callback, BestWeights) for callback in trainer.callbacks),
         )
         problems = check(spec, int(trainer.estimated_stepping_batches))
         if problems:

@@ -188,7 +188,8 @@ def lines(jobs: Sequence[Job], overrides: Overrides, force: bool = False) -> Ite
         why = f", needed by {job.needed_by}" if job.needed_by else ""
         done = ", finished before" if (job.folder / "result.json").is_file() and (job.needed_by or not force) else ""
         if done and (source := _newer_source(job)) is not None:
-            done += f" from an earlier result of {source} (--force repeats it)"
+            again = f"--exp-id {spec.exp_id} --force" if job.needed_by else "--force"
+            done += f" from an earlier result of {source} ({again} repeats it)"
         yield (
             f"  {number}. {job.row.sheet}, EXP ID {spec.exp_id}: from {spec.model_name_or_path}{teacher}, into "
             f"{job.folder}{why}{done}"
@@ -202,9 +203,9 @@ def _newer_source(job: Job) -> Path | None:
     """A run that a finished run started from or learned from, and that has been repeated since."""
     finished = (job.folder / "result.json").stat().st_mtime_ns
     for field in SOURCES:
-        source = Path(str(getattr(job.spec, field))).parent
-        again = source / "result.json"
-        if again.is_file() and again.stat().st_mtime_ns > finished:
+        model = Path(getattr(job.spec, field) or "")
+        source, again = model.parent, model.parent / "result.json"
+        if model.name == "model" and again.is_file() and again.stat().st_mtime_ns > finished:
             return source
     return None
 

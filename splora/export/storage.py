@@ -51,7 +51,11 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def weight_files(checkpoint: str) -> list[Path]:
-    """The files that transformers reads a checkpoint's weights from; of a hub name, those in the cache."""
+    """The files that transformers reads a checkpoint's weights from; of a hub name, those in the cache.
+
+    Raises:
+        InputError: the list of its parts is damaged.
+    """
     folder = local_folder(checkpoint)
     if folder is None:
         from huggingface_hub import try_to_load_from_cache
@@ -64,7 +68,10 @@ def weight_files(checkpoint: str) -> list[Path]:
         if (whole := folder / f"{stem}.{ending}").is_file():
             return [whole]
         if (index := folder / f"{stem}.{ending}.index.json").is_file():
-            parts = {text(part) for part in table((read_object(index) or {}).get("weight_map")).values()}
+            try:
+                parts = {text(part) for part in table((read_object(index) or {}).get("weight_map")).values()}
+            except ValueError as error:
+                raise InputError(f"{index}: {error}.") from error
             return [path for path in (folder / Path(part).name for part in sorted(parts)) if path.is_file()]
     return []
 

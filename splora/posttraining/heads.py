@@ -8,8 +8,10 @@ from typing import Any
 
 from splora import anatomy
 from splora.export.storage import weight_files
-from splora.posttraining.pickled_weights import check_pickle
 from splora.tasks.sources import QA_TASKS, auto_model
+
+#: Classes whose heads have the names of a sentence classifier's.
+_OTHERS = ("ForTokenClassification", "ForMultipleChoice")
 
 
 def has_head(name: str, config: Any, task: str) -> bool:
@@ -27,8 +29,11 @@ def has_head(name: str, config: Any, task: str) -> bool:
         InputError: its weights cannot be read without running code.
     """
     head = auto_model(task).removeprefix("AutoModel")
-    if any(str(made).endswith(head) for made in getattr(config, "architectures", None) or []):
+    made_for = [str(kind) for kind in getattr(config, "architectures", None) or []]
+    if any(kind.endswith(head) for kind in made_for):
         return True
+    if any(kind.endswith(_OTHERS) for kind in made_for):
+        return False
     heads = set(anatomy.family_of(config).task_heads)
     answers = "qa_outputs"
     wanted = heads & {answers} if task in QA_TASKS else heads - {answers}
@@ -43,9 +48,11 @@ def _names(file: Path) -> Iterable[str]:
         try:
             with safe_open(file, framework="pt") as opened:
                 return list(opened.keys())
-        except SafetensorError:  # told where the weights are loaded
+        except (SafetensorError, OSError):  # told where the weights are loaded
             return []
     import torch
 
+    from splora.posttraining.pickled_weights import check_pickle
+
     check_pickle(file)
-    return list(torch.load(file, map_location="meta", weights_only=True))
+    return map(str, torch.load(file, map_location="meta", weights_only=True))

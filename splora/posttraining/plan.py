@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from splora import anatomy
-from splora.errors import InputError
+from splora.errors import InputError, cut
 from splora.files import replacing, write_json
 from splora.json_values import read_object
 
@@ -97,7 +97,10 @@ class Plan:
         path = Path(folder) / "plan.json"
         try:
             layers = (read_object(path) or {})["layers"]
-            heads, neurons = (tuple(tuple(map(int, layer[kind])) for layer in layers) for kind in ("heads", "neurons"))
+            heads, neurons = (tuple(tuple(layer[kind]) for layer in layers) for kind in ("heads", "neurons"))
+            odd = [unit for units in (*heads, *neurons) for unit in units if type(unit) is not int]
+            if odd:
+                raise ValueError(f"{cut(odd[0])} is no number of a unit")
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path}: is no plan of a pruned model ({type(error).__name__}: {error}).") from error
         return cls(heads, neurons)

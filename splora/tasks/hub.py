@@ -182,7 +182,7 @@ def load_dataset(name: str, configuration: str | None, split: str, cache_dir: st
         reason = _first_line(error) if reached else "there is no network and no copy in the cache"
         raise InputError(
             f"{shown}: the data set cannot be loaded from the hub ({reason}); "
-            f"pass a file or folder with --train-file and --predict-file, or 'embedded'."
+            f"pass a file or folder with --train-file and --predict-file, or 'embedded'{mistyped(name) or '.'}"
         ) from error
 
 

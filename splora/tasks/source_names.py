@@ -12,11 +12,14 @@ from pathlib import Path
 from splora.adapter_files import is_adapter
 from splora.files import expanded
 from splora.model_sizes import WEIGHTS
-from splora.tasks.table_files import SUFFIXES
 
 #: Name of the small model and of the data sets that the project makes itself.
 EMBEDDED = "embedded"
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+#: What a file's name ends with; names on the hub may end with the number of a version.
+_ENDING = re.compile(r"[.][A-Za-z]\w*")
 
 
 def is_path(name: str) -> bool:
@@ -55,7 +58,8 @@ def is_hub_model(name: str) -> bool:
 
 def is_data_set(source: str) -> bool:
     """Whether the source of data is a data set of the hub: `owner/name`, where no such file or folder is."""
-    return source.count("/") == 1 and not is_path(source) and Path(source).suffix not in SUFFIXES and not exists(source)
+    is_file = _ENDING.fullmatch(Path(source).suffix) is not None
+    return source.count("/") == 1 and not is_path(source) and not is_file and not exists(source)
 
 
 def mistyped(source: str) -> str:
@@ -66,7 +70,7 @@ def mistyped(source: str) -> str:
     path = expanded(source)
     try:
         beside = [] if path.exists() else [other.name for other in path.parent.iterdir()]
-    except OSError:
+    except (OSError, ValueError):  # too long for a name, or no character of one
         return ""
     match = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.75)
     return f"; did you mean {str(path.parent / match[0])!r}?" if match else ""

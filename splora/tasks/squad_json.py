@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError, cut, named
+from splora.files import expanded
 from splora.reading import Budget, check_text, json_cost, parse_json, read_lines, read_text
 
 #: Share of answers that may disagree with their context before a file is refused.
@@ -64,7 +65,7 @@ def read_squad(path: str | os.PathLike[str], answered: bool = True) -> list[Ques
         InputError: the file is missing, unreadable, empty, cut off or of another layout; IDs repeat; or more than
             1 % of the answers are not found at their `answer_start` (up to 1 % is a warning of the log).
     """
-    path = Path(path)
+    path = expanded(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; a SQuAD file is needed.")
     if not path.exists():

@@ -165,15 +165,15 @@ def _task_of(name: str, config: Any, given: str | None) -> str:
     Raises:
         InputError: several do, or none.
     """
+    from splora.posttraining.heads import has_head
+
     if given is not None:
         return given
-    kinds = [str(kind) for kind in config.architectures or []]
-    if any(kind.endswith("ForQuestionAnswering") for kind in kinds):
+    if has_head(name, config, "squad"):
         return "squad"
-    if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
-        raise InputError(
-            f"{name}: has no head for questions or classes; its architecture is {', '.join(kinds) or '-'}."
-        )
+    if not has_head(name, config, "sst2"):
+        kinds = ", ".join(map(str, config.architectures or [])) or "none"
+        raise InputError(f"{name}: has no head for questions or classes; its config.json names the class {kinds}.")
     labels = sorted(str(label).lower() for label in (config.id2label or {}).values())
     fitting = [task for task, known in GLUE_TASKS.items() if sorted(known.labels) == labels]
     if len(fitting) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any
 
@@ -42,8 +43,10 @@ def load_base(
 
     config = load_config(model_name_or_path)
     anatomy.family_of(config)
-    if has_head(model_name_or_path, config, task):
-        check_outputs(model_name_or_path, config, task)
+    own = copy.deepcopy(config)
+    checked = has_head(model_name_or_path, own, task)
+    if checked:
+        check_outputs(model_name_or_path, own, task)
     if dropout is not None:
         anatomy.set_dropout(config, dropout)
     if label2id:
@@ -53,6 +56,8 @@ def load_base(
         config.num_labels = 2 if task in QA_TASKS else 1
     torch.manual_seed(seed)
     model = load_weights(model_name_or_path, config, task, fresh_head=True, dtype=torch.float32)
+    if not checked and has_head(model_name_or_path, own, task):  # weights that the hub has sent only now
+        check_outputs(model_name_or_path, own, task)
     return model.train()
 
 

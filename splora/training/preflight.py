@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from splora.adapter_files import ADAPTER, instead_of, is_adapter
 from splora.errors import InputError, cut
+from splora.files import expanded
 from splora.json_values import read_object
 from splora.model_sizes import CONFIG, impossible, stored_bytes
 from splora.tasks.model_inputs import positions
@@ -79,7 +80,7 @@ def _check_data(spec: RunSpecification) -> tuple[int | None, list[Problem]]:
             continue
         try:
             split: Literal["train", "eval"] = "train" if name == "train_file" else "eval"
-            count = _examples(source, spec.task, split, Path(source).stat().st_mtime_ns)
+            count = _examples(source, spec.task, split, expanded(source).stat().st_mtime_ns)
             examples = count if name == "train_file" else examples
         except InputError as error:
             problems += [Problem(name, f"cannot be used: {problem.rstrip('.')}") for problem in error.problems]
@@ -146,7 +147,11 @@ def _check_teacher(spec: RunSpecification, teacher: str) -> list[Problem]:
     problems += check_teacher_type(spec, teacher)
     head = "QuestionAnswering" if spec.task in QA_TASKS else "SequenceClassification"
     made_for = config.get("architectures")
-    if isinstance(made_for, list) and not any(head in str(name) for name in made_for):
+    if (
+        isinstance(made_for, list)
+        and not any(head in str(name) for name in made_for)
+        and not _brings(teacher, config, spec)
+    ):
         made = cut(", ".join(map(str, made_for)))
         told = f"is {teacher}, which is no fine-tuned {head} model; its config.json says {made}"
         problems.append(Problem("teacher_name_or_path", told))
@@ -155,6 +160,16 @@ def _check_teacher(spec: RunSpecification, teacher: str) -> list[Problem]:
         told = f"is {teacher}, which has another vocabulary than {spec.model_name_or_path}"
         problems.append(Problem("teacher_name_or_path", told))
     return problems
+
+
+def _brings(teacher: str, config: dict[str, Any], spec: RunSpecification) -> bool:
+    """Whether a model of which `config.json` says otherwise has the task's trained head among its weights."""
+    from splora.posttraining.heads import has_head  # it brings torch along, so only for who would be refused
+
+    try:
+        return has_head(teacher, SimpleNamespace(**config), spec.task)
+    except InputError:
+        return False
 
 
 def check_teacher_type(spec: RunSpecification, source: str) -> list[Problem]:

@@ -242,16 +242,6 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
     if spec.max_steps is None and spec.num_train_epochs > 1 and spec.num_train_epochs % 1:
         told = f"is {spec.num_train_epochs}; whole epochs or a fraction below 1 are possible, or set max_steps"
         problems.append(Problem("num_train_epochs", told))
-    if spec.pruning_method != "none" and not spec.final_warmup * spec.warmup_steps:
-        told = (
-            f"but evaluations count from where the threshold is final, and it is so for final_warmup · warmup_steps = "
-            f"{spec.final_warmup:g} · {spec.warmup_steps} steps"
-        )
-        problems += [
-            Problem(name, f"is {getattr(spec, name)}, {told}")
-            for name in ("early_stopping", "best_checkpoint")
-            if getattr(spec, name)
-        ]
     if spec.task in QA_TASKS and spec.doc_stride >= spec.max_seq_length:
         problems.append(
             Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}")
@@ -290,9 +280,19 @@ def scale_steps(steps: int, schedule_total_steps: int | None, total_steps: int) 
 
 
 def _check_schedule(spec: RunSpecification, total_steps: int | None) -> list[Problem]:
+    warmup = spec.warmup_steps
+    if total_steps is not None:
+        warmup = scale_steps(spec.warmup_steps, spec.schedule_total_steps, total_steps)
+    if spec.pruning_method != "none" and not spec.final_warmup * warmup:
+        told = (
+            f"but evaluations count from where the threshold is final, and it is so for final_warmup · warmup_steps = "
+            f"{spec.final_warmup:g} · {warmup} steps"
+        )
+        judges = [name for name in ("early_stopping", "best_checkpoint") if getattr(spec, name)]
+        if judges:
+            return [Problem(name, f"is {getattr(spec, name)}, {told}") for name in judges]
     if total_steps is None:
         return []
-    warmup = scale_steps(spec.warmup_steps, spec.schedule_total_steps, total_steps)
     asked = max(1.0, (spec.initial_warmup + spec.final_warmup) if spec.pruning_method != "none" else 1.0) * warmup
     if asked <= total_steps:
         return []

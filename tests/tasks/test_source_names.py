@@ -33,7 +33,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("rajpurkar/squad", False, True, True, False),
         ("models/minilm-sqad", False, True, True, True),  # nearly a folder's
         ("bert-base-uncase", False, True, False, False),
-        ("data/train.jsn", False, True, True, True),
+        ("data/train.jsn", False, True, False, True),
+        ("rajpurkar/squad-v1.1", False, True, True, False),
+        ("data/dev.txt", False, True, False, False),
         ("data/trains.json", False, True, False, True),
         ("../models", False, False, False, True),
         ("a/b/c", False, False, False, True),
@@ -61,8 +63,7 @@ def test_what_was_meant_is_named(place: Path) -> None:
 
 @given(st.text(max_size=40))
 def test_any_text_is_a_name(name: str) -> None:
-    if "\0" in name:
-        return
-    source_names.mistyped(name)
-    assert not (source_names.is_path(name) and source_names.is_hub_model(name))
-    assert not (source_names.local_folder(name) and source_names.is_hub_model(name))
+    if "\0" not in name:
+        assert not (source_names.is_path(name) and source_names.is_hub_model(name))
+        assert not (source_names.is_path(name) and source_names.is_data_set(name))
+    assert source_names.mistyped(name).startswith(("", "; did you mean"))

@@ -82,7 +82,7 @@ def test_damaged_best_weights_end_no_run(kept: str, tmp_path: Path, capsys: pyte
         default_root_dir=tmp_path,
         global_step=9,
         is_global_zero=True,
-        strategy=SimpleNamespace(checkpoint_io=checkpoint_io),
+        strategy=SimpleNamespace(checkpoint_io=checkpoint_io, broadcast=lambda path: path),
     )
     assert best.restore(stand_in, module) == (kept == "previous")
     assert module.weight.tolist() == ([1.0, 1.0] if kept == "previous" else [0.0, 0.0])

@@ -71,6 +71,13 @@ def test_each_mistake_is_named(tiny_spec: Make, changes: dict[str, Any], sentenc
     assert sentence in told(tiny_spec(**changes))
 
 
+def test_the_home_folder_is_known(tiny_spec: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_corpus(tmp_path)
+    assert told(tiny_spec(train_file="~/train.json", predict_file="~/dev.json")) == ""
+    assert "there is no such file" in told(tiny_spec(train_file="~/trains.json"))
+
+
 def test_all_problems_are_told_at_once(tiny_spec: Make) -> None:
     spec = tiny_spec(pruning_method="topk", learning_rate=-1.0, train_file="no.json")
     assert {problem.field for problem in preflight(spec)} == {"pruning_method", "learning_rate", "train_file"}
