@@ -22,6 +22,8 @@ _STRICT = b"http://purl.oclc.org/ooxml/spreadsheetml/main"
 _SHEET = re.compile(rb"<(?:\w+:)?sheet[\s/>]")
 _WORKSHEET = re.compile(rb"<(?:\w+:)?worksheet[\s/>]")
 _WORKBOOK = "xl/workbook.xml"
+#: Blanks, and the marks that UTF-8 and UTF-16 begin with.
+_BEFORE_MARKUP = b" \t\r\n\xef\xbb\xbf\xff\xfe"
 
 
 def check_signature(path: Path, file: IO[bytes]) -> None:
@@ -62,6 +64,7 @@ def check_archive(path: Path, file: IO[bytes]) -> None:
                     f"{path}: is a 'Strict Open XML Spreadsheet', which is not read; save it in Excel as "
                     "'Excel Workbook (*.xlsx)'."
                 )
+            data = data.lstrip(_BEFORE_MARKUP)
             count = data.count(b"<") if b"<" in data[:4096] else 0
             sheets += len(_SHEET.findall(data))
             tags += count
@@ -104,7 +107,8 @@ def _check_kind(path: Path, archive: zipfile.ZipFile, names: set[str]) -> None:
 def _unpacked(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     """A part's bytes, of which zipfile yields no more than the directory announces."""
     try:
-        return archive.read(entry)
+        with archive.open(entry) as part:  # which unpacks no more than is asked for
+            return part.read(entry.file_size + 1)
     except (zlib.error, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, OSError) as error:
         raise InputError(
             f"{path}: is damaged, its part {entry.filename[:100]} cannot be unpacked ({str(error)[:100]}); open and "

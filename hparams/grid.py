@@ -6,6 +6,7 @@ import datetime
 import re
 import warnings
 import zipfile
+import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -109,9 +110,18 @@ def open_grids(path: Path) -> list[Grid]:
         raise InputError(f"{path}: is a folder; name a workbook, as in {path / 'hyperparameters.xlsx'}.") from None
     except InputError:
         raise
-    except (zipfile.BadZipFile, InvalidFileException, ParseError, LookupError, ValueError, TypeError, EOFError):
+    except (
+        zipfile.BadZipFile,
+        InvalidFileException,
+        ParseError,
+        LookupError,
+        ValueError,
+        TypeError,
+        EOFError,
+        zlib.error,
+    ):
         raise InputError(f"{path}: is damaged or not an xlsx workbook; open and save it again in Excel.") from None
-    except (AttributeError, ArithmeticError, RecursionError, MemoryError, AssertionError):
+    except (AttributeError, ArithmeticError, RuntimeError, MemoryError, AssertionError):
         # What openpyxl makes of markup in the wrong place.
         raise InputError(f"{path}: is damaged; open and save it again in Excel.") from None
     except OSError as error:
@@ -151,6 +161,7 @@ class _Reader(WorkSheetParser):
         """The sheet, read."""
         merged: list[tuple[int, int, int, int]] = []
         hidden_columns: set[int] = set()
+        hidden_ranges: set[tuple[int, int]] = set()
         element: Any
         for _, element in iterparse(self.source):
             if element.tag == ROW_TAG:
@@ -158,9 +169,13 @@ class _Reader(WorkSheetParser):
                 element.clear()
             elif element.tag == COL_TAG and _is_true(element.get("hidden")):
                 last = min(int(element.get("max", 0)), MAX_COLUMN)
-                hidden_columns.update(range(int(element.get("min", 1)), last + 1))
+                hidden_ranges.add((max(1, int(element.get("min", 1))), last))
             elif element.tag == MERGE_TAG:
-                merged = [_boundaries(child.get("ref", "")) for child in element]
+                merged = [boundaries(child.get("ref", "")) for child in element]
+        reached = 0
+        for first, last in sorted(hidden_ranges):  # each column once, however many ranges name it
+            hidden_columns.update(range(max(first, reached + 1), last + 1))
+            reached = max(reached, last)
         spread, wide = self._merge(merged)
         hidden = {int(number) for number, attributes in self.row_dimensions.items() if _is_hidden(attributes)}
         return Grid(
@@ -242,6 +257,16 @@ class _Reader(WorkSheetParser):
             return "General"
         return str(ReadOnlyCell(self._sheet, **cell).number_format)[:255]
 
+    def _forget(self, rows: list[int], left: int, right: int) -> None:
+        """Drop what lies below a merged range that shows nothing; some programs keep it."""
+        for row in rows:
+            for column in [column for column in self._rows.get(row, {}) if left <= column <= right]:
+                del self._rows[row][column]
+        below = set(rows)
+        self._uncomputed = {
+            (row, column) for row, column in self._uncomputed if row not in below or not left <= column <= right
+        }
+
     def _merge(
         self, ranges: list[tuple[int, int, int, int]]
     ) -> tuple[set[tuple[int, int]], dict[tuple[int, int], str]]:
@@ -252,12 +277,13 @@ class _Reader(WorkSheetParser):
         for left, top, right, bottom in ranges:
             value = self._rows.get(top, {}).get(left)
             uncomputed = (top, left) in self._uncomputed
-            if value is None and not uncomputed:
-                continue
             covered = numbers[bisect_left(numbers, top) : bisect_right(numbers, bottom)]
             self._room -= len(covered) * (right - left + 1)
             if self._room < 0:
                 raise InputError(f"{self._path}: has merged ranges over more than {MAX_CELLS:,} cells.")
+            if value is None and not uncomputed:
+                self._forget(covered, left, right)
+                continue
             if right > left:
                 name = f"{coordinate(top, left)}:{coordinate(bottom, right)}"
                 wide |= {(row, column): name for row in covered for column in range(left, right + 1)}
@@ -270,7 +296,7 @@ class _Reader(WorkSheetParser):
         return spread, wide
 
 
-def _boundaries(name: str) -> tuple[int, int, int, int]:
+def boundaries(name: str) -> tuple[int, int, int, int]:
     """First column and row, last column and row of a range; whole columns and rows end where sheets do."""
     left, top, right, bottom = range_boundaries(name)
     return left or 1, top or 1, right or MAX_COLUMN, bottom or MAX_ROW

@@ -105,7 +105,8 @@ def _rounded(value: float, section: list[str]) -> float:
     if "/" in text:
         denominator = text.split("/")[1]
         if denominator.isdigit() and int(denominator):
-            return round(value * int(denominator)) / int(denominator)
+            parts = value * int(denominator)
+            return round(parts) / int(denominator) if math.isfinite(parts) else value
         return float(Fraction(value).limit_denominator(10 ** max(1, len(denominator)) - 1))
     mantissa, exponent, _ = text.partition("E") if "E" in text else text.partition("e")
     decimals = len(mantissa.partition(".")[2].replace(",", ""))

@@ -75,7 +75,10 @@ def steps(spec: RunSpecification) -> int | None:
     """Optimizer steps of the published run, for `schedule_total_steps`."""
     if spec.task not in _EXAMPLES:
         return None
-    return math.ceil(math.ceil(_EXAMPLES[spec.task] / spec.per_gpu_train_batch_size) * spec.num_train_epochs)
+    try:
+        return math.ceil(math.ceil(_EXAMPLES[spec.task] / spec.per_gpu_train_batch_size) * spec.num_train_epochs)
+    except (ArithmeticError, ValueError):  # batches of nothing, epochs without end: told by their own limits
+        return None
 
 
 def is_block_density(percent: float) -> bool:
@@ -122,12 +125,12 @@ def _setup(path: Path, grid: Grid) -> tuple[RunSpecification, list[str]]:
     first = grid.rows.get(1, {})
     spec = RunSpecification(sheet=grid.name)
     parts = str(first.get(3, "")).strip().rsplit("/", 2)
-    if len(parts) != 3 or not parts[1].isdigit() or parts[2] not in _EXAMPLES:
+    if len(parts) != 3 or not re.fullmatch(r"[0-9]{1,10}", parts[1]) or parts[2] not in _EXAMPLES:
         found = f"is {cut(first[3])}" if 3 in first else "is empty"
         needed = "model/seed/task is needed, as in bert-base-uncased/92/squad"
         return spec, [f"{path}, sheet '{grid.name}', cell C1: {found}; {needed}."]
     spec = replace(spec, model_name_or_path=parts[0], seed=int(parts[1]), task=parts[2])
-    seed = re.fullmatch(r"seed\s*=\s*(\d+)", str(first.get(4, "")).strip())
+    seed = re.fullmatch(r"seed\s*=\s*([0-9]{1,10})", str(first.get(4, "")).strip())
     if seed is not None and int(seed[1]) != spec.seed:
         return spec, [f"{path}, sheet '{grid.name}', cell D1: is {cut(first[4])}, but C1 says seed {spec.seed}."]
     return spec, []

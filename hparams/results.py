@@ -17,6 +17,7 @@ from typing import Any
 
 from splora.errors import InputError
 from splora.files import remove_leftovers, replacing
+from splora.hparams.grid import boundaries
 from splora.hparams.results_csv import read_table, write_table
 from splora.hparams.seeds import with_means
 from splora.json_values import one_line, table
@@ -39,6 +40,9 @@ _TEXTS = ("sheet", "exp_id", "model", "task", "method", "adapter", "run")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 #: Seconds that runs which end together wait for each other, and bytes of a workbook unpacked that is still read.
 _PATIENCE, _LARGEST = 60.0, 200 * 2**20
+#: Cells of merged ranges, which a workbook of results hardly has.
+_MOST_MERGED = 1_000_000
+_MERGED = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?ref\s*=\s*["']([^"']*)""")
 _KEY = ("sheet", "exp_id", "run")
 #: Of several seeds of one row, the mean of these is told beside that of the scores.
 _AVERAGED = ("remaining_weights_percent", "learned_weights_percent", "adapter_bytes", "seconds", "peak_memory_bytes")
@@ -188,11 +192,22 @@ def _write_workbook(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 def _refuse_large(path: Path) -> None:
     with zipfile.ZipFile(path) as parts:
         size = sum(part.file_size for part in parts.infolist())
+        sheets = [part for part in parts.infolist() if part.filename.startswith("xl/worksheets/")]
+        merged = sum(map(_merged, (parts.open(part).read(part.file_size + 1) for part in sheets if size <= _LARGEST)))
+    if merged > _MOST_MERGED:
+        raise InputError(f"{path}: has merged ranges over {merged:,} cells and was left as it is.")
     if size > _LARGEST:
         raise InputError(
             f"{path}: has {size / 2**20:,.0f} MiB when unpacked, at most {_LARGEST // 2**20} are read, and was left "
             "as it is."
         )
+
+
+def _merged(sheet: bytes) -> int:
+    """Cells of a sheet's merged ranges, each of which the library would make."""
+    found = (match[1].decode("ascii", "replace") for match in _MERGED.finditer(sheet))
+    ends = (boundaries(name) for name in found)
+    return sum((right - left + 1) * (low - top + 1) for left, top, right, low in ends)
 
 
 def _update(book: Any, lines: Sequence[Mapping[str, Any]], is_new: bool) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from splora.errors import InputError
+from splora.json_values import number
 from splora.training.seeds import group_of, mean_and_deviation
 
 #: The greatest seed that the sources of random numbers take.
@@ -59,7 +60,7 @@ def with_means(
             mean = {**members[-1], "run": group, "seed": f"mean of {len(members)}"}
             for name in (*scores, *averaged):
                 values = [typed(name, line.get(name)) for line in members]
-                known = [float(value) for value in values if isinstance(value, int | float)]
+                known = [value for value in map(number, values) if value is not None]
                 whole = len(known) == len(members)
                 mean[name] = mean_and_deviation(known)[0] if whole else None
                 if name in scores:

@@ -12,7 +12,7 @@ from splora.files import write_json
 from splora.json_values import read_object
 from splora.machine import is_first_process
 from splora.training.checkpoint_files import is_begun
-from splora.training.run import RESULT, SPECIFICATION
+from splora.training.run import RESULT, SPECIFICATION, refuse_foreign
 from splora.training.run_folder import class_name, entries
 
 #: What makes the run, and its whole configuration, which repeats it.
@@ -98,6 +98,8 @@ def is_finished(folder: Path, settings: Mapping[str, Any], running: bool = False
     remedy = "choose another trainer.default_root_dir."
     if folder.exists() and not folder.is_dir():
         raise InputError(f"trainer.default_root_dir: {folder} is a file; {remedy}")
+    if folder.exists():
+        refuse_foreign(folder)
     if (folder / SPECIFICATION).is_file():
         raise InputError(f"trainer.default_root_dir: {folder} belongs to a row of a workbook; {remedy}")
     if not path.is_file():

@@ -182,7 +182,7 @@ def family_of(config: Any) -> Family:
         InputError: the family is not supported; the message says which are.
     """
     model_type = getattr(config, "model_type", None)
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise InputError(
             f"model type {model_type!r} is not supported; supported are {', '.join(FAMILIES)}"
             f"{nearest(model_type, FAMILIES)}."

@@ -60,9 +60,9 @@ def load_pruned(path: str | Path, **options: Any) -> nn.Module:
         InputError: there is no such folder, no model in it, or one that cannot be read.
     """
     import transformers
-    from safetensors import SafetensorError
 
     from splora.export.quantized import is_quantized
+    from splora.tasks.hub import unreadable
 
     folder = model_folder(path)
     if is_quantized(folder):
@@ -73,7 +73,7 @@ def load_pruned(path: str | Path, **options: Any) -> nn.Module:
         return model.eval()
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except unreadable() as error:
         raise InputError(f"{path}: the model cannot be read ({told(error)}).") from error
 
 

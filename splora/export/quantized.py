@@ -106,9 +106,9 @@ def load_quantized(path: str | Path, **options: Any) -> nn.Module:
         InputError: there is no such folder, no quantized model in it, or one that cannot be read.
     """
     import transformers
-    from safetensors import SafetensorError
 
     from splora.export.quantized_modeling import load
+    from splora.tasks.hub import unreadable
 
     folder = model_folder(path)
     if not is_quantized(folder):
@@ -121,7 +121,7 @@ def load_quantized(path: str | Path, **options: Any) -> nn.Module:
         model, report = load(found.from_pretrained, folder, config, output_loading_info=True, **options)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+    except unreadable() as error:
         raise InputError(f"{path}: the model cannot be read ({told(error)}).") from error
     if report["missing_keys"]:
         raise InputError(f"{path}: weights cannot be found, such as {min(report['missing_keys'])}.")

@@ -170,11 +170,26 @@ def _table(raw: RawTable, task: GlueTask, columns: Columns = None, labelled: boo
     known = [place for place, label in enumerate(labels) if label not in UNLABELLED]
     if not known:
         raise InputError(f"{raw.where}: none of its {len(rows):,} rows has a label, as in a test set.")
+    if len(known) < len(rows):
+        _check_unlabelled(set(labels), raw, task)
+        logger.warning(
+            "%s: %d of %d rows have no label and are left out.", raw.where, len(rows) - len(known), len(rows)
+        )
     rows = [rows[place] for place in known]
     texts = tuple([cells[place] for _, cells in rows] for place in places[:-1])
     _check_texts(texts, [str(raw.header[place]) for place in places[:-1]], raw, [number for number, _ in rows])
     found = [(number, labels[place]) for (number, _), place in zip(rows, known, strict=True)]
     return Table(texts, label_numbers(found, raw, task) if task.labels else scores(found, raw))
+
+
+def _check_unlabelled(labels: set[str], raw: RawTable, task: GlueTask) -> None:
+    """Refuse −1 and 1 as the two classes, and −1, 0 and 1 as three: there −1 is a class and no missing label."""
+    count = len(task.labels)
+    if labels == ({"-1", "1"} if count == 2 else {str(number - 1) for number in range(count)}):
+        raise InputError(
+            f"{raw.where}: its labels are {', '.join(sorted(labels))}; GLUE counts from 0, and -1 means no label; "
+            f"write {', '.join(map(str, range(count)))}, or the names {', '.join(task.labels)}."
+        )
 
 
 def _whole_rows(

@@ -22,7 +22,7 @@ from splora.files import expanded
 from splora.json_values import table
 from splora.model_sizes import check_sizes, impossible
 from splora.tasks import tokenizer_files
-from splora.tasks.source_names import EMBEDDED, has_weights, is_path, local_folder, mistyped
+from splora.tasks.source_names import EMBEDDED, has_weights, is_folder, is_path, local_folder, mistyped
 
 #: Seconds after which a network that does not answer is none.
 PATIENCE = 5.0
@@ -71,7 +71,7 @@ def _tokenizer(source: str, cache_dir: str | None) -> Any:
         tokenizer_files.check_files(folder)
     try:
         return AutoTokenizer.from_pretrained(source, cache_dir=cache_dir)
-    except _unreadable():
+    except unreadable():
         raise  # told by the caller
     except BaseException as error:
         tokenizer_files.raise_unless_library(error)
@@ -101,6 +101,11 @@ def load_config(name: str, cache_dir: str | None = None, *, alone: bool = False)
             # transformers drops names that only `label2id` has.
             config.id2label = {int(number): str(label) for label, number in written["label2id"].items()}
             config.label2id = {label: number for number, label in config.id2label.items()}
+        _check_padding(name, config)
+        # These change what a forward pass returns, or how it is computed, and nothing of the model.
+        for option, value in (("return_dict", True), ("chunk_size_feed_forward", 0)):
+            if hasattr(config, option):
+                setattr(config, option, value)
         if (found := impossible(config.to_dict())) is not None:  # of the hub, where no folder was looked at
             raise InputError(f"{name}: its configuration {found}.")
         return config
@@ -108,6 +113,13 @@ def load_config(name: str, cache_dir: str | None = None, *, alone: bool = False)
     if alone and (expanded(name) / CONFIG).is_file():
         return _read(name, "configuration", lambda: load(str(expanded(name))))
     return _model_part(name, "configuration", load, cache_dir)
+
+
+def _check_padding(name: str, config: Any) -> None:
+    """Refuse a padding token that the model has no embedding of."""
+    token, words = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", None)
+    if isinstance(token, int) and isinstance(words, int) and not 0 <= token < words:
+        raise InputError(f"{name}: config.json fills rows up with token {token} (pad_token_id); there are {words:,}.")
 
 
 def _check_written(name: str, written: dict[str, Any]) -> None:
@@ -154,8 +166,10 @@ def _tensors(source: str, cache_dir: str | None) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
+    from splora.export.storage import weight_files
+
     folder = expanded(source) if expanded(source).is_dir() else _snapshot(source, cache_dir, True)
-    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    files = weight_files(str(folder.resolve()))
     tensors: dict[str, Any] = {}
     for file in files:
         read = (
@@ -231,13 +245,13 @@ def _model_part(name: str, what: str, load: Callable[[str], T], cache_dir: str |
         remedy = "pass a model's folder, a hub name, or 'embedded'"
         raise InputError(f"{name}: there is no such folder; {remedy}{mistyped(name) or '.'}")
     # The libraries take any folder for a model's: one that shadows a name is told by where the hub's copy lies.
-    shadowed, reached = Path(name).is_dir(), reachable()
+    shadowed, reached = is_folder(name), reachable()
     try:
         with nullcontext() if reached else _only_caches():
             return load(str(_snapshot(name, cache_dir, what == "model")) if shadowed else name)
     except InputError:
         raise
-    except _unreadable() as error:
+    except unreadable() as error:
         reason = _first_line(error) if reached else "there is no network and no copy in the cache"
         here = "the folder of that name holds no weights" if shadowed else "there is no such folder"
         remedy = "; `python bert-base-uncased/fetch.py` downloads this one" if name == FETCHED and shadowed else ""
@@ -253,7 +267,7 @@ def _read(name: str, what: str, load: Callable[[], T]) -> T:
         return load()
     except InputError:
         raise
-    except _unreadable() as error:
+    except unreadable() as error:
         raise InputError(f"{name}: the {what} cannot be read ({_first_line(error)}).") from error
 
 
@@ -294,11 +308,13 @@ def _only_caches() -> Iterator[None]:
             switch.HF_HUB_OFFLINE = value
 
 
-def _unreadable() -> tuple[type[Exception], ...]:
+def unreadable() -> tuple[type[Exception], ...]:
     """What the libraries raise for files they cannot read, and for names the hub does not know."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    return OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError
+    named = OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError
+    return *named, SafetensorError, StrictDataclassError
 
 
 def _first_line(error: BaseException) -> str:

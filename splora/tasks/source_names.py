@@ -76,9 +76,14 @@ def mistyped(source: str) -> str:
     return f"; did you mean {str(path.parent / match[0])!r}?" if match else ""
 
 
+def is_folder(name: str) -> bool:
+    """Whether there is such a folder."""
+    return exists(name) and expanded(name).is_dir()
+
+
 def exists(source: str) -> bool:
     """Whether there is such a file or folder; a name too long for one is none."""
     try:
         return expanded(source).exists()
-    except OSError:
+    except (OSError, ValueError):
         return False

@@ -194,11 +194,13 @@ def base_of(folder: Path) -> str:
     Raises:
         InputError: they name none.
     """
+    from splora.tasks.source_names import exists
+
     source = text(read_settings(folder).get("base_model_name_or_path"))
     if not source:
         raise InputError(f"{folder / SETTINGS}: names no base model; pass it as base.")
     path = expanded(source)
-    if path.is_absolute() or path.exists():
+    if path.is_absolute() or exists(source):
         return source
     around = (parent / path for parent in folder.resolve().parents)
     return next((str(place) for place in around if (place / "config.json").is_file()), source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -114,19 +115,32 @@ class ResumableCSVLogger(Logger):
     def _read(self) -> list[dict[str, Any]]:
         if not self.path.is_file():
             return []
-        lines = [line for line in self.path.read_bytes().decode("utf-8", "replace").splitlines() if line.strip()]
-        names = _cells(lines[0]) if lines else []
-        rows = [row for line in lines[1:] if (row := _row(names, _cells(line))) is not None]
+        lines = [line for line in _text(self.path.read_bytes()).splitlines() if line.strip()]
+        separator = next((mark for mark in ";\t" if lines and mark in lines[0] and "," not in lines[0]), ",")
+        names = _cells(lines[0], separator) if lines else []
+        rows = [row for line in lines[1:] if (row := _row(names, _cells(line, separator))) is not None]
         if (lost := max(0, len(lines) - 1) - len(rows)) > 0:
-            print(f"warning: {self.path}: {lost} damaged lines are left out", file=sys.stderr, flush=True)
+            kept = self.path.with_name(f"{self.path.stem}.damaged.csv")
+            shutil.copyfile(self.path, kept)
+            told = f"{lost} damaged lines are left out; as it was, it is {kept}"
+            print(f"warning: {self.path}: {told}", file=sys.stderr, flush=True)
         return rows
 
 
-def _cells(line: str) -> list[str]:
+def _text(content: bytes) -> str:
+    """A file as this program or Excel ("CSV UTF-8", "Unicode text") writes it."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", "replace")
+    return content.decode("utf-8-sig", "replace")
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    """The cells of a line; where they are not parted by commas, numbers may have one instead of a point."""
     try:
-        return next(csv.reader([line], strict=True), [])
+        cells = next(csv.reader([line], strict=True, delimiter=separator), [])
     except csv.Error:
         return []
+    return cells if separator == "," else [cell.replace(",", ".") for cell in cells]
 
 
 def _row(names: list[str], cells: list[str]) -> dict[str, Any] | None:

@@ -110,7 +110,7 @@ def check_model(spec: RunSpecification, origin: str | None = None) -> list[Probl
     if config is None or problems:
         return [] if origin else problems  # what is wrong with it is told where it is named
     model_type = config.get("model_type")
-    if model_type not in _SIZES:
+    if not isinstance(model_type, str) or model_type not in _SIZES:
         told = f"is a {cut(model_type)} model; supported are {', '.join(_SIZES)}"
         return [] if origin else [Problem("model_name_or_path", told)]
     try:

@@ -88,7 +88,7 @@ def _is_finished(spec: RunSpecification, output_dir: Path, force: bool) -> bool:
             f"{output_dir}: is not empty and holds no run ({SPECIFICATION} is missing); choose another --output-dir."
         )
     if not force:
-        _refuse_foreign(output_dir)
+        refuse_foreign(output_dir)
     if force or not path.is_file():
         return False
     if is_begun(output_dir) or (output_dir / RESULT).is_file():
@@ -103,7 +103,7 @@ def _is_finished(spec: RunSpecification, output_dir: Path, force: bool) -> bool:
     return True
 
 
-def _refuse_foreign(output_dir: Path) -> None:
+def refuse_foreign(output_dir: Path) -> None:
     """Refuse a folder, as somebody else may have packed it, in which a run would write elsewhere or could not write.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -232,3 +233,58 @@ def test_repeats_are_counted_and_values_cut(
     assert len(lines) == 2
     assert max(map(len, lines)) < 1100
     assert all("So it is 299 times more, up to cell " in line for line in lines)
+
+
+def test_a_part_that_is_larger_than_it_says_is_not_unpacked(whole: Path) -> None:
+    made = with_parts(whole, theme1=b" " * 40 * 2**20)
+    made.write_bytes(made.read_bytes().replace(struct.pack("<L", 40 * 2**20), struct.pack("<L", 1000)))
+    tracemalloc.start()
+    try:
+        assert "is damaged, its part xl/theme/theme1.xml cannot be unpacked" in message(made)
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_blanks_before_markup_hide_none_of_its_tags(whole: Path) -> None:
+    texts = f'<sst xmlns="{MAIN}">{"<si><t/></si>" * 60_000}</sst>'.encode()
+    assert "texts, styles and other tags beside its cells" in message(
+        with_parts(whole, sharedStrings=b" " * 5_000 + texts)
+    )
+
+
+@pytest.mark.parametrize(
+    "columns", ['<col min="-2000000000" max="5" hidden="1"/>', '<col min="1" max="16384" hidden="1"/>' * 20_000]
+)
+def test_hidden_columns_are_counted_once(whole: Path, columns: str) -> None:
+    def hide(data: bytes) -> bytes:
+        return data.replace(b"<sheetData>", f"<cols>{columns}</cols><sheetData>".encode())
+
+    begun = time.process_time()
+    book = read_workbook(with_parts(whole, sheet1=hide))
+    assert [row.spec.model for row in book.rows] == ["a row", "a row"]
+    assert time.process_time() - begun < 10
+
+
+def test_a_future_version_of_the_format_is_one_sentence(whole: Path) -> None:
+    data = bytearray(whole.read_bytes())
+    data[data.index(b"PK\x01\x02") + 6] = 99
+    (whole.parent / "made.xlsx").write_bytes(bytes(data))
+    assert "is damaged" in message(whole.parent / "made.xlsx")
+
+
+@pytest.mark.parametrize(
+    ("changes", "setup", "told"),
+    [
+        ({"per_gpu_train_batch_size": 0}, "bert-base-uncased/92/squad", "per_gpu_train_batch_size"),
+        ({"num_train_epochs": 1e305}, "bert-base-uncased/92/squad", "num_train_epochs"),
+        ({}, "bert/²/squad", "cell C1"),
+        ({}, f"bert/{'9' * 5_000}/squad", "cell C1"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_the_published_layout_has_limits_too(
+    tmp_path: Path, sheets: SimpleNamespace, changes: dict[str, Any], setup: str, told: str
+) -> None:
+    path = sheets.write_published(tmp_path / "a.xlsx", [sheets.published_row(**changes)], setup)
+    assert any(told in problem for problem in read_workbook(path).problems())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,20 @@ def test_runs_that_end_together_lose_no_line(tmp_path: Path) -> None:
     assert said == [[]] * 8
     assert sorted(line["run"] for line in lines(tmp_path)) == [f"run{number}" for number in range(8)]
     assert len(table(tmp_path)) == 8
+
+
+def test_hostile_tables_of_results_are_left_as_they_are(tmp_path: Path) -> None:
+    record(SPEC, result(70.0), "a", tmp_path)
+    path = tmp_path / "results.xlsx"
+    with zipfile.ZipFile(path) as old:
+        parts = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w") as new:
+        for name, data in parts.items():
+            merged = b'<mergeCells count="1"><mergeCell ref="A1:XFD1048576"/></mergeCells>'
+            new.writestr(name, data.replace(b"</sheetData>", b"</sheetData>" + merged))
+    before = path.read_bytes()
+    (said,) = record(SPEC, result(71.0), "b", tmp_path)
+    assert "has merged ranges over 17,179,869,184 cells and was left as it is" in said
+    assert path.read_bytes() == before
+    for seed in (1, 2):
+        record(SPEC, result(1e308), f"runs/seed-{seed}", tmp_path)

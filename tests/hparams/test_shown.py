@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl import load_workbook
+from openpyxl.cell import Cell
 from openpyxl.worksheet.worksheet import Worksheet
 
 from splora.hparams.cells import Unfit, from_cell
@@ -252,3 +253,18 @@ def test_a_remark_is_no_run(three: Path) -> None:
     book = changed(three, change)
     assert (len(book.rows), book.problems()) == (3, [])
     assert ["row 5: is no run" in notice for notice in book.sheets[0].notices] == [True, False]
+
+
+def test_what_a_merged_range_covers_is_not_read(three: Path) -> None:
+    place = next(cell.column for cell in load_workbook(three)[SHEET][1] if cell.value == "dropout")
+
+    def change(sheet: Worksheet) -> None:
+        sheet.merge_cells(start_row=2, end_row=4, start_column=place, end_column=place)
+        sheet._cells[3, place] = Cell(sheet, 3, place, 0.5)  # as programs leave it that keep what is hidden
+
+    book = changed(three, change)
+    assert (book.problems(), [row.spec.dropout for row in book.rows]) == ([], [None] * 3)
+
+
+def test_a_fraction_of_a_number_without_end_is_no_traceback() -> None:
+    assert shown(1e308, "# ?/8").value == 1e308

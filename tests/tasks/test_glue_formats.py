@@ -74,7 +74,7 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0\t\r\n"), min
 def test_the_same_examples_in_all_formats_are_the_same_table(
     rows: list[tuple[str, str, int]], named: bool, tmp_path: Path
 ) -> None:
-    rows.append(("an end", "that is known", 1))
+    rows += [("an end", "that is known", label) for label in (1, 0, 2)]
     labels = TASKS["mnli"].labels
     expected = [(one, two, label) for one, two, label in rows if label >= 0]
     shown = [(labels[label] if label >= 0 else "-") if named else label for _, _, label in rows]
@@ -294,3 +294,13 @@ def test_data_sets_of_the_hub_have_columns_too() -> None:
     assert (table.texts, table.labels.tolist()) == ((["a"], ["c"]), [2])
     with pytest.raises(InputError, match=r"^someone/data: has no column 'gold_label'; its columns are 'premise'"):
         table_of_hub(rows, "someone/data", TASKS["mnli"])
+
+
+def test_minus_one_is_no_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    columns = {"sentence": ["a", "b", "c"], "label": [-1, 1, 1]}
+    with pytest.raises(
+        InputError, match=r"labels are -1, 1; GLUE counts from 0, and -1 means no label; write 0, 1, or"
+    ):
+        read_table(write(tmp_path / "a.csv", columns), TASKS["sst2"])
+    assert len(read_table(write(tmp_path / "b.csv", columns | {"label": [-1, 1, 0]}), TASKS["sst2"])) == 2
+    assert "b.csv: 1 of 3 rows have no label and are left out" in caplog.text

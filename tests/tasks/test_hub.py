@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from splora.errors import InputError
+from splora.export.folder import load_pruned
+from splora.posttraining.checkpoint import load_checkpoint
 from splora.tasks import hub
 from splora.tasks.embedded.model import write_embedded_model
+from splora.training.model import load_base
+from splora.training.preflight import check_model
+from splora.training.specification import RunSpecification
 
 
 @pytest.fixture
@@ -114,3 +122,48 @@ def test_a_list_of_words_that_contradicts_the_tokenizer(tmp_path: Path) -> None:
     path.write_text("\n".join(word for word, _ in [*words[:200], *words[201:]]), encoding="utf-8")
     with pytest.raises(InputError, match=r"vocab\.txt and tokenizer\.json contradict each other: .* is number 200 in"):
         hub.load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layer_norm_eps": "1e-12"},
+        {"hidden_act": None},
+        {"architectures": "BertForQuestionAnswering"},
+        {"id2label": {"0": 0, "1": 1}},
+        {"problem_type": "x"},
+        {"model_type": ["bert"]},
+        {"pad_token_id": 50_000},
+        {"pad_token_id": -1},
+        {"hidden_size": "wide"},
+        {"num_attention_heads": 0},
+    ],
+    ids=str,
+)
+def test_settings_of_other_kinds_are_a_sentence_or_a_model(changes: dict[str, Any], tmp_path: Path) -> None:
+    write_embedded_model(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    for load in (hub.load_config, lambda name: load_base(name, "squad"), lambda name: load_checkpoint(name, "squad")):
+        with suppress(InputError):
+            load(str(tmp_path))
+    with suppress(InputError):
+        load_pruned(tmp_path)
+    problems = check_model(RunSpecification(exp_id=1, sheet="a", model_name_or_path=str(tmp_path)))
+    assert all(problem.message for problem in problems)
+
+
+def test_options_of_a_forward_pass_are_the_programs_own(tmp_path: Path) -> None:
+    write_embedded_model(tmp_path)
+    path = tmp_path / "config.json"
+    strange = {"return_dict": False, "chunk_size_feed_forward": 7}
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | strange), encoding="utf-8")
+    model = load_base(str(tmp_path), "squad")
+    assert model(input_ids=torch.ones(1, 5, dtype=torch.long)).start_logits.shape == (1, 5)
+
+
+def test_only_the_files_that_are_read_by_name_are_loaded(tmp_path: Path) -> None:
+    for name, value in (("model", 1.0), ("model_old", 2.0), ("model_ema", 3.0)):
+        save_file({"weight": torch.full((1,), value)}, tmp_path / f"{name}.safetensors")
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    assert hub.load_tensors(str(tmp_path))["weight"].item() == 1.0

@@ -1,4 +1,4 @@
-"""`metrics.csv` of a resumed run: damaged lines are left out, the others stay."""
+"""`metrics.csv` of a resumed run: damaged lines are left out, the others stay, however it was saved."""
 
 from __future__ import annotations
 
@@ -30,3 +30,21 @@ def test_a_damaged_file_is_gone_on_from(
     assert [int(line.split(",")[0]) for line in lines] == [*kept, 5]
     damaged = max(0, content.count(b"\n") - 1) - len(kept)
     assert ("damaged lines are left out" in capsys.readouterr().err) == (damaged > 0)
+    assert (tmp_path / "metrics.damaged.csv").exists() == (damaged > 0)
+
+
+TABLE = "step,f1,loss\n1,,0.5\n2,70.25,0.25\n"
+WAYS = {
+    "as written": TABLE.encode(),
+    "CSV UTF-8": b"\xef\xbb\xbf" + TABLE.encode(),
+    "semicolons": TABLE.replace(",", ";").replace(".", ",").encode("utf-8-sig"),
+    "Unicode text": TABLE.replace(",", "\t").encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_table_that_excel_saved_is_gone_on_from(way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "metrics.csv").write_bytes(WAYS[way])
+    ResumableCSVLogger(str(tmp_path)).go_on(3, {"f1": 71.0})
+    assert (tmp_path / "metrics.csv").read_text(encoding="utf-8") == TABLE + "3,71.0,\n"
+    assert capsys.readouterr().err == ""
