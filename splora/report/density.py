@@ -105,7 +105,9 @@ def draw(points: Sequence[Point], metric: str, path: str | Path, title: str = ""
     axis.set_ylabel(metric)
     axis.set_title(title)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    legend = axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    for shown_text in (*legend.get_texts(), axis.title, axis.yaxis.label):
+        shown_text.set_parse_math(False)  # names come from files, and a $ in one is no formula
     with replacing(path) as beside:
         figure.savefig(beside, format="png", dpi=130)
 

@@ -17,6 +17,7 @@ from splora.errors import InputError, cut
 from splora.files import expanded
 from splora.json_values import number, read_object, table, text, texts
 from splora.tasks.glue_tasks import TASKS as GLUE_TASKS
+from splora.tasks.source_names import exists
 from splora.tasks.sources import QA_TASKS, TASKS, canonical_task, make_data_module
 from splora.training.result_file import RESULT
 
@@ -97,6 +98,8 @@ def find_predictor(name: str, task: str | None = None) -> Predictor:
     given = None if task is None else canonical_task(task)
     if given is not None and given not in TASKS:
         raise InputError(f"--task is {task!r}, a text; allowed are {', '.join(TASKS)}.")
+    if not exists(name):  # of the hub, or nothing at all
+        return _of_model(name, given)
     if (folder / RESULT).is_file() and not (folder / "config.json").is_file():
         found = table(read_result(folder).get("settings"))
         own, data = text(table(found.get("model")).get("task")), table(found.get("data"))

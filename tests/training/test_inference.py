@@ -177,6 +177,7 @@ def test_what_a_pruning_says_of_its_inputs_is_kept(tmp_path: Path) -> None:
     ("arguments", "told"),
     [
         (["none", "--input", "rows.tsv"], "none: there is no such folder"),
+        (["n" * 300, "--input", "rows.tsv"], "File name too long"),
         (["model", "--input", "gone.tsv"], "--input: gone.tsv: there is no such file"),
         (["model", "--input", "rows.tsv", "--output", "rows.tsv"], "--output: rows.tsv is there already"),
         (["model", "--input", "rows.tsv", "--task", "sst3"], "task is 'sst3'; allowed are"),
