@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from splora.files import write_text
+from splora.files import replacing, write_text
 
 
 class ResumableCSVLogger(Logger):
@@ -121,7 +121,8 @@ class ResumableCSVLogger(Logger):
         rows = [row for line in lines[1:] if (row := _row(names, _cells(line, separator))) is not None]
         if (lost := max(0, len(lines) - 1) - len(rows)) > 0:
             kept = self.path.with_name(f"{self.path.stem}.damaged.csv")
-            shutil.copyfile(self.path, kept)
+            with replacing(kept) as beside:  # never through a link
+                shutil.copyfile(self.path, beside)
             told = f"{lost} damaged lines are left out; as it was, it is {kept}"
             print(f"warning: {self.path}: {told}", file=sys.stderr, flush=True)
         return rows

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from splora.errors import InputError
 from splora.locks import RUN_LOCK, holding
 from splora.report.collect import collect
 from splora.scripts.fit_folder import claim
@@ -266,3 +267,15 @@ def test_predict_classifies_rows_without_labels(
     assert set(predictions.values()) <= {"duplicate", "not_duplicate"}
     status, told = command("predict", *words, "--trainer.default_root_dir", tmp_path / "o")
     assert (status, "is there already" in told) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "masks", "adapter", "metrics.csv", "result.json"])
+def test_a_folder_that_leads_elsewhere_is_refused(name: str, tmp_path: Path) -> None:
+    theirs, folder = tmp_path / "theirs", tmp_path / "run"
+    (theirs / "checkpoints").mkdir(parents=True)
+    folder.mkdir()
+    (folder / "fit.json").write_text("{}", encoding="utf-8")
+    (folder / name).symlink_to(theirs if "." not in name else theirs / name)
+    with pytest.raises(InputError, match=f"{name}: "):
+        claim(folder, {})
+    assert contents(theirs) == {}
