@@ -14,7 +14,7 @@ from splora.training.seeds import group_of, mean_and_deviation
 LARGEST = 2**32 - 1
 #: So many seeds in one call are taken for a mistake.
 MOST = 1000
-_PART = re.compile(r"(\d+)(?:-(\d+))?")
+_PART = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?")
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -10,8 +10,8 @@ from splora.hparams.folders import folder_name as folder_name
 from splora.hparams.rows import Row
 from splora.hparams.workbook import Workbook
 
-_RANGE = re.compile(r"(\d+)-(\d+)")
-_ROW = re.compile(r"row:(\d+)", re.IGNORECASE)
+_RANGE = re.compile(r"([0-9]{1,10})-([0-9]{1,10})")
+_ROW = re.compile(r"row:([0-9]{1,10})", re.IGNORECASE)
 
 
 def select(book: Workbook, exp_ids: Iterable[str], sheet: str | None = None) -> list[Row]:

@@ -12,6 +12,7 @@ from splora.files import write_json
 from splora.json_values import read_object
 from splora.machine import is_first_process
 from splora.training.checkpoint_files import is_begun
+from splora.training.result_file import read_result
 from splora.training.run import RESULT, SPECIFICATION, refuse_foreign
 from splora.training.run_folder import class_name, entries
 
@@ -113,6 +114,12 @@ def is_finished(folder: Path, settings: Mapping[str, Any], running: bool = False
             more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
             told = f"{folder} belongs to a run with other settings ({', '.join(differing[:4])}{more})"
             raise InputError(f"trainer.default_root_dir: {told}; {remedy}")
+    if finished:
+        try:
+            read_result(folder)
+        except InputError as error:
+            more = "remove this file and the run goes on from its last checkpoint"
+            raise InputError(f"{problem.rstrip('.')}; {more}." for problem in error.problems) from error
     return finished
 
 

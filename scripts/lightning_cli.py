@@ -13,7 +13,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 import splora.callbacks
 import splora.tasks.glue
 import splora.tasks.squad  # noqa: F401  (makes the data modules known by name)
+from splora.errors import InputError, cut
 from splora.files import write_text
+from splora.json_values import one_line
 from splora.locks import RUN_LOCK, is_held
 from splora.machine import is_first_process
 from splora.quiet import quiet_libraries
@@ -26,6 +28,7 @@ from splora.training.configuration import checkpoints, loggers, plugins
 from splora.training.module import PruningModule
 from splora.training.run import disk_full_is_told, finish
 from splora.training.run_folder import class_name, entries, follow, unify
+from splora.training.saving import MODEL
 
 #: A configuration that names callbacks replaces these; SparsitySchedule needs thresholds, so it must be named.
 DEFAULT_CALLBACKS = ("WeightCount", "MaskPictures", "RunResult", "RunProgressBar")
@@ -68,6 +71,12 @@ class SploraCLI(LightningCLI):
             config.trainer.default_root_dir = config.trainer.default_root_dir or config.model.trained_run
             follow(config.trainer)
             return
+        if config.model.trained_run is not None:
+            run = Path(config.model.trained_run)
+            raise InputError(
+                f"fit: model.trained_run is {cut(str(run))}, a finished run for validate, test and predict; "
+                f"to start from what it trained, give model.model_name_or_path {run / MODEL} (an adapter is merged first)."
+            )
         config.trainer.default_root_dir = str(config.trainer.default_root_dir or DEFAULT_FOLDER)
         folder = Path(config.trainer.default_root_dir)
         for entry in entries(config.trainer.callbacks):
@@ -90,6 +99,23 @@ class SploraCLI(LightningCLI):
         checkpoint = checkpoint_of(folder) if config.ckpt_path is None else None
         if checkpoint is not None:
             config.ckpt_path = str(checkpoint)
+
+    def instantiate_classes(self) -> None:
+        """Make data, module and Trainer.
+
+        Raises:
+            InputError: the machine lacks what the Trainer is to use, or a package that a logger or callback needs.
+        """
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+        try:
+            super().instantiate_classes()
+        except InputError:
+            raise
+        except (ValueError, ImportError, AttributeError, TypeError, MisconfigurationException) as error:
+            raise InputError(
+                f"{self.subcommand}: what was asked for cannot be made ({one_line(str(error))})."
+            ) from error
 
     def fit(self, model: Any, **kwargs: Any) -> None:
         """Train, score, save, and say so; a full disk ends in one sentence."""

@@ -42,6 +42,16 @@ def follow(trainer: Any) -> None:
                 f"trainer.{section}: {class_name(entry)} would write into {other}, which is another run's folder; "
                 f"leave its {name} out, or set it to {FOLDER}."
             )
+    for entry in entries(trainer.get("logger")):
+        # Loggers put their files into a folder by the name and the version that they are given.
+        arguments = entry.get("init_args") or {}
+        parts = [arguments.get(name) for name in ("save_dir", "name", "version")]
+        place = os.path.join(*(part for part in parts if isinstance(part, str) and part), "")  # noqa: PTH118
+        if place and parts[0] and (other := _other_run(place, folder)) is not None:
+            problems.append(
+                f"trainer.logger: {class_name(entry)} would write into {other}, which is another run's folder; "
+                f"choose another name, or set save_dir to {FOLDER}."
+            )
     if problems:
         raise InputError(dict.fromkeys(problems))
 

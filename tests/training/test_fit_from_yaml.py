@@ -279,3 +279,36 @@ def test_a_folder_that_leads_elsewhere_is_refused(name: str, tmp_path: Path) -> 
     with pytest.raises(InputError, match=f"{name}: "):
         claim(folder, {})
     assert contents(theirs) == {}
+
+
+def test_what_cannot_be_made_or_is_another_run_s_is_a_sentence(
+    command: Command, tiny_spec: Make, tmp_path: Path
+) -> None:
+    config = lightning_config(tiny_spec(**SHORT), str(tmp_path / "new"))
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    old = tmp_path / "mine"
+    old.mkdir()
+    (old / "fit.json").write_text("{}", encoding="utf-8")
+    (old / "metrics.csv").write_text("step\n1\n", encoding="utf-8")
+    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger"}
+    settings = {"save_dir": str(tmp_path), "name": "mine", "version": ""}
+    config["trainer"]["logger"] = [logger | {"init_args": settings}]
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    for name, arguments, sentence in (
+        ("a", ("--model.trained_run", old), "to start from what it trained, give model.model_name_or_path"),
+        ("a", ("--trainer.accelerator", "gpu"), "fit: what was asked for cannot be made (No supported gpu backend"),
+        ("a", ("--trainer.strategy", "bogus"), "fit: what was asked for cannot be made ("),
+        ("b", (), "trainer.logger: CSVLogger would write into"),
+    ):
+        status, told = command("fit", "--config", tmp_path / f"{name}.yaml", *arguments)
+        assert (status, sentence in told) == (2, True), told
+    assert (old / "metrics.csv").read_text(encoding="utf-8") == "step\n1\n"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"f1":'])
+def test_a_run_without_a_readable_result_is_not_finished(content: str, tmp_path: Path) -> None:
+    (tmp_path / "fit.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "result.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"result\.json: .*; remove this file and the run goes on from its last check"):
+        claim(tmp_path, {})
