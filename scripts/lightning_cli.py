@@ -75,7 +75,7 @@ class SploraCLI(LightningCLI):
             run = Path(config.model.trained_run)
             raise InputError(
                 f"fit: model.trained_run is {cut(str(run))}, a finished run for validate, test and predict; "
-                f"to start from what it trained, give model.model_name_or_path {run / MODEL} (an adapter is merged first)."
+                f"to start from what it trained, give model.model_name_or_path {run / MODEL} (merge an adapter first)."
             )
         config.trainer.default_root_dir = str(config.trainer.default_root_dir or DEFAULT_FOLDER)
         folder = Path(config.trainer.default_root_dir)
