@@ -159,17 +159,20 @@ def _is_json(line: str) -> bool:
 
 
 def _number_questions(content: Any) -> None:
-    """Give each question that has no ID its number, from 0 on, in place: nothing else refers to it."""
+    """Give each question that has no ID its number, from 0 on, in place: nothing else refers to it.
+
+    Where another question has that number for its ID, it is `question-` and the number.
+    """
     entries = content.get("data", [content]) if isinstance(content, dict) else content
-    number = 0
+    questions: list[dict[str, Any]] = []
     for entry in entries if isinstance(entries, list) else []:
         paragraphs = entry.get("paragraphs", [{"qas": [entry]}]) if isinstance(entry, dict) else []
         for paragraph in paragraphs if isinstance(paragraphs, list) else []:
             asked = paragraph.get("qas") if isinstance(paragraph, dict) else None
-            for question in asked if isinstance(asked, list) else []:
-                if isinstance(question, dict):
-                    question.setdefault("id", str(number))
-                    number += 1
+            questions += [each for each in (asked if isinstance(asked, list) else []) if isinstance(each, dict)]
+    taken = {str(question["id"]) for question in questions if "id" in question}
+    for number, question in enumerate(questions):
+        question.setdefault("id", f"question-{number}" if str(number) in taken else str(number))
 
 
 def _questions(content: Any, where: str, answered: bool) -> Iterator[Question]:

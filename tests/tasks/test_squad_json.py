@@ -207,3 +207,10 @@ def test_real_files(shared: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert len(train) == 8839
     assert all(question.span for question in train)
     assert not caplog.records
+
+
+def test_questions_without_an_id_are_numbered_beside_those_that_have_one(tmp_path: Path) -> None:
+    asked = [{"question": "Who?", "context": "Ada."} for _ in range(3)]
+    path = tmp_path / "asked.json"
+    path.write_text(json.dumps([asked[0] | {"id": "1"}, *asked[1:]]), encoding="utf-8")
+    assert [question.id for question in read_squad(path, answered=False)] == ["1", "question-1", "2"]
