@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from splora.errors import InputError
 from splora.reading import json_cost, limit, megabytes, more_allowed
 
 #: Bytes of a file that is read (the plan of a model of 7 billion weights has 8 MB), of memory that its values may take,
@@ -55,6 +56,18 @@ def read_object(path: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise ValueError("holds no JSON object")
     return found
+
+
+def read_or_refuse(path: Path) -> dict[str, Any] | None:
+    """As `read_object`, for a file that a sentence names by its path alone.
+
+    Raises:
+        InputError: there is something and it is no file that holds an object.
+    """
+    try:
+        return read_object(path)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}.") from error
 
 
 def number(value: object) -> float | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from splora.errors import InputError, nearest
-from splora.json_values import read_object, table, text
+from splora.json_values import read_or_refuse, table, text
 from splora.tasks.source_names import local_folder
 
 if TYPE_CHECKING:
@@ -68,10 +68,7 @@ def weight_files(checkpoint: str) -> list[Path]:
         if (whole := folder / f"{stem}.{ending}").is_file():
             return [whole]
         if (index := folder / f"{stem}.{ending}.index.json").is_file():
-            try:
-                parts = {text(part) for part in table((read_object(index) or {}).get("weight_map")).values()}
-            except ValueError as error:
-                raise InputError(f"{index}: {error}.") from error
+            parts = {text(part) for part in table((read_or_refuse(index) or {}).get("weight_map")).values()}
             return [path for path in (folder / Path(part).name for part in sorted(parts)) if path.is_file()]
     return []
 

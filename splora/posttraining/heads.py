@@ -50,9 +50,6 @@ def _names(file: Path) -> Iterable[str]:
                 return list(opened.keys())
         except (SafetensorError, OSError):  # told where the weights are loaded
             return []
-    import torch
-
     from splora.posttraining.pickled_weights import check_pickle
 
-    check_pickle(file)
-    return map(str, torch.load(file, map_location="meta", weights_only=True))
+    return check_pickle(file)

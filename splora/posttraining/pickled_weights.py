@@ -27,8 +27,8 @@ def pickles(name: str) -> Iterable[Path]:
     return sorted(folder.glob("pytorch_model*.bin"))
 
 
-def check_pickle(path: Path) -> None:
-    """Refuse a file that is not tensors by name and nothing else; no tensor is read for it.
+def check_pickle(path: Path) -> list[str]:
+    """The names in a file of tensors by name and nothing else; no tensor is read for it.
 
     Raises:
         InputError: otherwise; code in it is named and not run.
@@ -44,6 +44,7 @@ def check_pickle(path: Path) -> None:
         raise InputError(f"{path}: cannot be read as weights ({reason or type(error).__name__}).") from None
     if not isinstance(content, Mapping) or not any(isinstance(value, torch.Tensor) for value in content.values()):
         raise InputError(f"{path}: holds no weights by name.")
+    return list(map(str, content))
 
 
 def not_only_weights(where: str, error: Exception) -> str:

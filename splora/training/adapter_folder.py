@@ -10,7 +10,7 @@ from torch import nn
 from splora.adapter_files import ADAPTER, SETTINGS, WEIGHTS
 from splora.errors import InputError, cut
 from splora.files import expanded
-from splora.json_values import number, one_line, read_object, table, text
+from splora.json_values import number, one_line, read_or_refuse, table, text
 
 #: The last layer of a classifier, by family.
 _HEADS = (".classifier.weight", ".classifier.out_proj.weight", ".score.weight")
@@ -173,10 +173,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     from splora.adapters.config import LARGEST
 
     path = folder / SETTINGS
-    try:
-        settings = read_object(path)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}.") from error
+    settings = read_or_refuse(path)
     if settings is None:
         raise InputError(f"{folder}: holds no adapter; it has no {SETTINGS}.")
     for name, value in settings.items():

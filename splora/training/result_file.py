@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError
-from splora.json_values import read_object
+from splora.json_values import read_or_refuse
 
 RESULT = "result.json"
 
@@ -18,10 +18,7 @@ def read_result(folder: Path) -> dict[str, Any]:
         InputError: there is none, or it is not the result of a run.
     """
     path = folder / RESULT
-    try:
-        result = read_object(path)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}.") from error
+    result = read_or_refuse(path)
     if result is None:
         raise InputError(f"{folder}: no finished run is here (there is no {RESULT}).")
     if not isinstance(result.get("metrics"), dict):
