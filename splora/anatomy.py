@@ -243,6 +243,16 @@ def layers(model: nn.Module) -> list[Layer]:
     ]
 
 
+def attention_norms(model: nn.Module) -> list[nn.Module]:
+    """What closes the attention part of each layer, of a task model or of anything that contains it.
+
+    Where norms come after the residual sums, their outputs are the states after the attention.
+    """
+    family = family_of(_config(model))
+    pattern = re.compile(rf"(?:.*\.)?{re.escape(family.layers)}\.(\d+)\.{re.escape(family.layer_norms[0])}$")
+    return [module for name, module in model.named_modules() if pattern.match(name)]
+
+
 def head_names(model: nn.Module) -> list[str]:
     """Names (last components) of the task-head modules that this model has."""
     return _present(model, family_of(_config(model)).heads)

@@ -8,6 +8,7 @@ from splora.adapters.layer import MaskedAdapterLayer
 from splora.adapters.model import MaskedAdapterModel
 from splora.errors import InputError
 from splora.masks.block_mask import BlockMask
+from splora.masks.grid import grid_shape
 
 
 def attach_block_masks(
@@ -27,12 +28,14 @@ def attach_block_masks(
         The masks, in the order of the model's layers. A mask attached before is replaced.
 
     Raises:
-        InputError: the model has no such adapter; unknown method or initialization.
+        InputError: the model has no such adapter; unknown method or initialization; blocks that do not divide a weight.
     """
     masks = []
     for index, layer in enumerate(_layers(model, adapter_name)):
         shape = (layer.out_features, layer.in_features)
-        block = layer.block_shapes[adapter_name]
+        block = layer.mask_shapes[adapter_name]
+        if block == shape:  # unless that was asked for, the adapter's own blocks are refused here
+            grid_shape(shape, layer.block_shapes[adapter_name], layer.where)
         mask = BlockMask(shape, block, method, mask_init, mask_scale, index=index, where=layer.where)
         masks.append(mask)
     for layer, mask in zip(_layers(model, adapter_name), masks, strict=True):

@@ -140,6 +140,8 @@ def _model(spec: RunSpecification) -> dict[str, Any]:
             "shared_prototypes": spec.splopa_shared_prototypes,
             "shared_position_weights": spec.splopa_shared_pos_weights,
             "rank": spec.splora_rank,
+            "lora_rank": spec.lora_rank,
+            "lora_alpha": spec.lora_alpha,
         },
         "pruning": {
             "method": spec.pruning_method,
@@ -166,6 +168,9 @@ def _model(spec: RunSpecification) -> dict[str, Any]:
             "alpha_ce": spec.alpha_ce,
             "alpha_distil": spec.alpha_distil,
             "temperature": spec.temperature,
+            "alpha_hidden": spec.alpha_hidden,
+            "alpha_attention": spec.alpha_attention,
+            "hidden_weights": spec.hidden_weights,
             "teacher_type": spec.teacher_type,
         }
     return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -61,8 +62,11 @@ def load_base(
     return model.train()
 
 
-def block_shapes(model: nn.Module, pruning: PruningOptions) -> dict[str, tuple[int, int]]:
+def block_shapes(model: nn.Module, pruning: PruningOptions, *, divide: bool = True) -> dict[str, tuple[int, int]]:
     """Full name of every prunable linear layer → its block shape (rows, cols).
+
+    Args:
+        divide: blocks are those of masks, which must divide the weights; an adapter's last blocks may reach beyond.
 
     Raises:
         InputError: a block shape does not divide its layer (all such layers are named).
@@ -72,7 +76,7 @@ def block_shapes(model: nn.Module, pruning: PruningOptions) -> dict[str, tuple[i
         rows, cols = pruning.attention_block if place.in_attention else pruning.ffn_block
         out_features, in_features = _linear(model, name).weight.shape
         part = "attention" if place.in_attention else "ffn"
-        if out_features % rows or in_features % cols:
+        if divide and (out_features % rows or in_features % cols):
             problems.append(
                 f"{part}_block {rows}x{cols} does not divide layer {name} of {out_features}x{in_features}; "
                 f"rows must divide {out_features} and cols must divide {in_features}."
@@ -89,7 +93,7 @@ def prepare(base: nn.Module, adapter: AdapterOptions, pruning: PruningOptions) -
     Without an adapter all weights of the model are trained; with one, the adapter, the biases, the
     norms and the task head are. Returns the model to call and its masks (empty for method none).
     """
-    shapes = block_shapes(base, pruning)
+    shapes = block_shapes(base, pruning, divide=pruning.method != "none")
     if adapter.kind == "none":
         if pruning.method == "none":
             return base, []
@@ -99,32 +103,67 @@ def prepare(base: nn.Module, adapter: AdapterOptions, pruning: PruningOptions) -
 
     from splora.adapters import attach_block_masks
 
-    model = get_peft_model(base, _adapter_config(base, adapter, shapes), autocast_adapter_dtype=False)
+    model = get_peft_model(base, _CONFIGS[adapter.kind](base, adapter, shapes), autocast_adapter_dtype=False)
     if pruning.method == "none":
         return model, []
     return model, attach_block_masks(model, pruning.method, pruning.mask_init, pruning.mask_scale)
 
 
-def _adapter_config(base: nn.Module, adapter: AdapterOptions, shapes: dict[str, tuple[int, int]]) -> Any:
-    """The adapter's settings, without a task type: then PEFT's plain wrapper passes every input on to the model."""
-    from splora.adapters import SPLoPAConfig, SPLoRAConfig
+def _trained_beside(base: nn.Module) -> list[str]:
+    """Modules that train whole beside any adapter: the task's head, and norms."""
+    return anatomy.head_names(base) + anatomy.norm_names(base)
 
-    common: dict[str, Any] = {
+
+def _blocked(base: nn.Module, adapter: AdapterOptions, shapes: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    """What SPLoPA and SPLoRA have in common; no task type: then PEFT's plain wrapper passes every input on."""
+    return {
         "target_modules": sorted(shapes),
-        "modules_to_save": anatomy.head_names(base) + anatomy.norm_names(base),
+        "modules_to_save": _trained_beside(base),
         "block_shapes": shapes,
         "bias": "all",
         "init_range": adapter.init_range,
     }
-    if adapter.kind == "splora":
-        return SPLoRAConfig(rank=adapter.rank if adapter.rank < 1 else int(adapter.rank), **common)
+
+
+def _splopa(base: nn.Module, adapter: AdapterOptions, shapes: dict[str, tuple[int, int]]) -> Any:
+    from splora.adapters import SPLoPAConfig
+
     return SPLoPAConfig(
         num_prototypes=adapter.num_prototypes,
         prototype_rank=adapter.prototype_rank,
         shared_prototypes=adapter.shared_prototypes,
         shared_position_weights=adapter.shared_position_weights,
-        **common,
+        **_blocked(base, adapter, shapes),
     )
+
+
+def _splora(base: nn.Module, adapter: AdapterOptions, shapes: dict[str, tuple[int, int]]) -> Any:
+    from splora.adapters import SPLoRAConfig
+
+    rank = adapter.rank if adapter.rank < 1 else int(adapter.rank)
+    return SPLoRAConfig(rank=rank, **_blocked(base, adapter, shapes))
+
+
+def _lora(base: nn.Module, adapter: AdapterOptions, shapes: dict[str, tuple[int, int]]) -> Any:
+    """PEFT's own LoRA in the same linears, with the same modules and biases trained beside it."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=adapter.lora_rank,
+        lora_alpha=adapter.lora_alpha,
+        lora_dropout=0.0,
+        target_modules=sorted(shapes),
+        modules_to_save=_trained_beside(base),
+        bias="lora_only",
+    )
+
+
+#: By kind, what makes an adapter's settings.
+_CONFIGS: dict[str, Callable[[nn.Module, AdapterOptions, dict[str, tuple[int, int]]], Any]] = {
+    "splopa": _splopa,
+    "splora": _splora,
+    "lora": _lora,
+}
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:

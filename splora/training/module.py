@@ -17,7 +17,7 @@ from splora.posttraining.heads import has_head
 from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import OutputCollector
 from splora.training.half_base import keep_trained_in_single
-from splora.training.losses import distillation_loss, logits_of, task_loss
+from splora.training.losses import distillation_loss, logits_of, states_loss, task_loss
 from splora.training.model import load_base, prepare
 from splora.training.optimizer import make_optimizer
 from splora.training.options import (
@@ -26,10 +26,12 @@ from splora.training.options import (
     OptimizerOptions,
     PruningOptions,
     described,
+    layer_weights,
     wrong_choices,
 )
 from splora.training.saving import check_fits, load_run
 from splora.training.sense import ask
+from splora.training.signals import Signals, signals
 from splora.training.specification import TASKS, scale_steps
 from splora.training.teacher import TEACHER_SEGMENTS, Teacher, feed, load_teacher
 from splora.training.threads import fit_threads
@@ -148,10 +150,13 @@ class PruningModule(LightningModule):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Logits in fp32: start_logits and end_logits (batch, tokens), or logits (batch, labels)."""
+        return self._signals(batch, hidden=False, attention=False).logits
+
+    def _signals(self, batch: dict[str, Tensor], *, hidden: bool, attention: bool) -> Signals:
         assert self.network is not None
         if self.pruning.method == "topK_global":
             update_global_cutoffs(self.block_masks)
-        return logits_of(self.network(**_inputs(batch)))
+        return signals(self.network, _inputs(batch), hidden=hidden, attention=attention)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed this batch's randomness from its number alone, so that a resumed run repeats a quiet one."""
@@ -163,14 +168,7 @@ class PruningModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Task loss, mixed with distillation, plus the weighted penalty on the scores."""
-        logits = self(batch)
-        loss = task_loss(logits, batch)
-        if self._teacher:
-            options = self.distillation
-            assert options is not None
-            distilled = distillation_loss(logits, self._teach(batch), options.temperature)
-            self.log("train/distillation_loss", distilled.detach())
-            loss = options.alpha_ce * loss + options.alpha_distil * distilled
+        loss = self._taught(batch) if self._teacher else task_loss(self(batch), batch)
         penalty = self._penalty()
         if penalty is not None:
             self.log("train/penalty", penalty.detach())
@@ -287,10 +285,29 @@ class PruningModule(LightningModule):
             return None
         return penalties.l0(scores) if self.pruning.regularization == "l0" else penalties.l1(scores)
 
-    @torch.no_grad()
-    def _teach(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        logits: dict[str, Tensor] = self._teacher[0](batch)
-        return logits
+    def _taught(self, batch: dict[str, Tensor]) -> Tensor:
+        """The task's loss and those of the teacher's logits and states, each with its weight."""
+        options = self.distillation
+        assert options is not None
+        wanted = {"hidden": options.alpha_hidden > 0, "attention": options.alpha_attention > 0}
+        with torch.no_grad():
+            teacher = self._teacher[0].signals(batch, **wanted)
+        student = self._signals(batch, **wanted)
+        loss = student.logits[next(iter(student.logits))].new_zeros(())
+        if options.alpha_ce > 0:
+            loss = loss + options.alpha_ce * task_loss(student.logits, batch)
+        if options.alpha_distil > 0:
+            distilled = distillation_loss(student.logits, teacher.logits, options.temperature)
+            self.log("train/distillation_loss", distilled.detach())
+            loss = loss + options.alpha_distil * distilled
+        for name, weight in (("hidden", options.alpha_hidden), ("attention", options.alpha_attention)):
+            if weight > 0:
+                found, target = getattr(student, name), getattr(teacher, name)
+                layers = layer_weights(options.hidden_weights, len(target))
+                states = states_loss(found, target, batch["attention_mask"], torch.tensor(layers))
+                self.log(f"train/{name}_loss", states.detach())
+                loss = loss + weight * states
+        return loss
 
     def _score(self, stage: str) -> None:
         data = self.trainer.datamodule

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from splora.errors import cut, nearest
+from splora.errors import InputError, cut, nearest
 from splora.training import logger_choice
 
 #: Every way to prune; `sigmoied_threshold` is the spelling of the published workbooks.
@@ -38,7 +38,7 @@ METHOD_ALIASES = {
 _SAME = ({"sigmoied_threshold", "sigmoid_threshold"},)
 #: Methods with learned scores (all that prune but magnitude).
 SCORED = METHODS[2:]
-ADAPTERS = ("none", "splopa", "splora")
+ADAPTERS = ("none", "splopa", "splora", "lora")
 QA_TASKS = ("squad", "squad_v2")
 CLASSIFICATION_TASKS = ("mnli", "qqp", "sst2", "qnli", "mrpc", "rte", "cola", "stsb")
 TASKS = QA_TASKS + CLASSIFICATION_TASKS
@@ -157,6 +157,19 @@ class RunSpecification:
     temperature: float = column(
         2.0, "Distillation", "Softmax temperature T of the distillation.", above=0, maximum=1000
     )
+    alpha_hidden: float = column(
+        0.0,
+        "Distillation",
+        "Weight of the layers' hidden states: squared difference from the teacher's over the teacher's own squares; "
+        "needs a teacher of the same depth and width.",
+        minimum=0,
+    )
+    alpha_attention: float = column(
+        0.0, "Distillation", "The same of the states after each layer's attention part.", minimum=0
+    )
+    hidden_weights: str | None = column(
+        None, "Distillation", "Weights of the layers in both, from the first on, as 1,1,2; empty: all the same."
+    )
 
     adapter: str = column("none", "Adapter", "ΔW: none trains the weights themselves.", choices=ADAPTERS)
     num_splopa_prototypes: int = column(64, "Adapter", "Prototypes K.", minimum=1)
@@ -172,6 +185,8 @@ class RunSpecification:
     splopa_shared_pos_weights: bool = column(False, "Adapter", "One set of position weights for layers of a shape.")
     splora_rank: float = column(8.0, "Adapter", "Rank r; below 1: fraction of out_features.", above=0)
     splora_init_range: float = column(1e-2, "Adapter", "Initial range of SPLoRA's A.", above=0, maximum=10)
+    lora_rank: int = column(8, "Adapter", "Rank r of PEFT's LoRA.", minimum=1)
+    lora_alpha: float = column(16.0, "Adapter", "LoRA's ΔW is scaled by lora_alpha / lora_rank.", above=0)
 
     precision: str = column(
         "32-true", "Machine", "Lightning's precision; auto: bf16-mixed where native.", choices=PRECISIONS
@@ -246,11 +261,27 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
         problems.append(
             Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}")
         )
+    problems += _check_distillation(spec)
     if (unusable := logger_choice.problem(spec.logger)) is not None:
         problems.append(Problem("logger", unusable))
     if not any(problem.field in _SCHEDULE for problem in problems):
         problems += _check_schedule(spec, total_steps or spec.schedule_total_steps or published_steps(spec))
     return problems
+
+
+def parsed_weights(text: str) -> list[float]:
+    """Numbers of a list as `hidden_weights` holds it.
+
+    Raises:
+        InputError: something else stands there, or no weight is above 0.
+    """
+    try:
+        weights = [float(part) for part in str(text).split(",")]
+    except ValueError:
+        weights = []
+    if not weights or not all(0 <= weight < math.inf for weight in weights) or not any(weights):
+        raise InputError(f"is {cut(text)}; numbers from 0 on are needed, one for each layer, as 1,1,2")
+    return weights
 
 
 def methods_named(name: str) -> set[str]:
@@ -303,6 +334,23 @@ def _check_schedule(spec: RunSpecification, total_steps: int | None) -> list[Pro
             f"steps; lower warmup_steps, train longer, or set schedule_total_steps to scale it",
         )
     ]
+
+
+def _check_distillation(spec: RunSpecification) -> list[Problem]:
+    """States are learned from a teacher; without one their weights would say nothing."""
+    weights = {name: getattr(spec, name) for name in ("alpha_hidden", "alpha_attention")}
+    problems = []
+    if spec.teacher_name_or_path is None:
+        told = "but teacher_name_or_path is empty: there are no states to learn from"
+        problems += [Problem(name, f"is {value:g}, {told}") for name, value in weights.items() if value]
+    elif not any((spec.alpha_ce, spec.alpha_distil, *weights.values())):
+        problems.append(Problem("alpha_ce", "is 0, as are all other weights of the loss: nothing would be learned"))
+    if spec.hidden_weights is not None:
+        try:
+            parsed_weights(spec.hidden_weights)
+        except InputError as error:
+            problems.append(Problem("hidden_weights", error.problems[0]))
+    return problems
 
 
 def _check_limits(name: str, value: Any) -> list[Problem]:

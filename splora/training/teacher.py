@@ -13,6 +13,7 @@ from splora.tasks.features import WIDTH_MULTIPLE
 from splora.tasks.model_inputs import SEGMENTS, check_length, fit_tokenizer, padding
 from splora.training.losses import logits_of
 from splora.training.options import DistillationOptions
+from splora.training.signals import Signals, signals
 
 #: The column of a training batch with the segments that the teacher's own tokenizer makes.
 TEACHER_SEGMENTS = f"teacher_{SEGMENTS}"
@@ -41,11 +42,21 @@ class Teacher(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Logits, fp32, in the student's order of labels (see `losses.logits_of`), of a training batch."""
+        return self._ordered(logits_of(self.network(**self._inputs(batch))))
+
+    def signals(self, batch: Mapping[str, Tensor], *, hidden: bool, attention: bool) -> Signals:
+        """As `forward`, with what the layers put out (see `signals.signals`)."""
+        found = signals(self.network, self._inputs(batch), hidden=hidden, attention=attention)
+        return found._replace(logits=self._ordered(found.logits))
+
+    def _inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         mask = batch["attention_mask"]
         inputs = {"input_ids": batch["input_ids"].masked_fill(mask == 0, self.pad_token_id), "attention_mask": mask}
         if self.needs_segments:
             inputs[SEGMENTS] = batch[TEACHER_SEGMENTS]
-        logits = logits_of(self.network(**inputs))
+        return inputs
+
+    def _ordered(self, logits: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.order is None:
             return logits
         return {name: values[:, list(self.order)] for name, values in logits.items()}
