@@ -13,6 +13,7 @@ from splora.files import write_json
 from splora.machine import peak_memory_bytes, versions
 from splora.training.going_on import STILL_TO_COME, evaluate, log_row, still_to_come
 from splora.training.saving import RESULT, save_trained
+from splora.training.serving import describe, measure_latency, smaller
 
 
 class RunResult(Callback):
@@ -108,8 +109,10 @@ class RunResult(Callback):
         if trainer.is_global_zero:
             folder = Path(self.output_dir or trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            tokenizer = trainer.datamodule.tokenizer
-            save_trained(module.network, tokenizer, folder, result)
+            served = smaller(module.network)
+            result |= describe(served, trainer.datamodule.mean_tokens)
+            result["latency_ms"] = measure_latency(served.model)
+            save_trained(module.network, trainer.datamodule.tokenizer, folder, result, served.model)
             result["artifacts"] = [f"{name}.json" for name in module.artifacts]
             for name, value in module.artifacts.items():
                 write_json(folder / f"{name}.json", value)

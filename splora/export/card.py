@@ -33,20 +33,21 @@ def write_card(folder: Path, card: str) -> None:
     write_text(folder / CARD, card)
 
 
-def run_card(result: Mapping[str, Any]) -> str:
-    """The card of what a training run leaves: its adapter, or its model."""
+def run_card(result: Mapping[str, Any], *, served: bool = False) -> str:
+    """The card of what a training run leaves: its adapter, or the model that is served."""
     model, data = result["settings"]["model"], result["settings"].get("data") or {}
     task, base, adapter = result["task"], model["model_name_or_path"], result["adapter"]
-    adapted = adapter != "none"
+    adapted = adapter != "none" and not served
     how = f"pruned by {result['method']}" if result["method"] != "none" else "not pruned"
     what = f"{'an adapter' if adapted else 'a model'} for {task}, {how}"
-    rows = [(_metric(name), _number(value)) for name, value in result["metrics"].items()]
+    rows: list[Sequence[object]] = [(_metric(name), _number(value)) for name, value in result["metrics"].items()]
     rows += [
         ("remaining encoder weights", f"{result['remaining_weights_percent']:.2f} %"),
         ("learned weights, over those of the encoder", f"{result['learned_weights_percent']:.2f} %"),
     ]
-    if result.get("adapter_bytes"):
-        rows.append((f"bytes of the {'adapter' if adapted else 'model'}", f"{result['adapter_bytes']:,}"))
+    if size := result.get("adapter_bytes" if adapted else "model_bytes"):
+        rows.append((f"bytes of the {'adapter' if adapted else 'model'}", f"{size:,}"))
+    rows += [] if adapted else _served(result)
     made = [
         ("base model", _code(base)),
         ("method, adapter", f"{_code(result['method'])}, {_code(adapter)}"),
@@ -55,7 +56,9 @@ def run_card(result: Mapping[str, Any]) -> str:
         ("tokens per window or example", data.get("max_seq_length", "")),
         ("steps, seed", f"{result.get('steps', '')}, {result['seed']}"),
     ]
-    load = _load_adapter(task, base, adapter.upper()) if adapted else _load_model(task)
+    smaller = result.get("macs_kept", 1) < 1
+    load = _load_smaller(task, quantized=False) if smaller else _load_model(task)
+    load = _load_adapter(task, base, adapter) if adapted else load
     tags = ["splora", adapter if adapted else "pruned"]
     return _card(
         header=_front_matter(task, base, tags, "peft" if adapted else "transformers", data.get("train_file")),
@@ -97,6 +100,18 @@ def pruned_card(result: Mapping[str, Any]) -> str:
             ("Made with", _table(("", ""), [*made, *_versions(result)])),
         ],
     )
+
+
+def _served(result: Mapping[str, Any]) -> Rows:
+    """What a trained model costs where it is served."""
+    rows: list[Sequence[object]] = []
+    if "macs_kept" in result:
+        rows.append((f"MACs kept, at {result['macs_counted_at_tokens']} tokens", f"{100 * result['macs_kept']:.1f} %"))
+        rows.append(("zeros among the weights that stay", f"{result['zeros_percent']:.2f} %"))
+    if latency := result.get("latency_ms"):
+        told = f"{latency['pruned']:.1f} ms, dense {latency['dense']:.1f} ms"
+        rows.append((f"latency of {latency['batch_size']} × {latency['tokens']} tokens", told))
+    return rows
 
 
 def _compared(result: Mapping[str, Any], after: str) -> Rows:
@@ -160,7 +175,9 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 
 
 def _load_adapter(task: str, base: str, kind: str) -> str:
-    auto = auto_model(task)
+    """How an adapter is loaded; PEFT knows its own LoRA, and ours by an import."""
+    known = kind == "lora"
+    auto, kind = auto_model(task), kind.upper()
     made = "splora makes the base model itself; `splora.load_adapter` knows how"
     fetched = f"base = {auto}.from_pretrained({base!r}, config=config)"
     return f"""With splora installed:
@@ -173,11 +190,10 @@ model = splora.load_adapter("path/to/this/folder")  # base="…" where the base 
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```
 
-PEFT {NEEDS["peft"]} loads the folder by itself once `splora.adapters` is imported, which makes {kind} known to it.
-Without that import it ends in **`KeyError: '{kind}'`**: PEFT has no other way to learn of a method.
+{_by_peft(kind, known)}
 
 ```python
-import splora.adapters  # before PeftModel.from_pretrained, else KeyError: '{kind}'
+{"" if known else f"import splora.adapters  # before PeftModel.from_pretrained, else KeyError: '{kind}'{chr(10)}"}\
 from peft import PeftModel
 from transformers import AutoConfig, {auto}
 
@@ -189,6 +205,15 @@ stock = model.merge_and_unload()  # a plain model of transformers, pruned blocks
 
 Pass on everything that the tokenizer makes, `token_type_ids` too: `model(**tokenizer(…, return_tensors="pt"))`.
 {_predict(task)}"""
+
+
+def _by_peft(kind: str, known: bool) -> str:
+    if known:
+        return f"PEFT {NEEDS['peft']} loads the folder by itself."
+    return (
+        f"PEFT {NEEDS['peft']} loads the folder by itself once `splora.adapters` is imported, which makes {kind} known "
+        f"to it.\nWithout that import it ends in **`KeyError: '{kind}'`**: PEFT has no other way to learn of a method."
+    )
 
 
 def _predict(task: str) -> str:

@@ -202,6 +202,11 @@ class TaskDataModule(LightningDataModule):
             self._features[split] = prepared
         return self._features[split]
 
+    @property
+    def mean_tokens(self) -> int:
+        """Tokens per training row on average, of which costs are told."""
+        return max(1, round(float(self.features("train").lengths.mean())))
+
     def training_subset(self, count: int) -> Rows:
         """Numbers of the examples to train on, ascending: all `count`, or `max_train_examples` random ones."""
         if self.max_train_examples is None or self.max_train_examples >= count:

@@ -20,28 +20,34 @@ from splora.training.result_file import read_result
 MODEL = "model"
 
 
-def save_trained(network: nn.Module, tokenizer: Any, output_dir: Path, result: dict[str, Any]) -> int:
+def save_trained(
+    network: nn.Module, tokenizer: Any, output_dir: Path, result: dict[str, Any], served: nn.Module
+) -> int:
     """Save what the task needs, with tokenizer and card, and return the bytes of its weights file.
 
-    An adapted network leaves its adapter, and its base model's configuration with the task's labels; a plain one the
-    whole model, pruned blocks exactly zero, as a checkpoint for stock transformers.
+    An adapted network leaves its adapter, and its base model's configuration with the task's labels. Every network
+    leaves the model that is served: merged and cut, as a checkpoint of transformers.
 
     Args:
-        result: what `result.json` will say; it gains `adapter_bytes`.
+        result: what `result.json` will say; it gains `model_bytes` and `adapter_bytes`, which without an adapter are
+            the model's.
+        served: what `serving.smaller` made of the network.
     """
     from peft import PeftModel
 
-    from splora.masks import fold
-
-    saved: Any = network if isinstance(network, PeftModel) else fold(copy.deepcopy(network))
-    adapted = saved is network
-    with replacing_folder(output_dir / (ADAPTER if adapted else MODEL)) as folder:
-        saved.save_pretrained(str(folder))
-        if adapted:
-            _save_base_config(saved.get_base_model(), result["task"], folder)
+    bare: Any = served
+    with replacing_folder(output_dir / MODEL) as folder:
+        bare.save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))
-        weights = folder / ("adapter_model.safetensors" if adapted else "model.safetensors")
-        result["adapter_bytes"] = weights.stat().st_size
+        result["model_bytes"] = result["adapter_bytes"] = (folder / "model.safetensors").stat().st_size
+        write_card(folder, run_card(result, served=True))
+    if not isinstance(network, PeftModel):
+        return int(result["adapter_bytes"])
+    with replacing_folder(output_dir / ADAPTER) as folder:
+        network.save_pretrained(str(folder))
+        _save_base_config(network.get_base_model(), result["task"], folder)
+        tokenizer.save_pretrained(str(folder))
+        result["adapter_bytes"] = (folder / "adapter_model.safetensors").stat().st_size
         write_card(folder, run_card(result))
     return int(result["adapter_bytes"])
 
@@ -77,9 +83,9 @@ def _load(folder: Path, settings: dict[str, Any]) -> nn.Module:
     from splora.training.model import load_base
 
     task = text(settings.get("task"))
-    if (folder / MODEL).is_dir():
-        return load_base(str(folder / MODEL), task).eval()
     if not is_adapter(folder / ADAPTER):
+        if (folder / MODEL).is_dir():
+            return load_base(str(folder / MODEL), task).eval()
         raise InputError(f"{folder}: holds neither {MODEL}/ nor {ADAPTER}/ of a finished run.")
     source, labels, seed = text(settings.get("model_name_or_path")), settings.get("label2id"), settings.get("seed")
     return put_adapter(folder / ADAPTER, source, task, labels, seed=whole(seed) or 0, trainable=True)

@@ -88,8 +88,8 @@ def adapted_weight(
     weight: Tensor, columns: Tensor, rows: Tensor, position_weights: Tensor, dtype: torch.dtype
 ) -> Tensor:
     """W0 + ΔW, (out, in), in `dtype`, in memory of its own."""
-    parts = [part.to(dtype) for part in (columns, rows, position_weights)]
-    return torch.add(delta_weight(*parts, weight.shape), weight.to(dtype))
+    delta = delta_weight(columns.to(dtype), rows.to(dtype), position_weights.to(dtype), weight.shape)
+    return torch.add(delta, weight.to(dtype))
 
 
 def splopa_linear(

@@ -1,0 +1,106 @@
+"""What a finished run serves: its adapter merged, what its masks emptied cut out, and how fast that is."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from splora import anatomy
+from splora.adapters import MaskedAdapterModel, freeze_masks
+from splora.export.zeros import Cut, cut_zeros
+from splora.masks import fold
+from splora.posttraining.budget import Costs
+from splora.posttraining.latency_measure import clock, median_times, model_call
+from splora.tasks.model_inputs import positions
+
+#: The batch that latencies are told for: sequences, tokens (fewer where the model has fewer positions), and rounds.
+SEQUENCES, TOKENS, ROUNDS = 32, 128, 5
+
+
+@torch.no_grad()
+def merged(network: nn.Module) -> nn.Module:
+    """The bare task model that computes what a trained network does; `network` stays as it is.
+
+    Args:
+        network: a task model, masked or not, or one in PEFT's wrapper.
+    """
+    from peft import PeftModel
+
+    own: Any = copy.deepcopy(network).eval()
+    if not isinstance(own, PeftModel):
+        return fold(own)
+    if isinstance(own.base_model, MaskedAdapterModel):
+        freeze_masks(own, own.active_adapter)
+    bare: nn.Module = own.merge_and_unload()
+    return bare
+
+
+def smaller(network: nn.Module) -> Cut:
+    """A trained network as it is served: merged, and without the heads and neurons that its masks emptied."""
+    return cut_zeros(merged(network))
+
+
+def describe(served: Cut, tokens: int) -> dict[str, Any]:
+    """What a served model costs against the dense one of its configuration, as the result tells it.
+
+    Args:
+        tokens: the sequence length that MACs are counted at.
+    """
+    bare: Any = served.model
+    layers, dense = anatomy.layers(bare), anatomy.dense_sizes(bare.config)
+    costs = Costs.of(bare, tokens)
+    heads, neurons = [layer.heads for layer in layers], [layer.neurons for layer in layers]
+    return {
+        "macs_kept": costs.total(heads, neurons) / costs.total(*dense),
+        "macs_counted_at_tokens": tokens,
+        "heads_kept": heads,
+        "neurons_kept": neurons,
+        "parameters": {"dense": _dense_parameters(bare, dense), "kept": _parameters(bare)},
+        "zeros_percent": 100 * served.zeros,
+    }
+
+
+def measure_latency(model: nn.Module, seed: int = 0) -> dict[str, Any]:
+    """Median milliseconds of the dense model of a configuration and of the smaller one, by turns, on one batch.
+
+    The dense one has random weights: time does not depend on them.
+    """
+    bare: Any = model.eval()
+    first = next(bare.parameters())
+    dense = dense_model(bare).to(first.device, first.dtype).eval()
+    tokens = min(TOKENS, positions(bare.config) or TOKENS)
+    with torch.inference_mode():
+        calls = {name: model_call(of, SEQUENCES, tokens, seed) for name, of in (("dense", dense), ("pruned", bare))}
+        times = median_times(calls, ROUNDS, 1, seed, clock(first.device))
+    return {**times, "batch_size": SEQUENCES, "tokens": tokens, "threads": torch.get_num_threads()}
+
+
+def dense_model(model: nn.Module) -> nn.Module:
+    """A model of the same kind and configuration before anything was cut, with random weights."""
+    import transformers
+
+    bare: Any = model
+    config = copy.deepcopy(bare.config)
+    if getattr(config, "per_layer_config", None) is not None:
+        config.per_layer_config = None
+    with torch.random.fork_rng(devices=[]):
+        made: nn.Module = getattr(transformers, type(bare).__name__)(config)
+    return made
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _dense_parameters(model: nn.Module, dense: tuple[list[int], list[int]]) -> int:
+    """Parameters before anything was cut: those of now, and of each missing head and neuron."""
+    total = _parameters(model)
+    for layer, heads, neurons in zip(anatomy.layers(model), *dense, strict=True):
+        hidden = layer.linears["query"].in_features
+        biased = {role: linear.bias is not None for role, linear in layer.linears.items()}
+        per_head = layer.head_size * (4 * hidden + sum(biased[role] for role in ("query", "key", "value")))
+        total += (heads - layer.heads) * per_head + (neurons - layer.neurons) * (2 * hidden + biased["ffn_in"])
+    return total
