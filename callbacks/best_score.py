@@ -16,6 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from splora.callbacks.sparsity_schedule import SparsitySchedule
 from splora.training.checkpoint_files import damage, previous
+from splora.training.going_on import evaluate
 
 #: The best weights, beside the checkpoint that a run goes on from.
 BEST = "checkpoints/best.ckpt"
@@ -54,24 +55,47 @@ class BestWeights(Callback):
 
     Args:
         monitor: name of the score, such as ``val/f1``; more is better, and of equals the first is kept.
+        counts_start: whether the model that training starts from is judged, too, and stays if nothing beats it; so are
+            then the last weights. For scores on examples that are held out, which cost nothing of the evaluation data.
     """
 
-    def __init__(self, monitor: str) -> None:
+    def __init__(self, monitor: str, counts_start: bool = False) -> None:
         self.monitor = monitor
+        self.counts_start = counts_start
         self.best: float | None = None
         self.step: int | None = None
+        #: Every score that counted, by its step.
+        self.scores: dict[int, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """The best score and its step."""
-        return {"best": self.best, "step": self.step}
+        return {"best": self.best, "step": self.step, "scores": dict(self.scores)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from an earlier start."""
         self.best, self.step = state_dict["best"], state_dict["step"]
+        self.scores = dict(state_dict.get("scores", {}))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge the model as it comes."""
+        if self.counts_start and trainer.global_step == 0 and counts(trainer, pl_module):
+            evaluate(trainer, {"epoch": 0})
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge the last weights, if no evaluation fell on the last step."""
+        if self.counts_start and trainer.global_step not in self.scores:
+            evaluate(trainer, {"epoch": int(trainer.current_epoch)})
+
+    def chosen(self) -> dict[str, Any]:
+        """What the result says of the choice: score and step of the best, and all scores by step."""
+        scores = {str(step): score for step, score in sorted(self.scores.items())}
+        return {"monitor": self.monitor, "score": self.best, "step": self.step, "scores": scores}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, if it is the best so far."""
         score = float(trainer.callback_metrics.get(self.monitor, float("nan")))
+        if counts(trainer, pl_module):
+            self.scores[trainer.global_step] = score
         if counts(trainer, pl_module) and (score > self.best if self.best is not None else score == score):
             self.best, self.step = score, trainer.global_step
             trainer.save_checkpoint(Path(trainer.default_root_dir) / BEST, weights_only=True)
@@ -96,7 +120,6 @@ class BestWeights(Callback):
         state = trainer.strategy.checkpoint_io.load_checkpoint(path, weights_only=True)["state_dict"]
         module.load_state_dict(state, strict=False)  # what is frozen is not in it
         if trainer.is_global_zero and path == last:
-            print(
-                f"{self.monitor} was best after step {self.step}: {self.best:.2f}; these weights are kept", flush=True
-            )
+            told = f"was best after step {self.step}" if self.step else "was never better than at the start"
+            print(f"{self.monitor} {told}: {self.best:.2f}; these weights are kept", flush=True)
         return True

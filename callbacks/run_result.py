@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from splora.callbacks.best_score import BestWeights
 from splora.files import write_json
 from splora.machine import peak_memory_bytes, versions
 from splora.training.going_on import STILL_TO_COME, evaluate, log_row, still_to_come
@@ -74,7 +75,9 @@ class RunResult(Callback):
         self._started = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the scores and the step they belong to."""
+        """Remember the scores and the step they belong to, unless they only judge the training."""
+        if trainer.datamodule.judged == "held":
+            return
         self._metrics = dict(pl_module.scores)
         self._scored_step = trainer.global_step
 
@@ -106,6 +109,9 @@ class RunResult(Callback):
                 "trainer": _trainer_settings(trainer),
             },
         }
+        for judge in trainer.callbacks:
+            if isinstance(judge, BestWeights):
+                result["chosen"] = judge.chosen()
         if trainer.is_global_zero:
             folder = Path(self.output_dir or trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)

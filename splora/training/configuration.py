@@ -47,7 +47,10 @@ def _trainer(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
     trainer["plugins"] = plugins()
     if spec.num_train_epochs < 1 and spec.max_steps is None:
         trainer["limit_train_batches"] = spec.num_train_epochs
-    if spec.val_check_per_epoch > 1:
+    if spec.evaluate_every_n_steps is not None:
+        trainer["val_check_interval"] = spec.evaluate_every_n_steps * spec.gradient_accumulation_steps
+        trainer["check_val_every_n_epoch"] = None  # counted over all epochs
+    elif spec.val_check_per_epoch > 1:
         trainer["val_check_interval"] = 1.0 / spec.val_check_per_epoch
     run_name = f"{spec.sheet} {spec.exp_id} seed {spec.seed}".strip()
     extra = [logger_choice.entry(name, run_name) for name in logger_choice.chosen(spec.logger)]
@@ -106,9 +109,11 @@ def _callbacks(spec: RunSpecification) -> list[dict[str, Any]]:
 def _judges(spec: RunSpecification) -> list[dict[str, Any]]:
     """Callbacks that let evaluations decide when to stop and which weights to keep."""
     metric = "f1" if spec.task in QA_TASKS else TASKS[spec.task].metrics[0]
-    best = [_callback("BestWeights", monitor=f"val/{metric}")] if spec.best_checkpoint else []
+    monitor = f"{'held' if spec.held_out else 'val'}/{metric}"
+    start = {"counts_start": True} if spec.held_out else {}
+    best = [_callback("BestWeights", monitor=monitor, **start)] if spec.best_checkpoint else []
     patience = spec.early_stopping
-    return best if patience is None else [*best, _callback("EarlyStop", monitor=f"val/{metric}", patience=patience)]
+    return best if patience is None else [*best, _callback("EarlyStop", monitor=monitor, patience=patience)]
 
 
 def _callback(name: str, **arguments: Any) -> dict[str, Any]:
@@ -186,6 +191,7 @@ def _data(spec: RunSpecification) -> dict[str, Any]:
         "eval_batch_size": spec.per_gpu_eval_batch_size,
         "seed": spec.seed,
         "max_train_examples": spec.max_train_examples,
+        "held_out": spec.held_out,
     }
     if spec.task in QA_TASKS:
         windows = {"doc_stride": spec.doc_stride}

@@ -201,8 +201,11 @@ class PruningModule(LightningModule):
                 write_json(Path(self.trainer.default_root_dir) / f"{name}.json", value)
 
     def on_validation_epoch_end(self) -> None:
-        """Gather all ranks' logits, score them, log ``val/<metric>`` and keep artifacts for the run's result."""
-        self._score("val")
+        """Gather all ranks' logits, score them, log ``val/<metric>`` and keep artifacts for the run's result.
+
+        Scores on what the training holds out for its own evaluations are ``held/<metric>``.
+        """
+        self._score("held" if self.trainer.datamodule.judged == "held" else "val")
 
     def on_test_epoch_end(self) -> None:
         """As for validation, under ``test/``."""

@@ -31,6 +31,9 @@ _SIZES = {
     "opt": ("hidden_size", "ffn_dim"),
 }
 
+#: Names of a configuration's number of heads.
+_COUNTS = {**dict.fromkeys(_SIZES, "num_attention_heads"), "distilbert": "n_heads"}
+
 
 def preflight(spec: RunSpecification, world_size: int = 1) -> list[Problem]:
     """All problems of a run that show in its settings, its data files and its models.
@@ -114,26 +117,39 @@ def check_model(spec: RunSpecification, origin: str | None = None) -> list[Probl
         told = f"is a {cut(model_type)} model; supported are {', '.join(_SIZES)}"
         return [] if origin else [Problem("model_name_or_path", told)]
     try:
-        hidden, neurons = (int(config[name]) for name in _SIZES[model_type])
+        attention, ffn = _weight_sizes(config, model_type)
         most = positions(SimpleNamespace(**config)) or spec.max_seq_length
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, ZeroDivisionError) as error:
         told = f"is {cut(source)}; its config.json lacks a size or holds no number there ({cut(error)})"
         return [] if origin else [Problem("model_name_or_path", told)]
     name = f"{source}, which {spec.model_name_or_path} begins with" if origin else source
     if spec.max_seq_length > most:
         problems.append(Problem("max_seq_length", f"is {spec.max_seq_length}; {name} has {most} positions"))
-    attention, ffn = (hidden, hidden), (neurons, hidden)
     return problems + [
         Problem(field, f"is {getattr(spec, field)}; blocks of that size do not divide {size} of {name}")
         for field, sizes in (
-            ("attention_block_rows", attention[:1]),
-            ("attention_block_cols", attention[1:]),
+            ("attention_block_rows", attention),
+            ("attention_block_cols", attention),
             ("ffn_block_rows", ffn),
             ("ffn_block_cols", ffn),
         )
-        for size in dict.fromkeys(sizes)
-        if (spec.pruning_method != "none" or spec.adapter == "splopa") and _leaves_a_rest(size, getattr(spec, field))
+        # Masks have whole blocks; those of an adapter alone may reach beyond the weight.
+        for size in sizes
+        if spec.pruning_method != "none" and _leaves_a_rest(size, getattr(spec, field))
     ]
+
+
+def _weight_sizes(config: dict[str, Any], model_type: str) -> tuple[list[int], list[int]]:
+    """Sizes of the weights of attention and feed-forward parts, as they are where layers were made smaller."""
+    hidden, neurons = (int(config[name]) for name in _SIZES[model_type])
+    layers = config.get("per_layer_config")
+    if not isinstance(layers, dict):
+        return [hidden], list(dict.fromkeys((neurons, hidden)))
+    heads_name, neurons_name = _COUNTS[model_type], _SIZES[model_type][1]
+    heads = int(config[heads_name])
+    wide = [int(of.get(heads_name, heads)) * (hidden // heads) for of in layers.values()]
+    thick = [int(of.get(neurons_name, neurons)) for of in layers.values()]
+    return list(dict.fromkeys((hidden, *wide))), list(dict.fromkeys((*thick, hidden)))
 
 
 def _leaves_a_rest(size: int, block: int) -> bool:

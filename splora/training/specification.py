@@ -76,6 +76,12 @@ class RunSpecification:
         128, "Task", "Overlap of neighbouring windows of a long context.", minimum=0, unit="tokens"
     )
     max_train_examples: int | None = column(None, "Task", "Use only so many training examples.", minimum=1)
+    held_out: int = column(
+        0,
+        "Task",
+        "Hold back about so many training examples (whole texts), by which evaluations while training judge.",
+        minimum=0,
+    )
     seed: int = column(92, "Task", "Seed of data order, initialization, dropout and gates.", minimum=0, maximum=LARGEST)
 
     per_gpu_train_batch_size: int = column(16, "Training", "Examples per process and step.", minimum=1)
@@ -125,7 +131,10 @@ class RunSpecification:
         minimum=1,
     )
     best_checkpoint: bool = column(
-        False, "Training", "Save the weights of the best evaluation (since the final threshold) instead of the last."
+        False,
+        "Training",
+        "Save the weights of the best evaluation (since the final threshold) instead of the last; with held_out, those "
+        "of the start count, too.",
     )
     dropout: float | None = column(
         None, "Training", "Dropout everywhere; empty: the model's own.", minimum=0, maximum=0.9
@@ -195,6 +204,9 @@ class RunSpecification:
         500, "Machine", "Optimizer steps between checkpoints to resume from.", minimum=1
     )
     val_check_per_epoch: int = column(1, "Machine", "Evaluations per epoch.", minimum=1)
+    evaluate_every_n_steps: int | None = column(
+        None, "Machine", "Optimizer steps between evaluations; replaces val_check_per_epoch.", minimum=1
+    )
     logger: str | None = column(
         None, "Machine", "Also log to: wandb, mlflow, comet, litlogger, csv, or the class path of a Lightning logger."
     )
