@@ -19,6 +19,7 @@ from splora.adapters.packing import pack_mask, unpack_mask
 from splora.errors import InputError
 from splora.masks.block_mask import BlockMask
 from splora.masks.grid import BlockShape, block_mean_abs, grid_shape, touched_blocks
+from splora.masks.units import FollowingMask
 
 
 class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
@@ -190,10 +191,19 @@ class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
         if adapter in self._block_masks:
             if self.training and torch.is_grad_enabled():
                 self.stepped.add(adapter)
+            if isinstance(self._block_masks[adapter], FollowingMask):
+                return self._everything(adapter)
             mask: Tensor = self._block_masks[adapter](lambda: self.block_means(adapter))
             return mask
         frozen: Tensor = self._masks[adapter]
         return frozen
+
+    def _everything(self, adapter: str) -> Tensor:
+        """A mask that keeps all, over the blocks of ΔW where these divide the weight: that is the fastest."""
+        (p, q), device = self.block_shapes[adapter], self.base_layer.weight.device
+        divided = self.out_features % p == 0 and self.in_features % q == 0
+        grid = (self.out_features // p, self.in_features // q) if divided else (1, 1)
+        return torch.ones(grid, dtype=torch.bool, device=device)
 
     def awaits_scores(self, adapter: str) -> bool:
         """Whether a mask with learned scores is attached that no training step has used yet."""

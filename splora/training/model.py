@@ -12,7 +12,7 @@ from torch import nn
 
 from splora import anatomy
 from splora.errors import InputError
-from splora.masks import BlockMask, mask_linears
+from splora.masks import BlockMask, Placement, mask_linears
 from splora.training.options import AdapterOptions, PruningOptions
 from splora.training.specification import QA_TASKS
 
@@ -62,29 +62,56 @@ def load_base(
     return model.train()
 
 
-def block_shapes(model: nn.Module, pruning: PruningOptions, *, divide: bool = True) -> dict[str, tuple[int, int]]:
-    """Full name of every prunable linear layer → its block shape (rows, cols).
-
-    Args:
-        divide: blocks are those of masks, which must divide the weights; an adapter's last blocks may reach beyond.
-
-    Raises:
-        InputError: a block shape does not divide its layer (all such layers are named).
-    """
-    shapes, problems = {}, []
+def block_shapes(model: nn.Module, pruning: PruningOptions) -> dict[str, tuple[int, int]]:
+    """Full name of every prunable linear layer → its block shape (rows, cols)."""
+    shapes = {}
     for name, place in anatomy.encoder_linears(model).items():
         rows, cols = pruning.attention_block if place.in_attention else pruning.ffn_block
+        shapes[name] = (int(rows), int(cols))
+    return shapes
+
+
+def mask_placement(model: nn.Module, pruning: PruningOptions, blocks: dict[str, tuple[int, int]]) -> Placement:
+    """Where the masks of a bare task model lie: blocks, or whole heads and neurons that share one mask.
+
+    Args:
+        blocks: what `block_shapes` gives.
+
+    Raises:
+        InputError: a block shape does not divide its layer (all such layers are named), or blocks lie across heads
+            that are to be filled.
+    """
+    size = anatomy.head_size(anatomy.config_of(model))
+    shapes, leaders, units, problems = {}, {}, {}, []
+    places = anatomy.encoder_linears(model)
+    names = {place: name for name, place in places.items()}
+    for name, place in places.items():
         out_features, in_features = _linear(model, name).weight.shape
+        whole = pruning.units != "blocks" and (not place.in_attention or pruning.units == "heads_and_neurons")
+        if whole:
+            unit, leader, width = ("head", "attention_output", size) if place.in_attention else ("neuron", "ffn_out", 1)
+            decides = place.role == leader
+            shapes[name] = (out_features, width) if decides else (width, in_features)
+            if decides:
+                units[name] = unit
+            else:
+                leaders[name] = names[anatomy.Place(place.layer, leader)]
+            continue
+        rows, cols = shapes[name] = blocks[name]
         part = "attention" if place.in_attention else "ffn"
-        if divide and (out_features % rows or in_features % cols):
+        if out_features % rows or in_features % cols:
             problems.append(
                 f"{part}_block {rows}x{cols} does not divide layer {name} of {out_features}x{in_features}; "
                 f"rows must divide {out_features} and cols must divide {in_features}."
             )
-        shapes[name] = (int(rows), int(cols))
+        elif pruning.units == "hybrid_filled" and size % (cols if place.role == "attention_output" else rows):
+            problems.append(
+                f"{part}_block {rows}x{cols} lies across heads of {size} channels in layer {name}, which hybrid_filled "
+                f"fills one by one; a divisor of {size} is needed."
+            )
     if problems:
         raise InputError(problems)
-    return shapes
+    return Placement(shapes, leaders, units)
 
 
 def prepare(base: nn.Module, adapter: AdapterOptions, pruning: PruningOptions) -> tuple[nn.Module, list[BlockMask]]:
@@ -93,20 +120,23 @@ def prepare(base: nn.Module, adapter: AdapterOptions, pruning: PruningOptions) -
     Without an adapter all weights of the model are trained; with one, the adapter, the biases, the
     norms and the task head are. Returns the model to call and its masks (empty for method none).
     """
-    shapes = block_shapes(base, pruning, divide=pruning.method != "none")
+    blocks = block_shapes(base, pruning)
+    masks = mask_placement(base, pruning, blocks) if pruning.method != "none" else None
     if adapter.kind == "none":
-        if pruning.method == "none":
+        if masks is None:
             return base, []
-        return base, mask_linears(base, shapes, pruning.method, pruning.mask_init, pruning.mask_scale)
+        first = pruning.mask_init, pruning.mask_scale
+        return base, mask_linears(base, masks.shapes, pruning.method, *first, placement=masks)
 
     from peft import get_peft_model
 
     from splora.adapters import attach_block_masks
 
-    model = get_peft_model(base, _CONFIGS[adapter.kind](base, adapter, shapes), autocast_adapter_dtype=False)
-    if pruning.method == "none":
+    config = _CONFIGS[adapter.kind](base, adapter, blocks, {} if masks is None else masks.shapes)
+    model = get_peft_model(base, config, autocast_adapter_dtype=False)
+    if masks is None:
         return model, []
-    return model, attach_block_masks(model, pruning.method, pruning.mask_init, pruning.mask_scale)
+    return model, attach_block_masks(model, pruning.method, pruning.mask_init, pruning.mask_scale, placement=masks)
 
 
 def _trained_beside(base: nn.Module) -> list[str]:
@@ -114,18 +144,23 @@ def _trained_beside(base: nn.Module) -> list[str]:
     return anatomy.head_names(base) + anatomy.norm_names(base)
 
 
-def _blocked(base: nn.Module, adapter: AdapterOptions, shapes: dict[str, tuple[int, int]]) -> dict[str, Any]:
+#: By layer: rows and columns.
+_Shapes = dict[str, tuple[int, int]]
+
+
+def _blocked(base: nn.Module, adapter: AdapterOptions, shapes: _Shapes, masks: _Shapes) -> dict[str, Any]:
     """What SPLoPA and SPLoRA have in common; no task type: then PEFT's plain wrapper passes every input on."""
     return {
         "target_modules": sorted(shapes),
         "modules_to_save": _trained_beside(base),
         "block_shapes": shapes,
+        "mask_shapes": {name: shape for name, shape in masks.items() if shape != shapes[name]},
         "bias": "all",
         "init_range": adapter.init_range,
     }
 
 
-def _splopa(base: nn.Module, adapter: AdapterOptions, shapes: dict[str, tuple[int, int]]) -> Any:
+def _splopa(base: nn.Module, adapter: AdapterOptions, shapes: _Shapes, masks: _Shapes) -> Any:
     from splora.adapters import SPLoPAConfig
 
     return SPLoPAConfig(
@@ -133,18 +168,18 @@ def _splopa(base: nn.Module, adapter: AdapterOptions, shapes: dict[str, tuple[in
         prototype_rank=adapter.prototype_rank,
         shared_prototypes=adapter.shared_prototypes,
         shared_position_weights=adapter.shared_position_weights,
-        **_blocked(base, adapter, shapes),
+        **_blocked(base, adapter, shapes, masks),
     )
 
 
-def _splora(base: nn.Module, adapter: AdapterOptions, shapes: dict[str, tuple[int, int]]) -> Any:
+def _splora(base: nn.Module, adapter: AdapterOptions, shapes: _Shapes, masks: _Shapes) -> Any:
     from splora.adapters import SPLoRAConfig
 
     rank = adapter.rank if adapter.rank < 1 else int(adapter.rank)
-    return SPLoRAConfig(rank=rank, **_blocked(base, adapter, shapes))
+    return SPLoRAConfig(rank=rank, **_blocked(base, adapter, shapes, masks))
 
 
-def _lora(base: nn.Module, adapter: AdapterOptions, shapes: dict[str, tuple[int, int]]) -> Any:
+def _lora(base: nn.Module, adapter: AdapterOptions, shapes: _Shapes, masks: _Shapes) -> Any:
     """PEFT's own LoRA in the same linears, with the same modules and biases trained beside it."""
     from peft import LoraConfig
 
@@ -159,7 +194,7 @@ def _lora(base: nn.Module, adapter: AdapterOptions, shapes: dict[str, tuple[int,
 
 
 #: By kind, what makes an adapter's settings.
-_CONFIGS: dict[str, Callable[[nn.Module, AdapterOptions, dict[str, tuple[int, int]]], Any]] = {
+_CONFIGS: dict[str, Callable[[nn.Module, AdapterOptions, _Shapes, _Shapes], Any]] = {
     "splopa": _splopa,
     "splora": _splora,
     "lora": _lora,

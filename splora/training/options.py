@@ -103,6 +103,7 @@ class PruningOptions:
     """Masks: method, first scores and the block grids (rows, cols)."""
 
     method: str = option("pruning_method")
+    units: str = option("pruning_units")
     mask_init: str = option("mask_init")
     mask_scale: float = option("mask_scale")
     attention_block: tuple[int, int] = option(

@@ -38,6 +38,8 @@ METHOD_ALIASES = {
 _SAME = ({"sigmoied_threshold", "sigmoid_threshold"},)
 #: Methods with learned scores (all that prune but magnitude).
 SCORED = METHODS[2:]
+#: What masks lie over (see `splora.masks.units`).
+UNITS = ("blocks", "heads_and_neurons", "hybrid", "hybrid_filled")
 ADAPTERS = ("none", "splopa", "splora", "lora")
 QA_TASKS = ("squad", "squad_v2")
 CLASSIFICATION_TASKS = ("mnli", "qqp", "sst2", "qnli", "mrpc", "rte", "cola", "stsb")
@@ -148,6 +150,13 @@ class RunSpecification:
     )
 
     pruning_method: str = column("none", "Pruning", "How the mask is made.", choices=METHODS)
+    pruning_units: str = column(
+        "blocks",
+        "Pruning",
+        "What is kept or goes as one: blocks of weights; heads and neurons, which can be cut out; hybrid: blocks in "
+        "attention weights and whole neurons; hybrid_filled: what stays of a head is dense again at the end.",
+        choices=UNITS,
+    )
     mask_init: str = column("constant", "Pruning", "Initial scores.", choices=("constant", "uniform", "kaiming"))
     mask_scale: float = column(0.0, "Pruning", "Parameter of mask_init.")
     attention_block_rows: int = column(32, "Pruning", "Rows of a block in attention weights.", minimum=1)
@@ -260,6 +269,9 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
     if spec.adapter == "splora" and spec.splora_rank > 1 and spec.splora_rank % 1:
         told = f"is {spec.splora_rank}; a whole number, or a fraction of out_features below 1"
         problems.append(Problem("splora_rank", told))
+    if spec.adapter == "lora" and spec.pruning_method != "none":
+        told = f"is lora, whose layers have no masks, but pruning_method is {spec.pruning_method}; splopa and splora do"
+        problems.append(Problem("adapter", told))
     if spec.regularization in ("l0", "l1") and not spec.has_scores and spec.pruning_method in METHODS:
         problems.append(
             Problem("regularization", f"is {spec.regularization}, but {spec.pruning_method} has no scores to penalize")
