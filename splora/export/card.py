@@ -73,27 +73,32 @@ def run_card(result: Mapping[str, Any], *, served: bool = False) -> str:
 
 
 def pruned_card(result: Mapping[str, Any]) -> str:
-    """The card of a pruned or quantized model, made without training."""
+    """The card of a pruned, healed or quantized model."""
     settings, task, base = result["settings"], result["task"], result["model"]
-    quantized = "quantized" in result
+    quantized, healed = "quantized" in result, result["method"] == "heal"
     after = "quantized" if quantized else "pruned"
     if quantized:
         title = f"{_name(base)}, weights in {settings['bits']} bits ({result['method']})"
+    elif healed:
+        title = f"{_name(base)}, healed, {100 * result['macs_kept']:.1f} % of the dense model's MACs"
     else:
         title = f"{_name(base)}, pruned to {100 * result['macs_kept']:.1f} % of its MACs ({result['method']})"
-    command = "splora quantize" if quantized else f"splora prune {result['method']}"
+    command = "splora quantize" if quantized else "splora heal" if healed else f"splora prune {result['method']}"
+    asked = f"{settings['bits']} bits" if quantized else _code(settings.get("budget", result.get("adapter")))
     made = [
-        ("dense model", _code(base)),
+        ("pruned model, dense teacher", f"{_code(base)}, {_code(result['teacher'])}")
+        if healed
+        else ("dense model", _code(base)),
         ("task, data", f"{_code(task)}, {_source(settings.get('data'), task)}"),
-        ("asked for", f"{settings['bits']} bits" if quantized else _code(settings["budget"])),
-        ("calibration samples, seed", f"{result['samples']:,}, {result['seed']}"),
+        ("adapter, steps", f"{asked}, {result['steps']:,}") if healed else ("asked for", asked),
+        ("training rows, seed" if healed else "calibration samples, seed", f"{result['samples']:,}, {result['seed']}"),
         ("seconds", _number(result["seconds"])),
         ("precision, device, threads", ", ".join(str(result.get(k, "")) for k in ("precision", "device", "threads"))),
     ]
     return _card(
         header=_front_matter(task, base, ["splora", after], "transformers", settings.get("data")),
         title=title,
-        intro=f"Made by splora (`{command}`) from {_code(base)}, without training.",
+        intro=f"Made by splora (`{command}`) from {_code(base)}{'' if healed else ', without training'}.",
         sections=[
             ("Measured", _table(("", "dense", after), _compared(result, after))),
             ("Load", _load_smaller(task, quantized)),

@@ -77,6 +77,21 @@ class _Alive:
         return cls(rows & cols, to_row & to_col)
 
 
+def fullness(layer: Layer) -> tuple[float, float]:
+    """How far a layer is from losing a head and a neuron: the share of non-zero weights of its emptiest one, 0 to 1.
+
+    Of value rows or of columns of the output projection (rows of `ffn_in` or columns of `ffn_out`), whichever is less.
+    """
+    weights = {role: (linear.weight != 0).float() for role, linear in layer.linears.items()}
+    size = layer.head_size
+    heads = torch.minimum(
+        weights["value"].mean(1).unflatten(0, (-1, size)).mean(1),
+        weights["attention_output"].mean(0).unflatten(0, (-1, size)).mean(1),
+    )
+    neurons = torch.minimum(weights["ffn_in"].mean(1), weights["ffn_out"].mean(0))
+    return float(heads.min()) if len(heads) else 1.0, float(neurons.min()) if len(neurons) else 1.0
+
+
 def _stuck(layer: Layer, before: str, after: str, size: int) -> Tensor:
     """Units whose constant could not move on: the next linear has no bias."""
     units = layer.linears[before].out_features // size

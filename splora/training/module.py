@@ -16,6 +16,7 @@ from splora.masks import BlockMask, masked_layers, penalties, update_global_cuto
 from splora.posttraining.heads import has_head
 from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import OutputCollector
+from splora.training.filling import fill_heads
 from splora.training.half_base import keep_trained_in_single
 from splora.training.losses import distillation_loss, logits_of, states_loss, task_loss
 from splora.training.model import load_base, prepare
@@ -33,7 +34,7 @@ from splora.training.saving import check_fits, load_run
 from splora.training.sense import ask
 from splora.training.signals import Signals, signals
 from splora.training.specification import TASKS, scale_steps
-from splora.training.teacher import TEACHER_SEGMENTS, Teacher, feed, load_teacher
+from splora.training.teacher import TEACHER_SEGMENTS, Teacher, check_states, feed, load_teacher
 from splora.training.threads import fit_threads
 
 #: What a batch holds besides the model's inputs.
@@ -121,6 +122,7 @@ class PruningModule(LightningModule):
         self.network, self.block_masks = prepare(base, self.adapter, self.pruning)
         if self.distillation is not None and self.trainer.training:
             teacher = load_teacher(self.distillation, self.task, data.tokenizer, self.label2id)
+            check_states(teacher, base, self.distillation)
             feed(teacher, self.distillation.teacher_name_or_path, data)
             ask(f"The teacher {self.distillation.teacher_name_or_path}", teacher, data)
             self._teacher = [teacher]
@@ -147,6 +149,14 @@ class PruningModule(LightningModule):
         """Set the threshold v of all masks."""
         for mask in self.block_masks:
             mask.set_threshold(threshold)
+
+    def end_of_schedule(self) -> None:
+        """The threshold is final from now on: what stays of a head is dense again where that was asked for."""
+        filled = self.block_masks and all(mask.fixed is not None for mask in self.block_masks if mask.unit == "block")
+        if self.pruning.units == "hybrid_filled" and not filled:
+            assert self.network is not None
+            update_global_cutoffs(self.block_masks)
+            fill_heads(self.network)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Logits in fp32: start_logits and end_logits (batch, tokens), or logits (batch, labels)."""

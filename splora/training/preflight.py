@@ -171,11 +171,37 @@ def _check_teacher(spec: RunSpecification, teacher: str) -> list[Problem]:
         made = cut(", ".join(map(str, made_for)))
         told = f"is {teacher}, which is no fine-tuned {head} model; its config.json says {made}"
         problems.append(Problem("teacher_name_or_path", told))
+    problems += _check_states(spec, teacher, config)
     words, own = _vocabulary(teacher), _vocabulary(spec.model_name_or_path)
     if words is not None and own is not None and words != own:
         told = f"is {teacher}, which has another vocabulary than {spec.model_name_or_path}"
         problems.append(Problem("teacher_name_or_path", told))
     return problems
+
+
+def _check_states(spec: RunSpecification, teacher: str, config: dict[str, Any]) -> list[Problem]:
+    """Whether a teacher whose states are learned has as many layers, as wide, as the model that learns."""
+    weights = [name for name in ("alpha_hidden", "alpha_attention") if getattr(spec, name) > 0]
+    own, _ = _config(spec.model_name_or_path, "model_name_or_path")
+    shapes = [_shape(each) for each in (config, own)]
+    if not weights or None in shapes or shapes[0] == shapes[1]:
+        return []
+    (layers, width), (own_layers, own_width) = shapes  # type: ignore[misc]
+    told = (
+        f"is {teacher}, of {layers} layers {width} wide, and {weights[0]} compares its states with those of "
+        f"{spec.model_name_or_path}, of {own_layers} layers {own_width} wide; name a teacher of the same depth and "
+        f"width, or set {weights[0]} to 0"
+    )
+    return [Problem("teacher_name_or_path", told)]
+
+
+def _shape(config: dict[str, Any] | None) -> tuple[int, int] | None:
+    """Layers and width of a model, where its configuration tells."""
+    kind = (config or {}).get("model_type")
+    if config is None or kind not in _SIZES:
+        return None
+    layers, width = config.get("n_layers" if kind == "distilbert" else "num_hidden_layers"), config.get(_SIZES[kind][0])
+    return (layers, width) if isinstance(layers, int) and isinstance(width, int) else None
 
 
 def _brings(teacher: str, config: dict[str, Any], spec: RunSpecification) -> bool:

@@ -1,0 +1,125 @@
+"""`splora heal MODEL`: train a pruned checkpoint towards the dense one that it was made from."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from splora.errors import InputError, problems_of
+from splora.interruption import ending_tidily
+from splora.scripts.option_help import add_choice
+from splora.scripts.prune_options import add_data, add_output
+from splora.tasks.sources import TASKS
+from splora.training.specification import ADAPTERS
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(
+        prog="splora heal", description="Train a pruned checkpoint towards the dense one that it was made from."
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder of a pruned checkpoint, of splora prune, heal or export")
+    add_choice(parser, "--task", allowed=TASKS, required=True, metavar="TASK", help="what it is fine-tuned for")
+    add_data(parser)
+    parser.add_argument("--teacher", metavar="PATH", help="the dense model (default: the one MODEL was made from)")
+    add_output(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of the order of examples and of new weights (default: 0)")
+    add_healing(parser)
+    parser.add_argument(
+        "--max_seq_length", "--max-seq-length", type=int, metavar="N", help="tokens per example at most"
+    )
+    parser.add_argument("--doc_stride", "--doc-stride", type=int, default=128, metavar="N", help="overlap of windows")
+    parser.add_argument("--force", action="store_true", help="replace another result, and start its training anew")
+    return parser
+
+
+def add_healing(parser: argparse.ArgumentParser) -> None:
+    """How long and with what is healed."""
+    add_choice(
+        parser,
+        "--adapter",
+        allowed=ADAPTERS,
+        default="splopa",
+        help="what trains beside biases, norms and head; none: all weights",
+    )
+    parser.add_argument("--epochs", type=float, default=1.0, metavar="N", help="passes over the training data")
+    parser.add_argument("--max_steps", "--max-steps", type=int, metavar="N", help="optimizer steps, instead of epochs")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="columns", metavar="KEY=VALUE", help="any column of the sheet"
+    )
+
+
+def healing_choices(options: argparse.Namespace) -> dict[str, Any]:
+    """The method's own choices.
+
+    Raises:
+        InputError: columns that are none, or hold what they may not.
+    """
+    from splora.hparams.overrides import parse
+
+    columns = parse(options.columns, {}, None).values
+    return {"adapter": options.adapter, "epochs": options.epochs, "max_steps": options.max_steps, "columns": columns}
+
+
+def main(arguments: list[str]) -> None:
+    """Heal one checkpoint."""
+    options = make_parser().parse_args(arguments)
+    with ending_tidily():
+        carry_out(options)
+
+
+def carry_out(options: argparse.Namespace) -> None:
+    """Heal with progress on the terminal, and print what came of it."""
+    from splora.posttraining.budget import Budget
+    from splora.quiet import quiet_libraries
+    from splora.scripts.console import StageProgress
+    from splora.tasks.sources import canonical_task
+    from splora.training.healing import HealRequest
+
+    problems = problems_of(lambda: canonical_task(options.task), lambda: healing_choices(options))
+    if problems:
+        raise InputError(problems)
+    task = canonical_task(options.task)
+    output = options.output_dir or Path("output") / Path(options.model).name / task / f"heal-seed-{options.seed}"
+    request = HealRequest(
+        method="heal",
+        model=options.model,
+        task=task,
+        data=options.data_dir,
+        budget=Budget("mac", 1.0),
+        output=Path(output),
+        seed=options.seed,
+        max_seq_length=options.max_seq_length,
+        doc_stride=options.doc_stride,
+        force=options.force,
+        choices={"teacher": options.teacher, **healing_choices(options)},
+    )
+    request.check()
+    quiet_libraries()
+    from splora.training.heal import heal
+
+    with StageProgress() as progress:
+        result = heal(request, progress.report)
+    print(summary_line(result, request.output))
+
+
+def summary_line(result: dict[str, Any], output: Path) -> str:
+    """What healing cost and gave, in a line."""
+    latency, sizes, stages = result["latency_ms"], result["bytes"], result["stages"]
+    kept = "" if result["is_healed"] else "; nothing beat the unhealed model on what was held out, so it stays"
+    return (
+        f"heal {result['adapter']} seed={result['seed']} steps={result['steps']}: {result['metric']} "
+        f"{result['pruned']:.2f} (dense {result['dense']:.2f}; pruned {stages['pruned']:.2f}{kept}), "
+        f"MACs kept {result['macs_kept']:.3f}, {sizes['pruned'] / 2**20:.2f} of {sizes['dense'] / 2**20:.2f} MiB, "
+        f"latency {latency['pruned']:.1f} of {latency['dense']:.1f} ms, {result['seconds']:.1f} s, {output}"
+    )
+
+
+if __name__ == "__main__":
+    import sys
+
+    from splora.errors import exit_on_input_error
+
+    with exit_on_input_error():
+        main(sys.argv[1:])
