@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from splora import anatomy
 from splora.errors import InputError
 from splora.export.card import pruned_card, write_card
 from splora.export.storage import name_of, weight_bytes
@@ -27,7 +28,7 @@ def describe(
     """The content of `result.json`, latency and memory left out."""
     metric = subject.data.primary_metric
     plan = stages[-1][0].plan
-    whole = Plan.dense(subject.model)
+    whole = subject.costs.total(*anatomy.dense_sizes(anatomy.config_of(subject.model)))
     return {
         "method": request.method,
         "model": request.model,
@@ -38,7 +39,7 @@ def describe(
         "stages": {stage.name: predictions.metrics[metric] for stage, predictions in stages},
         "kl_divergence": {stage.name: divergence(dense, predictions) for stage, predictions in stages},
         "metrics": {"dense": dense.metrics, **{stage.name: found.metrics for stage, found in stages}},
-        "macs_kept": subject.costs.of_plan(plan) / subject.costs.of_plan(whole),
+        "macs_kept": subject.costs.of_plan(plan) / whole,
         "macs_counted_at_tokens": subject.tokens,
         "heads_kept": plan.head_counts,
         "neurons_kept": plan.neuron_counts,

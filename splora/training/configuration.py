@@ -24,7 +24,7 @@ def lightning_config(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
         "seed_everything": spec.seed,
         "trainer": _trainer(spec, output_dir),
         "model": _model(spec),
-        "data": _data(spec),
+        "data": data_config(spec),
     }
 
 
@@ -157,6 +157,11 @@ def _model(spec: RunSpecification) -> dict[str, Any]:
             "ffn_block": [spec.ffn_block_rows, spec.ffn_block_cols],
             "regularization": spec.regularization,
         },
+        "prune_first": {
+            "method": spec.prune_first,
+            "budget": spec.budgets[-1] if spec.budgets else 0.5,
+            "samples": spec.prune_first_samples,
+        },
         "optimizer": {
             "learning_rate": spec.learning_rate,
             "mask_scores_learning_rate": spec.mask_scores_learning_rate,
@@ -182,7 +187,8 @@ def _model(spec: RunSpecification) -> dict[str, Any]:
     return model
 
 
-def _data(spec: RunSpecification) -> dict[str, Any]:
+def data_config(spec: RunSpecification) -> dict[str, Any]:
+    """The section `data` of a configuration."""
     shared = {
         "model_name_or_path": spec.model_name_or_path,
         "train_file": spec.train_file,

@@ -27,7 +27,7 @@ def fill_heads(network: nn.Module) -> None:
     size = anatomy.head_size(anatomy.config_of(network))
     masked, by_layer = masked_layers(network), dict[int, dict[str, Any]]()
     for name, place in anatomy.encoder_linears(network).items():
-        if place.in_attention:
+        if place.in_attention and name in masked:  # a pruned model may have layers without heads
             by_layer.setdefault(place.layer, {})[place.role] = masked[name]
     for layer in by_layer.values():
         lives = _rows(layer["value"], size) & _cols(layer["attention_output"], size)

@@ -63,9 +63,9 @@ def load_base(
 
 
 def block_shapes(model: nn.Module, pruning: PruningOptions) -> dict[str, tuple[int, int]]:
-    """Full name of every prunable linear layer → its block shape (rows, cols)."""
+    """Full name of every prunable linear layer → its block shape (rows, cols); of those that hold weights."""
     shapes = {}
-    for name, place in anatomy.encoder_linears(model).items():
+    for name, place in _places(model).items():
         rows, cols = pruning.attention_block if place.in_attention else pruning.ffn_block
         shapes[name] = (int(rows), int(cols))
     return shapes
@@ -83,7 +83,7 @@ def mask_placement(model: nn.Module, pruning: PruningOptions, blocks: dict[str, 
     """
     size = anatomy.head_size(anatomy.config_of(model))
     shapes, leaders, units, problems = {}, {}, {}, []
-    places = anatomy.encoder_linears(model)
+    places = _places(model)
     names = {place: name for name, place in places.items()}
     for name, place in places.items():
         out_features, in_features = _linear(model, name).weight.shape
@@ -199,6 +199,12 @@ _CONFIGS: dict[str, Callable[[nn.Module, AdapterOptions, _Shapes, _Shapes], Any]
     "splora": _splora,
     "lora": _lora,
 }
+
+
+def _places(model: nn.Module) -> dict[str, anatomy.Place]:
+    """The prunable linears that hold weights: in a pruned model a layer may have no heads or no neurons at all."""
+    places = anatomy.encoder_linears(model)
+    return {name: place for name, place in places.items() if _linear(model, name).weight.numel()}
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:

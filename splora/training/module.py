@@ -25,11 +25,13 @@ from splora.training.options import (
     AdapterOptions,
     DistillationOptions,
     OptimizerOptions,
+    PruneFirstOptions,
     PruningOptions,
     described,
     layer_weights,
     wrong_choices,
 )
+from splora.training.prune_first import pruned_start
 from splora.training.saving import check_fits, load_run
 from splora.training.sense import ask
 from splora.training.signals import Signals, signals
@@ -49,6 +51,7 @@ class PruningModule(LightningModule):
         model_name_or_path: pretrained encoder: hub name, folder, or `embedded`.
         adapter: ΔW over frozen weights; `none` trains the weights themselves.
         pruning: block masks; method `none` is dense fine-tuning.
+        prune_first: pruning without training, before that.
         optimizer: learning rates and warm-up.
         distillation: a teacher, or None.
         seed: of new parameters, dropout and sampled gates.
@@ -62,6 +65,7 @@ class PruningModule(LightningModule):
         task: str = "squad",
         adapter: AdapterOptions = AdapterOptions(),
         pruning: PruningOptions = PruningOptions(),
+        prune_first: PruneFirstOptions = PruneFirstOptions(),
         optimizer: OptimizerOptions = OptimizerOptions(),
         distillation: DistillationOptions | None = None,
         seed: int = 92,
@@ -69,11 +73,12 @@ class PruningModule(LightningModule):
         trained_run: str | None = None,
     ) -> None:
         super().__init__()
-        _check_choices(task, adapter=adapter, pruning=pruning, distillation=distillation)
+        _check_choices(task, adapter=adapter, pruning=pruning, prune_first=prune_first, distillation=distillation)
         self.task = task
         self.model_name_or_path = model_name_or_path
         self.adapter = adapter
         self.pruning = pruning
+        self.prune_first = prune_first
         self.optimizer_options = optimizer
         self.distillation = distillation
         self.seed = seed
@@ -112,10 +117,11 @@ class PruningModule(LightningModule):
             check_fits(self.trained_run, data)
             self.network = load_run(self.trained_run)
             return
-        base = load_base(
-            self.model_name_or_path, self.task, label2id=self.label2id, dropout=self.dropout, seed=self.seed
-        )
-        if self.trainer.training and has_head(self.model_name_or_path, base.config, self.task):
+        source = self.model_name_or_path
+        if self.prune_first.method != "none":
+            source = pruned_start(source, self.prune_first, data, Path(self.trainer.default_root_dir))
+        base = load_base(source, self.task, label2id=self.label2id, dropout=self.dropout, seed=self.seed)
+        if self.trainer.training and has_head(source, base.config, self.task):
             base.eval()
             ask(self.model_name_or_path, lambda batch: logits_of(base(**_inputs(batch))), data)
             base.train()
@@ -245,6 +251,7 @@ class PruningModule(LightningModule):
             "label2id": self.label2id,
             "adapter": asdict(self.adapter),
             "pruning": asdict(self.pruning),
+            "prune_first": asdict(self.prune_first),
             "optimizer": asdict(self.optimizer_options),
             "distillation": None if self.distillation is None else asdict(self.distillation),
             "seed": self.seed,

@@ -117,6 +117,18 @@ class PruningOptions:
 
 @described()
 @dataclass(frozen=True)
+class PruneFirstOptions:
+    """Pruning without training before the run: `method` is none, stat or fisher."""
+
+    method: str = option("prune_first")
+    budget: float = field(
+        default=0.5, metadata={"help": "Fraction of the dense model's MACs that stays, above 0 and below 1."}
+    )
+    samples: int = option("prune_first_samples")
+
+
+@described()
+@dataclass(frozen=True)
 class OptimizerOptions:
     """AdamW with linear warm-up and linear decay; an empty rate means `learning_rate`."""
 

@@ -43,6 +43,8 @@ def preflight(spec: RunSpecification, world_size: int = 1) -> list[Problem]:
     problems = check_model(spec)
     if spec.teacher_name_or_path is not None:
         problems += _check_teacher(spec, spec.teacher_name_or_path)
+    if spec.prune_first != "none" and not problems:
+        problems += check_first(spec, spec.model_name_or_path)
     examples, found = _check_data(spec)
     problems += found
     if examples is not None and spec.task not in QA_TASKS:  # windows of questions are counted when there are any
@@ -154,6 +156,49 @@ def _weight_sizes(config: dict[str, Any], model_type: str) -> tuple[list[int], l
 
 def _leaves_a_rest(size: int, block: int) -> bool:
     return block > 0 and size % block != 0  # a block below 1 is told by its own limit
+
+
+def check_first(spec: RunSpecification, source: str) -> list[Problem]:
+    """Whether what `prune_first` prunes is fine-tuned, and keeps more than its first budget.
+
+    Args:
+        source: the model that the run starts from; of a row that starts from another one nothing is known yet.
+    """
+    if source.startswith("run:"):
+        return []
+    config, _ = _config(source, "model_name_or_path")
+    head = "QuestionAnswering" if spec.task in QA_TASKS else "SequenceClassification"
+    made_for = (config or {}).get("architectures")
+    known = local_folder(source) is not None or source == EMBEDDED or config is not None
+    tuned = isinstance(made_for, list) and any(head in str(name) for name in made_for)
+    if known and not tuned and not (config is not None and local_folder(source) and _brings(source, config, spec)):
+        told = (
+            f"is {source!r}, which has no head for {spec.task} yet, and prune_first {spec.prune_first} prunes models "
+            f"that are fine-tuned; train a dense row first (pruning_method none) and name it here as run:ID"
+        )
+        return [Problem("model_name_or_path", told)]
+    kept = None if config is None else _kept(config)
+    if kept is not None and spec.budgets and spec.budgets[0] >= kept:
+        told = f"is {spec.prune_first_budget}, and {source} keeps {kept:.2f} of its dense model's weights already"
+        return [Problem("prune_first_budget", told)]
+    return []
+
+
+def _kept(config: dict[str, Any]) -> float | None:
+    """The share of the weights of its layers that a pruned model keeps, about that of its MACs; None of a dense one."""
+    kind, layers = config.get("model_type"), config.get("per_layer_config")
+    if kind not in _SIZES or not isinstance(layers, dict):
+        return None
+    try:
+        heads, neurons = int(config[_COUNTS[kind]]), int(config[_SIZES[kind][1]])
+        hidden = int(config[_SIZES[kind][0]])
+        number = int(config["n_layers" if kind == "distilbert" else "num_hidden_layers"])
+        kept = [(int(of.get(_COUNTS[kind], heads)), int(of.get(_SIZES[kind][1], neurons))) for of in layers.values()]
+        kept += [(heads, neurons)] * (number - len(kept))
+        costs = [4 * own_heads * (hidden // heads) + 2 * own_neurons for own_heads, own_neurons in kept]
+        return sum(costs) / (number * (4 * hidden + 2 * neurons))
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+        return None
 
 
 def _check_teacher(spec: RunSpecification, teacher: str) -> list[Problem]:

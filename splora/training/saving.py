@@ -15,6 +15,7 @@ from splora.files import replacing_folder
 from splora.json_values import one_line, table, text, whole
 from splora.tasks.source_names import RUN_MODEL
 from splora.training.adapter_folder import TASK, put_adapter
+from splora.training.prune_first import BEFORE, PRUNED
 from splora.training.result_file import RESULT as RESULT
 from splora.training.result_file import read_result
 
@@ -89,6 +90,8 @@ def _load(folder: Path, settings: dict[str, Any]) -> nn.Module:
             return load_base(str(folder / MODEL), task).eval()
         raise InputError(f"{folder}: holds neither {MODEL}/ nor {ADAPTER}/ of a finished run.")
     source, labels, seed = text(settings.get("model_name_or_path")), settings.get("label2id"), settings.get("seed")
+    if (folder / BEFORE / PRUNED).is_dir():  # the model that the run pruned first is its adapter's base
+        source = str(folder / BEFORE / PRUNED)
     return put_adapter(folder / ADAPTER, source, task, labels, seed=whole(seed) or 0, trainable=True)
 
 

@@ -8,6 +8,7 @@ drop-down lists, its page of explanations, the command line's ``--set`` and `che
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ METHOD_ALIASES = {
 _SAME = ({"sigmoied_threshold", "sigmoid_threshold"},)
 #: Methods with learned scores (all that prune but magnitude).
 SCORED = METHODS[2:]
+#: Ways to prune before training.
+PRUNERS = ("none", "stat", "fisher")
 #: What masks lie over (see `splora.masks.units`).
 UNITS = ("blocks", "heads_and_neurons", "hybrid", "hybrid_filled")
 ADAPTERS = ("none", "splopa", "splora", "lora")
@@ -149,6 +152,16 @@ class RunSpecification:
         1.0, "Scheduling", "v stays final for the last final_warmup · warmup_steps.", minimum=0
     )
 
+    prune_first: str = column(
+        "none", "Pruning", "Prune the model without training before this row trains it.", choices=PRUNERS
+    )
+    prune_first_budget: str | None = column(
+        None,
+        "Pruning",
+        "Fraction of the dense MACs that prune_first leaves; of several, as 0.7,0.5, the row trains after each.",
+        numbers=True,
+    )
+    prune_first_samples: int = column(512, "Pruning", "Training examples that prune_first looks at.", minimum=1)
     pruning_method: str = column("none", "Pruning", "How the mask is made.", choices=METHODS)
     pruning_units: str = column(
         "blocks",
@@ -186,7 +199,10 @@ class RunSpecification:
         0.0, "Distillation", "The same of the states after each layer's attention part.", minimum=0
     )
     hidden_weights: str | None = column(
-        None, "Distillation", "Weights of the layers in both, from the first on, as 1,1,2; empty: all the same."
+        None,
+        "Distillation",
+        "Weights of the layers in both, from the first on, as 1,1,2; empty: all the same.",
+        numbers=True,
     )
 
     adapter: str = column("none", "Adapter", "ΔW: none trains the weights themselves.", choices=ADAPTERS)
@@ -230,6 +246,13 @@ class RunSpecification:
     def has_scores(self) -> bool:
         """Whether the method learns scores."""
         return self.pruning_method in SCORED
+
+    @property
+    def budgets(self) -> list[float]:
+        """Fractions of the dense MACs that are pruned to before training, one after the other; see `check`."""
+        if self.prune_first == "none" or self.prune_first_budget is None:
+            return []
+        return [float(part) for part in self.prune_first_budget.split(",")]
 
     @property
     def target_density(self) -> float | None:
@@ -285,7 +308,7 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
         problems.append(
             Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}")
         )
-    problems += _check_distillation(spec)
+    problems += _check_distillation(spec) + _check_prune_first(spec)
     if (unusable := logger_choice.problem(spec.logger)) is not None:
         problems.append(Problem("logger", unusable))
     if not any(problem.field in _SCHEDULE for problem in problems):
@@ -375,6 +398,22 @@ def _check_distillation(spec: RunSpecification) -> list[Problem]:
         except InputError as error:
             problems.append(Problem("hidden_weights", error.problems[0]))
     return problems
+
+
+def _check_prune_first(spec: RunSpecification) -> list[Problem]:
+    """Budgets that fall, where something is pruned by them."""
+    name, text = "prune_first_budget", spec.prune_first_budget
+    if spec.prune_first == "none":
+        return [] if text is None else [Problem(name, f"is {cut(text)}, but prune_first is none")]
+    try:
+        budgets = spec.budgets
+    except ValueError:
+        budgets = []
+    falling = all(later < earlier for earlier, later in itertools.pairwise(budgets))
+    if not budgets or not falling or not all(0 < budget < 1 for budget in budgets):
+        told = "is empty" if text is None else f"is {cut(text)}"
+        return [Problem(name, f"{told}; fractions between 0 and 1 are needed, each smaller than the one before")]
+    return []
 
 
 def _check_limits(name: str, value: Any) -> list[Problem]:

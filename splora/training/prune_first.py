@@ -1,0 +1,104 @@
+"""What `prune_first` does: a row's model is pruned without training, then the row trains what is left.
+
+With several budgets the row's training follows each of them: prune to 0.7, heal, prune to 0.5, heal. All but the last
+are runs of their own in the row's folder, which a repeated command goes on from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from splora.errors import InputError
+from splora.machine import is_first_process
+from splora.posttraining.budget import Budget
+from splora.posttraining.request import PruneRequest
+from splora.tasks.data_module import TaskDataModule
+from splora.tasks.source_names import RUN_MODEL
+from splora.training.options import PruneFirstOptions
+from splora.training.specification import RunSpecification
+
+#: Folders in a run's own: of what comes before its training, and of the pruned model in it.
+BEFORE, PRUNED = "before", "pruned"
+#: Seconds that other processes wait for the first one to prune.
+PATIENCE = 3600
+#: Trains a specification in a folder, unless that is done already.
+Train = Callable[[RunSpecification, Path], None]
+
+
+def last_of_budgets(spec: RunSpecification, output_dir: Path, train: Train) -> RunSpecification:
+    """The specification with its last budget alone, which starts from what was trained after the one before.
+
+    Args:
+        output_dir: the row's folder.
+        train: trains after each of the other budgets.
+    """
+    source = spec.model_name_or_path
+    for number, budget in enumerate(spec.budgets[:-1]):
+        folder = output_dir / BEFORE / f"{number}-{budget:g}"
+        train(dataclasses.replace(spec, model_name_or_path=source, prune_first_budget=f"{budget:g}"), folder)
+        source = str(folder / RUN_MODEL)
+    return dataclasses.replace(spec, model_name_or_path=source, prune_first_budget=f"{spec.budgets[-1]:g}")
+
+
+def pruned_start(name: str, options: PruneFirstOptions, data: TaskDataModule, folder: Path) -> str:
+    """The folder of a model that was pruned before training; it is made now unless it is there.
+
+    One process makes it, the others wait.
+
+    Args:
+        name: the model to prune.
+        data: whose training examples calibrate.
+        folder: of the run.
+
+    Raises:
+        InputError: it cannot be pruned so.
+    """
+    pruned = folder / BEFORE / PRUNED
+    made = pruned / "config.json"  # written by renaming the whole folder
+    if is_first_process():
+        if not made.is_file():
+            _prune(name, options, data, pruned)
+    else:
+        end = time.monotonic() + PATIENCE
+        while not made.is_file():
+            if time.monotonic() > end:
+                raise InputError(f"{pruned}: the first process has not pruned the model within {PATIENCE} s.")
+            time.sleep(0.2)
+    return str(pruned)
+
+
+def _prune(name: str, options: PruneFirstOptions, data: TaskDataModule, folder: Path) -> None:
+    from splora.export.folder import save_pruned
+    from splora.posttraining.budget import Costs
+    from splora.posttraining.calibration import draw
+    from splora.posttraining.checkpoint import load_checkpoint
+    from splora.posttraining.compute import find_device
+    from splora.posttraining.pipeline import check_samples, run_method
+    from splora.posttraining.precision import Precision
+    from splora.posttraining.stages import silent
+    from splora.posttraining.subject import Subject
+
+    print(f"pruning {name} to {options.budget:g} of the dense model's MACs ({options.method})", flush=True)
+    model = load_checkpoint(name, data.task).to(find_device("auto"))
+    tokens = data.mean_tokens
+    subject = Subject(
+        model, data, draw(data, options.samples), Precision.parse("auto"), Costs.of(model, tokens), tokens
+    )
+    check_samples(subject)
+    request = PruneRequest(
+        method=options.method,
+        model=name,
+        task=data.task,
+        data=None,
+        budget=Budget("mac", options.budget),
+        output=folder,
+        samples=options.samples,
+        seed=data.seed,
+    )
+    stages = deque(run_method(subject, request, None, silent), maxlen=1)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    save_pruned(stages[0].model, data.tokenizer, folder)
