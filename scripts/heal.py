@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from splora.errors import InputError, problems_of
 from splora.interruption import ending_tidily
 from splora.scripts.option_help import add_choice
 from splora.scripts.prune_options import add_data, add_output
 from splora.tasks.sources import TASKS
 from splora.training.specification import ADAPTERS
+
+if TYPE_CHECKING:
+    from splora.training.healing import HealRequest
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -34,8 +36,8 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_healing(parser: argparse.ArgumentParser) -> None:
-    """How long and with what is healed."""
+def add_healing(parser: argparse._ActionsContainer) -> None:
+    """How much, and with what, is healed."""
     add_choice(
         parser,
         "--adapter",
@@ -43,59 +45,71 @@ def add_healing(parser: argparse.ArgumentParser) -> None:
         default="splopa",
         help="what trains beside biases, norms and head; none: all weights",
     )
-    parser.add_argument("--epochs", type=float, default=1.0, metavar="N", help="passes over the training data")
     parser.add_argument("--max_steps", "--max-steps", type=int, metavar="N", help="optimizer steps, instead of epochs")
     parser.add_argument(
         "--set", action="append", default=[], dest="columns", metavar="KEY=VALUE", help="any column of the sheet"
     )
 
 
-def healing_choices(options: argparse.Namespace) -> dict[str, Any]:
-    """The method's own choices.
+def main(arguments: list[str]) -> None:
+    """Heal one checkpoint."""
+    options = make_parser().parse_args(arguments)
+    from splora.tasks.sources import canonical_task
+
+    with ending_tidily():
+        task = canonical_task(options.task)
+        usual = Path("output") / Path(options.model).name / task / f"heal-seed-{options.seed}"
+        output = Path(options.output_dir or usual)
+        request = request_of(options, options.model, options.teacher, options.epochs, task, output)
+        request.check()
+        carry_out(request)
+
+
+def request_of(
+    options: argparse.Namespace, model: str, teacher: str | None, epochs: float, task: str, output: Path
+) -> HealRequest:
+    """The request that options make, whose names are the same where healing follows a pruning.
+
+    Args:
+        model: what is healed.
+        teacher: the dense model; None: what the folder says.
+        epochs: passes over the training data.
+        task: by the program's own name.
+        output: folder of the result.
 
     Raises:
         InputError: columns that are none, or hold what they may not.
     """
     from splora.hparams.overrides import parse
-
-    columns = parse(options.columns, {}, None).values
-    return {"adapter": options.adapter, "epochs": options.epochs, "max_steps": options.max_steps, "columns": columns}
-
-
-def main(arguments: list[str]) -> None:
-    """Heal one checkpoint."""
-    options = make_parser().parse_args(arguments)
-    with ending_tidily():
-        carry_out(options)
-
-
-def carry_out(options: argparse.Namespace) -> None:
-    """Heal with progress on the terminal, and print what came of it."""
     from splora.posttraining.budget import Budget
-    from splora.quiet import quiet_libraries
-    from splora.scripts.console import StageProgress
-    from splora.tasks.sources import canonical_task
-    from splora.training.healing import HealRequest
+    from splora.training.healing import METHOD, HealRequest
 
-    problems = problems_of(lambda: canonical_task(options.task), lambda: healing_choices(options))
-    if problems:
-        raise InputError(problems)
-    task = canonical_task(options.task)
-    output = options.output_dir or Path("output") / Path(options.model).name / task / f"heal-seed-{options.seed}"
-    request = HealRequest(
-        method="heal",
-        model=options.model,
+    return HealRequest(
+        method=METHOD,
+        model=model,
         task=task,
         data=options.data_dir,
         budget=Budget("mac", 1.0),
-        output=Path(output),
+        output=output,
         seed=options.seed,
         max_seq_length=options.max_seq_length,
         doc_stride=options.doc_stride,
         force=options.force,
-        choices={"teacher": options.teacher, **healing_choices(options)},
+        choices={
+            "teacher": teacher,
+            "adapter": options.adapter,
+            "epochs": epochs,
+            "max_steps": options.max_steps,
+            "columns": parse(options.columns, {}, None).values,
+        },
     )
-    request.check()
+
+
+def carry_out(request: HealRequest) -> None:
+    """Heal with progress on the terminal, and print what came of it."""
+    from splora.quiet import quiet_libraries
+    from splora.scripts.console import StageProgress
+
     quiet_libraries()
     from splora.training.heal import heal
 
