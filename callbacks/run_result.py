@@ -115,7 +115,7 @@ class RunResult(Callback):
         if trainer.is_global_zero:
             folder = Path(self.output_dir or trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            served = smaller(module.network)
+            served = smaller(module.network, cuts=module.pruning.units != "blocks")
             result |= describe(served, trainer.datamodule.mean_tokens)
             result["latency_ms"] = measure_latency(served.model)
             save_trained(module.network, trainer.datamodule.tokenizer, folder, result, served.model)

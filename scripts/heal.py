@@ -27,6 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--teacher", metavar="PATH", help="the dense model (default: the one MODEL was made from)")
     add_output(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the order of examples and of new weights (default: 0)")
+    parser.add_argument("--epochs", type=float, default=1.0, metavar="N", help="passes over the training data")
     add_healing(parser)
     parser.add_argument(
         "--max_seq_length", "--max-seq-length", type=int, metavar="N", help="tokens per example at most"

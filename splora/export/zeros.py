@@ -54,7 +54,7 @@ def cut_zeros(model: nn.Module) -> Cut:
             for role, constant in _constants(layer, of):
                 bias = thinner.linears[role].bias
                 bias.add_(constant.to(bias.dtype))  # `cut` has copied it
-    return Cut(smaller, plan, whole, _zeros(smaller))
+    return Cut(smaller, plan, whole, zeros_of(smaller))
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,9 @@ def _constants(layer: Layer, alive: _Alive) -> Iterator[tuple[str, Tensor]]:
         yield role, after.weight.double() @ (constant * (gone & empty)).double()
 
 
-def _zeros(model: nn.Module) -> float:
+@torch.no_grad()
+def zeros_of(model: nn.Module) -> float:
+    """The share of zeros among the weights of a bare task model's prunable linears, 0 to 1."""
     linears = [linear for layer in anatomy.layers(model) for linear in layer.linears.values()]
     total = sum(linear.weight.numel() for linear in linears)
     return 1 - sum(int(torch.count_nonzero(linear.weight)) for linear in linears) / total if total else 0.0

@@ -125,6 +125,15 @@ def check_model(spec: RunSpecification, origin: str | None = None) -> list[Probl
         told = f"is {cut(source)}; its config.json lacks a size or holds no number there ({cut(error)})"
         return [] if origin else [Problem("model_name_or_path", told)]
     name = f"{source}, which {spec.model_name_or_path} begins with" if origin else source
+    # Masks have whole blocks. Those of an adapter alone may reach beyond a weight, as they must in a pruned model.
+    alone = (
+        spec.pruning_method == "none"
+        and spec.adapter == "splopa"
+        and not isinstance(config.get("per_layer_config"), dict)
+    )
+    masks = set() if spec.pruning_method == "none" else _blocked_parts(spec.pruning_units)
+    parts = {"attention", "ffn"} if alone else masks
+    problems += _check_filled(spec, config, model_type, name)
     if spec.max_seq_length > most:
         problems.append(Problem("max_seq_length", f"is {spec.max_seq_length}; {name} has {most} positions"))
     return problems + [
@@ -135,9 +144,35 @@ def check_model(spec: RunSpecification, origin: str | None = None) -> list[Probl
             ("ffn_block_rows", ffn),
             ("ffn_block_cols", ffn),
         )
-        # Masks have whole blocks; those of an adapter alone may reach beyond the weight.
         for size in sizes
-        if spec.pruning_method != "none" and _leaves_a_rest(size, getattr(spec, field))
+        if field.split("_")[0] in parts and _leaves_a_rest(size, getattr(spec, field))
+    ]
+
+
+def _blocked_parts(units: str) -> set[str]:
+    """The parts of a layer whose weights have masks of blocks."""
+    return {"blocks": {"attention", "ffn"}, "heads_and_neurons": set()}.get(units, {"attention"})
+
+
+def _check_filled(spec: RunSpecification, config: dict[str, Any], model_type: str, name: str) -> list[Problem]:
+    """Whether blocks lie within heads, where what stays of a head is to be filled."""
+    heads = config.get(_COUNTS[model_type])
+    if (
+        spec.pruning_method == "none"
+        or spec.pruning_units != "hybrid_filled"
+        or not isinstance(heads, int)
+        or heads < 1
+    ):
+        return []
+    size = int(config[_SIZES[model_type][0]]) // heads
+    return [
+        Problem(
+            field,
+            f"is {getattr(spec, field)}, and hybrid_filled fills heads of {size} channels in {name}; a "
+            f"divisor of {size} is needed",
+        )
+        for field in ("attention_block_rows", "attention_block_cols")
+        if _leaves_a_rest(size, getattr(spec, field))
     ]
 
 

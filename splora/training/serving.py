@@ -10,10 +10,11 @@ from torch import nn
 
 from splora import anatomy
 from splora.adapters import MaskedAdapterModel, freeze_masks
-from splora.export.zeros import Cut, cut_zeros
+from splora.export.zeros import Cut, cut_zeros, zeros_of
 from splora.masks import fold
 from splora.posttraining.budget import Costs
 from splora.posttraining.latency_measure import clock, median_times, model_call
+from splora.posttraining.plan import Plan
 from splora.tasks.model_inputs import positions
 
 #: The batch that latencies are told for: sequences, tokens (fewer where the model has fewer positions), and rounds.
@@ -38,9 +39,18 @@ def merged(network: nn.Module) -> nn.Module:
     return bare
 
 
-def smaller(network: nn.Module) -> Cut:
-    """A trained network as it is served: merged, and without the heads and neurons that its masks emptied."""
-    return cut_zeros(merged(network))
+def smaller(network: nn.Module, *, cuts: bool = True) -> Cut:
+    """A trained network as it is served: merged, and without the heads and neurons that its masks emptied.
+
+    Args:
+        cuts: whether they are taken out. Masks of blocks rarely empty any: their zeros stay in a stock model, and
+            `splora export` cuts what there is.
+    """
+    bare = merged(network)
+    if cuts:
+        return cut_zeros(bare)
+    whole = Plan.dense(bare)
+    return Cut(bare, whole, whole, zeros_of(bare))
 
 
 def describe(served: Cut, tokens: int) -> dict[str, Any]:
