@@ -22,7 +22,9 @@ LOCAL: dict[str, Callable[[Tensor, float], Tensor]] = {
     "sigmoid_threshold": binarize.sigmoid_threshold,
 }
 METHODS = ("magnitude", "topK_global", "l0", *LOCAL)
-INITS = ("constant", "uniform", "kaiming")
+INITS = ("constant", "uniform", "kaiming", "magnitude", "fisher")
+#: Those that start from what is known of the blocks (see `first_scores`); until then all scores are 0.
+KNOWN_INITS = INITS[3:]
 
 
 class BlockMask(nn.Module):
@@ -56,8 +58,8 @@ class BlockMask(nn.Module):
         """
         Args:
             weight_shape: (out, in) of the weight.
-            mask_init: `constant` (all scores are mask_scale), `uniform` (between ∓mask_scale), or `kaiming`
-                (uniform between ∓1/√C, as nn.Linear's weights start).
+            mask_init: `constant` (all scores are mask_scale), `uniform` (between ∓mask_scale), `kaiming` (uniform
+                between ∓1/√C, as nn.Linear's weights start), or one of `KNOWN_INITS`.
             where: the layer's name, for messages.
 
         Raises:
@@ -95,8 +97,8 @@ class BlockMask(nn.Module):
         """Give the scores their initial values again."""
         if self.scores is None:
             return
-        if self.mask_init == "constant":
-            self.scores.fill_(self.mask_scale)
+        if self.mask_init == "constant" or self.mask_init in KNOWN_INITS:
+            self.scores.fill_(self.mask_scale if self.mask_init == "constant" else 0.0)
         elif self.mask_init == "uniform":
             self.scores.uniform_(-self.mask_scale, self.mask_scale)
         else:
@@ -137,7 +139,7 @@ class BlockMask(nn.Module):
         if self.scores is None:
             # Not kept for the next call: no counter tells that W is the same (fused optimizers change it unseen).
             with torch.no_grad():
-                return binarize.magnitude(self._means(block_means), self._threshold)
+                return binarize.magnitude(self.mean_magnitudes(block_means), self._threshold)
         if self.method == "topK_global":
             return binarize.straight_through(self.scores, self.global_mask)
         if self.method == "l0":
@@ -153,8 +155,12 @@ class BlockMask(nn.Module):
             return binarize.hard_concrete(self.scores, None).bool()
         return self.forward(block_means).bool()
 
-    def _means(self, block_means: Callable[[], Tensor] | None) -> Tensor:
-        """Mean |W| of each block, (R, C), over all linears that have a part of it."""
+    def mean_magnitudes(self, block_means: Callable[[], Tensor] | None) -> Tensor:
+        """Mean |W| of each block, (R, C), over all linears that have a part of it.
+
+        Args:
+            block_means: those of its own linear, where it is alone.
+        """
         if self.members:
             parts = [means().reshape(self.grid) for means in self.members]
             return torch.stack(parts).mean(0)

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from splora.errors import InputError, nearest
 from splora.files import write_json
 from splora.masks import BlockMask, masked_layers, penalties, update_global_cutoffs
+from splora.masks.block_mask import KNOWN_INITS
 from splora.posttraining.heads import has_head
 from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import OutputCollector
 from splora.training.filling import fill_heads
 from splora.training.half_base import keep_trained_in_single
+from splora.training.known_scores import known_scores
 from splora.training.losses import distillation_loss, logits_of, states_loss, task_loss
 from splora.training.model import load_base, prepare
 from splora.training.optimizer import make_optimizer
@@ -34,13 +36,10 @@ from splora.training.options import (
 from splora.training.prune_first import pruned_start
 from splora.training.saving import check_fits, load_run
 from splora.training.sense import ask
-from splora.training.signals import Signals, signals
+from splora.training.signals import Signals, model_inputs, signals
 from splora.training.specification import TASKS, scale_steps
-from splora.training.teacher import TEACHER_SEGMENTS, Teacher, check_states, feed, load_teacher
+from splora.training.teacher import Teacher, check_states, feed, load_teacher
 from splora.training.threads import fit_threads
-
-#: What a batch holds besides the model's inputs.
-_NOT_INPUTS = ("index", "labels", "start_positions", "end_positions", TEACHER_SEGMENTS)
 
 
 @described(task="task")
@@ -119,13 +118,16 @@ class PruningModule(LightningModule):
             return
         source = self.model_name_or_path
         if self.prune_first.method != "none":
-            source = pruned_start(source, self.prune_first, data, Path(self.trainer.default_root_dir))
+            blocks = self.pruning.attention_block, self.pruning.ffn_block
+            source = pruned_start(source, self.prune_first, blocks, data, Path(self.trainer.default_root_dir))
         base = load_base(source, self.task, label2id=self.label2id, dropout=self.dropout, seed=self.seed)
         if self.trainer.training and has_head(source, base.config, self.task):
             base.eval()
-            ask(self.model_name_or_path, lambda batch: logits_of(base(**_inputs(batch))), data)
+            ask(self.model_name_or_path, lambda batch: logits_of(base(**model_inputs(batch))), data)
             base.train()
         self.network, self.block_masks = prepare(base, self.adapter, self.pruning)
+        if self.trainer.training and self.pruning.mask_init in KNOWN_INITS:
+            known_scores(self.network, self.block_masks, self.pruning.mask_init, data)
         if self.distillation is not None and self.trainer.training:
             teacher = load_teacher(self.distillation, self.task, data.tokenizer, self.label2id)
             check_states(teacher, base, self.distillation)
@@ -172,7 +174,7 @@ class PruningModule(LightningModule):
         assert self.network is not None
         if self.pruning.method == "topK_global":
             update_global_cutoffs(self.block_masks)
-        return signals(self.network, _inputs(batch), hidden=hidden, attention=attention)
+        return signals(self.network, model_inputs(batch), hidden=hidden, attention=attention)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed this batch's randomness from its number alone, so that a resumed run repeats a quiet one."""
@@ -334,11 +336,6 @@ class PruningModule(LightningModule):
         primary = self.scores.get(data.primary_metric)
         if primary is not None:
             self.log(data.primary_metric, primary, prog_bar=True, logger=False, sync_dist=False)
-
-
-def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What of a batch the model takes."""
-    return {name: value for name, value in batch.items() if name not in _NOT_INPUTS}
 
 
 def _check_choices(task: str, **sections: Any) -> None:

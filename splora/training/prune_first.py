@@ -14,6 +14,7 @@ from pathlib import Path
 
 from splora.errors import InputError
 from splora.machine import is_first_process
+from splora.masks.grid import BlockShape
 from splora.posttraining.budget import Budget
 from splora.posttraining.request import PruneRequest
 from splora.tasks.data_module import TaskDataModule
@@ -44,13 +45,16 @@ def last_of_budgets(spec: RunSpecification, output_dir: Path, train: Train) -> R
     return dataclasses.replace(spec, model_name_or_path=source, prune_first_budget=f"{spec.budgets[-1]:g}")
 
 
-def pruned_start(name: str, options: PruneFirstOptions, data: TaskDataModule, folder: Path) -> str:
+def pruned_start(
+    name: str, options: PruneFirstOptions, blocks: tuple[BlockShape, BlockShape], data: TaskDataModule, folder: Path
+) -> str:
     """The folder of a model that was pruned before training; it is made now unless it is there.
 
     One process makes it, the others wait.
 
     Args:
         name: the model to prune.
+        blocks: shapes of blocks in attention and feed-forward weights, for the method that takes those.
         data: whose training examples calibrate.
         folder: of the run.
 
@@ -61,7 +65,7 @@ def pruned_start(name: str, options: PruneFirstOptions, data: TaskDataModule, fo
     made = pruned / "config.json"  # written by renaming the whole folder
     if is_first_process():
         if not made.is_file():
-            _prune(name, options, data, pruned)
+            _prune(name, options, blocks, data, pruned)
     else:
         end = time.monotonic() + PATIENCE
         while not made.is_file():
@@ -71,8 +75,11 @@ def pruned_start(name: str, options: PruneFirstOptions, data: TaskDataModule, fo
     return str(pruned)
 
 
-def _prune(name: str, options: PruneFirstOptions, data: TaskDataModule, folder: Path) -> None:
+def _prune(
+    name: str, options: PruneFirstOptions, blocks: tuple[BlockShape, BlockShape], data: TaskDataModule, folder: Path
+) -> None:
     from splora.export.folder import save_pruned
+    from splora.posttraining.blocks import prune_blocks
     from splora.posttraining.budget import Costs
     from splora.posttraining.calibration import draw
     from splora.posttraining.checkpoint import load_checkpoint
@@ -80,15 +87,22 @@ def _prune(name: str, options: PruneFirstOptions, data: TaskDataModule, folder: 
     from splora.posttraining.pipeline import check_samples, run_method
     from splora.posttraining.precision import Precision
     from splora.posttraining.stages import silent
+    from splora.posttraining.stat_grams import arguments_of
     from splora.posttraining.subject import Subject
 
-    print(f"pruning {name} to {options.budget:g} of the dense model's MACs ({options.method})", flush=True)
+    what = "its blocks" if options.method == "blocks" else "the dense model's MACs"
+    print(f"pruning {name} to {options.budget:g} of {what} ({options.method})", flush=True)
     model = load_checkpoint(name, data.task).to(find_device("auto"))
     tokens = data.mean_tokens
-    subject = Subject(
-        model, data, draw(data, options.samples), Precision.parse("auto"), Costs.of(model, tokens), tokens
-    )
+    calibration, precision = draw(data, options.samples), Precision.parse("auto")
+    subject = Subject(model, data, calibration, precision, Costs.of(model, tokens), tokens)
     check_samples(subject)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if options.method == "blocks":
+        batches = arguments_of(list(calibration))
+        done = prune_blocks(model, batches, blocks, options.budget, precision=precision)
+        save_pruned(done, data.tokenizer, folder)
+        return
     request = PruneRequest(
         method=options.method,
         model=name,
@@ -100,5 +114,4 @@ def _prune(name: str, options: PruneFirstOptions, data: TaskDataModule, folder: 
         seed=data.seed,
     )
     stages = deque(run_method(subject, request, None, silent), maxlen=1)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     save_pruned(stages[0].model, data.tokenizer, folder)

@@ -9,7 +9,18 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from splora import anatomy
+from splora.tasks.model_inputs import SEGMENTS
 from splora.training.losses import logits_of
+
+#: The column of a training batch with the segments that a teacher's own tokenizer makes.
+TEACHER_SEGMENTS = f"teacher_{SEGMENTS}"
+#: What a batch holds besides the model's inputs.
+_NOT_INPUTS = ("index", "labels", "start_positions", "end_positions", TEACHER_SEGMENTS)
+
+
+def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What of a batch the model takes."""
+    return {name: value for name, value in batch.items() if name not in _NOT_INPUTS}
 
 
 class Signals(NamedTuple):

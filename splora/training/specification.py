@@ -40,7 +40,7 @@ _SAME = ({"sigmoied_threshold", "sigmoid_threshold"},)
 #: Methods with learned scores (all that prune but magnitude).
 SCORED = METHODS[2:]
 #: Ways to prune before training.
-PRUNERS = ("none", "stat", "fisher")
+PRUNERS = ("none", "stat", "fisher", "blocks")
 #: What masks lie over (see `splora.masks.units`).
 UNITS = ("blocks", "heads_and_neurons", "hybrid", "hybrid_filled")
 ADAPTERS = ("none", "splopa", "splora", "lora")
@@ -153,12 +153,16 @@ class RunSpecification:
     )
 
     prune_first: str = column(
-        "none", "Pruning", "Prune the model without training before this row trains it.", choices=PRUNERS
+        "none",
+        "Pruning",
+        "Prune the model without training before this row trains it: heads and neurons by stat or fisher, or blocks.",
+        choices=PRUNERS,
     )
     prune_first_budget: str | None = column(
         None,
         "Pruning",
-        "Fraction of the dense MACs that prune_first leaves; of several, as 0.7,0.5, the row trains after each.",
+        "Fraction of the dense MACs (of blocks) that prune_first leaves; after each of several, as 0.7,0.5, the row "
+        "trains.",
         numbers=True,
     )
     prune_first_samples: int = column(512, "Pruning", "Training examples that prune_first looks at.", minimum=1)
@@ -170,8 +174,15 @@ class RunSpecification:
         "attention weights and whole neurons; hybrid_filled: what stays of a head is dense again at the end.",
         choices=UNITS,
     )
-    mask_init: str = column("constant", "Pruning", "Initial scores.", choices=("constant", "uniform", "kaiming"))
-    mask_scale: float = column(0.0, "Pruning", "Parameter of mask_init.")
+    mask_init: str = column(
+        "constant",
+        "Pruning",
+        "Initial scores; magnitude and fisher: by rank, as large or as sensitive as blocks or units are.",
+        choices=("constant", "uniform", "kaiming", "magnitude", "fisher"),
+    )
+    mask_scale: float = column(
+        0.0, "Pruning", "Parameter of mask_init; of magnitude and fisher, ranks lie between its negative and it."
+    )
     attention_block_rows: int = column(32, "Pruning", "Rows of a block in attention weights.", minimum=1)
     attention_block_cols: int = column(32, "Pruning", "Columns of a block in attention weights.", minimum=1)
     ffn_block_rows: int = column(32, "Pruning", "Rows of a block in feed-forward weights.", minimum=1)
@@ -401,7 +412,10 @@ def _check_distillation(spec: RunSpecification) -> list[Problem]:
 
 
 def _check_prune_first(spec: RunSpecification) -> list[Problem]:
-    """Budgets that fall, where something is pruned by them."""
+    """Budgets that fall, where something is pruned by them, and scores that start from knowledge."""
+    if spec.mask_init in ("magnitude", "fisher") and spec.has_scores and not spec.mask_scale > 0:
+        told = f"is {spec.mask_scale:g}, and {spec.mask_init} spreads scores over it; a number above 0 is needed"
+        return [Problem("mask_scale", told)]
     name, text = "prune_first_budget", spec.prune_first_budget
     if spec.prune_first == "none":
         return [] if text is None else [Problem(name, f"is {cut(text)}, but prune_first is none")]

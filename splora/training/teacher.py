@@ -14,10 +14,7 @@ from splora.tasks.features import WIDTH_MULTIPLE
 from splora.tasks.model_inputs import SEGMENTS, check_length, fit_tokenizer, padding
 from splora.training.losses import logits_of
 from splora.training.options import DistillationOptions, layer_weights
-from splora.training.signals import Signals, signals
-
-#: The column of a training batch with the segments that the teacher's own tokenizer makes.
-TEACHER_SEGMENTS = f"teacher_{SEGMENTS}"
+from splora.training.signals import TEACHER_SEGMENTS, Signals, signals
 
 
 class Teacher(nn.Module):

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -232,3 +233,55 @@ def test_a_row_with_masks_that_can_be_cut(tiny_spec: Make, command: Command, tmp
     # A cut model is where another row begins.
     run(replace(tiny_spec(max_steps=1), model_name_or_path=str(tmp_path / "small")), tmp_path / "after")
     assert read(tmp_path / "after")["heads_kept"] == result["heads_kept"]
+
+
+@pytest.mark.parametrize("adapter", ["none", "splopa"])
+def test_blocks_that_were_chosen_before_training(tiny_spec: Make, dense: Path, tmp_path: Path, adapter: str) -> None:
+    """The row's masks keep what the surgery kept: zero blocks have the smallest magnitude."""
+    spec = tiny_spec(
+        **{"model_name_or_path": str(dense), "prune_first": "blocks", "prune_first_budget": "0.5"},
+        **{"pruning_method": "topK", "mask_init": "magnitude", "mask_scale": 1.0, "prune_first_samples": 24},
+        **{"initial_threshold": 0.5, "final_threshold": 0.5, "mask_scores_learning_rate": 1e-6, "adapter": adapter},
+    )
+    assert not preflight(spec)
+    run(spec, tmp_path)
+    assert read(tmp_path)["remaining_weights_percent"] == 50
+    names = ("attention.self.query", "output.dense")
+    pruned, trained = (load_pruned(tmp_path / folder) for folder in ("before/pruned", "model"))
+    for name in names:
+        weights = [model.get_submodule(f"bert.encoder.layer.1.{name}").weight for model in (pruned, trained)]
+        assert torch.equal(weights[0] == 0, weights[1] == 0)
+        assert not torch.equal(*weights)
+
+
+@pytest.mark.parametrize("units", ["blocks", "heads_and_neurons"])
+def test_fisher_scores_are_mean_squared_gradients(tiny_spec: Make, tiny_model: Path, units: str) -> None:
+    """By a naive loop: one backward pass per batch with everything kept."""
+    from splora.masks import masked_layers
+    from splora.masks.first_scores import spread
+    from splora.tasks.features import Collator
+    from splora.tasks.squad import SquadDataModule
+    from splora.training import known_scores
+    from splora.training.losses import logits_of, task_loss
+    from splora.training.model import load_base, prepare
+    from splora.training.options import AdapterOptions, PruningOptions
+    from splora.training.signals import model_inputs
+
+    data = SquadDataModule(str(tiny_model), "embedded", "embedded", 64, doc_stride=16, max_train_examples=8, seed=3)
+    blocks = {"attention_block": (8, 8), "ffn_block": (16, 16)}
+    options = PruningOptions("topK", units, "fisher", 1.0, **blocks)
+    network, masks = prepare(load_base(str(tiny_model), "squad", dropout=0.0), AdapterOptions(), options)
+    known_scores.known_scores(network, masks, "fisher", data)
+    layers: dict[str, Any] = masked_layers(network)
+    layer = layers["bert.encoder.layer.1.output.dense"]
+    features = data.features("train")
+    rows = np.random.default_rng(3).permutation(len(features))
+    total = torch.zeros(layer.block_mask.grid)
+    for mask in masks:
+        mask.fix(torch.ones(mask.grid, dtype=torch.bool))
+    for start in range(0, len(rows), known_scores.BATCH):
+        batch = Collator(features, data.pad_token_id, data.width)(rows[start : start + known_scores.BATCH].tolist())
+        network.eval().zero_grad()
+        task_loss(logits_of(network(**model_inputs(batch))), batch).backward()
+        total += layer.block_mask.scores.grad.square()
+    torch.testing.assert_close(layer.block_mask.scores.flatten(), spread(total.flatten()))
