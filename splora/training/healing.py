@@ -15,39 +15,13 @@ from splora.json_values import read_or_refuse, text
 from splora.posttraining.request import RESULT, PruneRequest
 from splora.tasks.source_names import local_folder
 from splora.tasks.sources import data_sources
+from splora.training.healing_defaults import COMMON, RATES
 from splora.training.preflight import preflight
 from splora.training.specification import ADAPTERS, FIELDS, QA_TASKS, RunSpecification
 
 METHOD = "heal"
 #: What the folder of the training is called beside that of its result.
 TRAINING = "-training"
-#: Columns of a healing, whatever trains. Chosen on training articles held out from the others, not on evaluation data.
-COMMON: dict[str, Any] = {
-    "per_gpu_train_batch_size": 8,
-    "warmup_steps": 50,
-    "schedule_total_steps": 500,
-    "dropout": 0.0,
-    "alpha_ce": 0.1,
-    "alpha_distil": 0.5,
-    "alpha_hidden": 1.0,
-    "best_checkpoint": True,
-    "held_out": 500,
-    "checkpoint_every_n_steps": 100,
-}
-#: By adapter, what is learned at which rates.
-RATES: dict[str, dict[str, Any]] = {
-    "none": {"learning_rate": 1e-4},
-    "lora": {"learning_rate": 1e-3, "lora_rank": 8},
-    "splora": {"learning_rate": 1e-3, "splora_rank": 8.0, "splora_init_range": 2e-2},
-    "splopa": {
-        "learning_rate": 5e-4,
-        "adapter_learning_rate": 1e-3,
-        "position_weights_learning_rate": 2e-3,
-        "num_splopa_prototypes": 48,
-        "splopa_prototype_rank": 2,
-        "splopa_init_range": 2e-2,
-    },
-}
 #: Settings of a pruning that healing does not look at.
 _OTHERS = ("method", "budget", "tables", "tokens", "samples", "precision", "device", "dtype", "columns")
 #: The option that a column's finding is told with.
