@@ -28,6 +28,8 @@ Split = Literal["train", "held", "eval", "predict"]
 
 #: Which examples are held out depends on no run's seed: runs of several seeds are judged by the same ones.
 _HELD_OUT_SEED = 14
+#: At most one of so many examples is held out.
+_HELD_OUT_PART = 5
 
 
 def not_one_batch(part: float, batches: int) -> str:
@@ -59,7 +61,8 @@ class TaskDataModule(LightningDataModule):
         eval_batch_size: rows per process and evaluation batch.
         seed: of the order of rows and of the subset below.
         max_train_examples: train on a random subset of so many examples.
-        held_out: about so many training examples are held back, and evaluations while training judge by them.
+        held_out: about so many training examples are held back, a fifth of them at most, and evaluations while training
+            judge by them.
         group_by_length: put training rows of similar length into one batch.
         num_workers: processes that prepare batches ahead.
         cache_dir: folder of prepared data and downloads.
@@ -241,12 +244,13 @@ class TaskDataModule(LightningDataModule):
         group_of = np.array([numbers[name] for name in groups], np.int64)
         sizes = np.bincount(group_of)
         order = np.random.default_rng(_HELD_OUT_SEED).permutation(len(names))
-        count = int(np.searchsorted(np.cumsum(sizes[order]), self.held_out)) + 1
+        wanted = min(self.held_out, max(1, len(groups) // _HELD_OUT_PART))
+        count = int(np.searchsorted(np.cumsum(sizes[order]), wanted)) + 1
         held = np.isin(group_of, order[:count])
         if held.all():
             raise InputError(
-                f"held_out is {self.held_out}, and the training data of {self.task} have {len(groups):,} examples in "
-                f"{len(names):,} groups that stay together; nothing would be left to train on."
+                f"held_out is {self.held_out}, and all {len(groups):,} training examples of {self.task} belong to one "
+                f"text; nothing would be left to train on: set held_out to 0."
             )
         return every[~held], every[held]
 

@@ -84,7 +84,8 @@ class RunSpecification:
     held_out: int = column(
         0,
         "Task",
-        "Hold back about so many training examples (whole texts), by which evaluations while training judge.",
+        "Hold back about so many training examples (whole texts, a fifth of all at most), by which evaluations while "
+        "training judge.",
         minimum=0,
     )
     seed: int = column(92, "Task", "Seed of data order, initialization, dropout and gates.", minimum=0, maximum=LARGEST)

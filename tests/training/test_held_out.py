@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,19 @@ def test_sentences_are_held_out(task: str) -> None:
     assert set(data.evaluate(outputs, "held").metrics) == set(data.description.metrics)
 
 
-def test_nothing_left_to_train_on(tmp_path: Path) -> None:
+def test_a_fifth_at_most() -> None:
     data = SquadDataModule("embedded", **OPTIONS, doc_stride=16, held_out=10**6)
-    with pytest.raises(InputError, match=r"held_out is 1000000, and the training data of squad have .* examples"):
+    held, trained = len(data._chosen("held")), len(data._chosen("train"))
+    assert held == pytest.approx((held + trained) / 5, abs=20)
+
+
+def test_one_text_cannot_be_parted(tmp_path: Path) -> None:
+    from splora.tasks.embedded.corpus import corpus
+
+    content = corpus("train", 40)
+    content["data"] = [{**content["data"][0], "paragraphs": content["data"][0]["paragraphs"][:1]}]
+    (tmp_path / "train.json").write_text(json.dumps(content), encoding="utf-8")
+    options = OPTIONS | {"train_file": str(tmp_path / "train.json")}
+    data = SquadDataModule("embedded", **options, doc_stride=16, held_out=5)
+    with pytest.raises(InputError, match=r"held_out is 5, and all \d+ training examples of squad belong to one text"):
         data.features("train")
