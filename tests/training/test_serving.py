@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
@@ -43,7 +42,10 @@ def pruned(model: Any, method: str, units: str, adapter: str, kept: float = 0.4)
 @pytest.mark.parametrize("units", UNITS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_wrapped_merged_and_cut_say_the_same(tiny: Any, outputs: Any, family: str, units: str) -> None:
-    for method, adapter in itertools.product(METHODS, ADAPTERS):
+    """Families by units by methods; adapters take turns, so that each meets each of the others' pairs."""
+    first = FAMILIES.index(family) + UNITS.index(units)
+    for number, method in enumerate(METHODS):
+        adapter = ADAPTERS[(first + number) % len(ADAPTERS)]
         network = pruned(tiny(family), method, units, adapter)
         wanted = outputs(network)
         torch.testing.assert_close(outputs(merged(network)), wanted, atol=1e-5, rtol=1e-5)
