@@ -1,4 +1,4 @@
-"""The main picture: everything that serves, trained or not, by score and measured latency; and where else it is told."""
+"""The main picture: all that serves, trained or not, by score and measured latency; and where else it is told."""
 
 from __future__ import annotations
 
