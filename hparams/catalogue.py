@@ -59,6 +59,14 @@ _L0: dict[str, Any] = {
     "regularization": "l0",
     "final_lambda": 10.0,
 }
+_CUT: dict[str, Any] = {
+    **_TOPK,
+    "pruning_method": "topK_global",
+    "pruning_units": "heads_and_neurons",
+    "mask_init": "fisher",
+    "mask_scale": 0.5,
+    "alpha_hidden": 1.0,
+}
 DEMO: Sequence[tuple[int, str, Mapping[str, Any]]] = (
     (1, "Dense, from scratch", {"model_name_or_path": "embedded"}),
     (2, "Movement, SPLoPA", {**_TOPK, **_DEMO_SPLOPA, **_DISTILLED}),
@@ -70,6 +78,7 @@ DEMO: Sequence[tuple[int, str, Mapping[str, Any]]] = (
     (8, "L0, SPLoPA", {**_L0, **_DEMO_SPLOPA, **_DISTILLED}),
     (9, "L0, plain", {**_L0, **_DISTILLED}),
     (10, "Global movement, SPLoPA", {**_TOPK, "pruning_method": "topK_global", **_DEMO_SPLOPA, **_DISTILLED}),
+    (100, "Heads and neurons, SPLoPA: half the MACs, cut out", {**_CUT, **_DEMO_SPLOPA, **_DISTILLED}),
 )
 
 #: The project's own rows at the end of the SQuAD sheet. They start from the dense row's model, which also teaches.

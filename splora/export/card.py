@@ -45,7 +45,8 @@ def run_card(result: Mapping[str, Any], *, served: bool = False) -> str:
         ("remaining encoder weights", f"{result['remaining_weights_percent']:.2f} %"),
         ("learned weights, over those of the encoder", f"{result['learned_weights_percent']:.2f} %"),
     ]
-    if size := result.get("adapter_bytes" if adapted else "model_bytes"):
+    # Without an adapter the first is that of the model, and in results of before the only one.
+    if size := result.get("adapter_bytes") if adapted or adapter == "none" else result.get("model_bytes"):
         rows.append((f"bytes of the {'adapter' if adapted else 'model'}", f"{size:,}"))
     rows += [] if adapted else _served(result)
     made = [

@@ -103,7 +103,6 @@ class PruningOptions:
     """Masks: method, first scores and the block grids (rows, cols)."""
 
     method: str = option("pruning_method")
-    units: str = option("pruning_units")
     mask_init: str = option("mask_init")
     mask_scale: float = option("mask_scale")
     attention_block: tuple[int, int] = option(
@@ -113,6 +112,7 @@ class PruningOptions:
         "ffn_block_rows", "ffn_block_cols", help="Rows and columns of a block in feed-forward weights."
     )
     regularization: str = option("regularization")
+    units: str = option("pruning_units")
 
 
 @described()

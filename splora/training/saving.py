@@ -18,12 +18,13 @@ from splora.training.adapter_folder import TASK, put_adapter
 from splora.training.prune_first import BEFORE, PRUNED
 from splora.training.result_file import RESULT as RESULT
 from splora.training.result_file import read_result
+from splora.training.serving import merged
 
 MODEL = RUN_MODEL
 
 
 def save_trained(
-    network: nn.Module, tokenizer: Any, output_dir: Path, result: dict[str, Any], served: nn.Module
+    network: nn.Module, tokenizer: Any, output_dir: Path, result: dict[str, Any], served: nn.Module | None = None
 ) -> int:
     """Save what the task needs, with tokenizer and card, and return the bytes of its weights file.
 
@@ -33,11 +34,11 @@ def save_trained(
     Args:
         result: what `result.json` will say; it gains `model_bytes` and `adapter_bytes`, which without an adapter are
             the model's.
-        served: what `serving.smaller` made of the network.
+        served: what `serving.smaller` made of the network; None: the network merged, with its zeros.
     """
     from peft import PeftModel
 
-    bare: Any = served
+    bare: Any = merged(network) if served is None else served
     with replacing_folder(output_dir / MODEL) as folder:
         bare.save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))

@@ -20,7 +20,7 @@ from splora.training.options import AdapterOptions, PruningOptions
 @pytest.mark.parametrize("family", ["BertForQuestionAnswering", "DistilBertForQuestionAnswering"])
 def test_heads_that_live_are_filled(tiny: Any, family: str, adapter: str) -> None:
     torch.manual_seed(2)
-    pruning = PruningOptions("topK", "hybrid_filled", attention_block=(3, 6), ffn_block=(4, 4))
+    pruning = PruningOptions("topK", units="hybrid_filled", attention_block=(3, 6), ffn_block=(4, 4))
     network, masks = prepare(tiny(family), AdapterOptions(kind=adapter, num_prototypes=3), pruning)
     for mask in masks:
         mask.set_threshold(0.15)
@@ -50,6 +50,6 @@ def test_heads_that_live_are_filled(tiny: Any, family: str, adapter: str) -> Non
 
 
 def test_blocks_across_heads_cannot_be_filled(tiny: Any) -> None:
-    pruning = PruningOptions("topK", "hybrid_filled", attention_block=(4, 6), ffn_block=(4, 4))
+    pruning = PruningOptions("topK", units="hybrid_filled", attention_block=(4, 6), ffn_block=(4, 4))
     with pytest.raises(InputError, match=r"attention_block 4x6 lies across heads of 6 channels.*a divisor of 6"):
         prepare(tiny("BertForQuestionAnswering"), AdapterOptions(), pruning)

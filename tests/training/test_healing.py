@@ -269,7 +269,7 @@ def test_fisher_scores_are_mean_squared_gradients(tiny_spec: Make, tiny_model: P
 
     data = SquadDataModule(str(tiny_model), "embedded", "embedded", 64, doc_stride=16, max_train_examples=8, seed=3)
     blocks = {"attention_block": (8, 8), "ffn_block": (16, 16)}
-    options = PruningOptions("topK", units, "fisher", 1.0, **blocks)
+    options = PruningOptions("topK", "fisher", 1.0, units=units, **blocks)
     network, masks = prepare(load_base(str(tiny_model), "squad", dropout=0.0), AdapterOptions(), options)
     known_scores.known_scores(network, masks, "fisher", data)
     layers: dict[str, Any] = masked_layers(network)
