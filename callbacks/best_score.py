@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.trainer.states import TrainerFn
 
 from splora.callbacks.sparsity_schedule import SparsitySchedule
+from splora.errors import InputError
 from splora.training.checkpoint_files import damage, previous
 from splora.training.going_on import evaluate
 
@@ -30,6 +31,21 @@ def counts(trainer: Trainer, module: Any) -> bool:
     return all(schedule.is_over(trainer, module) for schedule in schedules)
 
 
+def check_monitor(trainer: Trainer, monitor: str) -> None:
+    """Refuse to judge by scores that no evaluation while training gives.
+
+    Raises:
+        InputError: examples are held out and the score is of others, or the other way round.
+    """
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    part, held_out = monitor.partition("/")[0], getattr(data, "held_out", 0)
+    wanted = "held" if held_out > 0 else "val"
+    if part in ("held", "val") and part != wanted:
+        raise InputError(
+            f"monitor is {monitor!r}, but data.held_out is {held_out}: evaluations while training give {wanted}/… then."
+        )
+
+
 class EarlyStop(EarlyStopping):
     """Ends training after `patience` evaluations without a better score.
 
@@ -39,6 +55,10 @@ class EarlyStop(EarlyStopping):
 
     def __init__(self, monitor: str, patience: int) -> None:
         super().__init__(monitor, patience=patience, mode="max", check_on_train_epoch_end=False)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a score that will not come."""
+        check_monitor(trainer, str(self.monitor))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge, and say so where it was the last one."""
@@ -76,6 +96,10 @@ class BestWeights(Callback):
         self.best, self.step = state_dict["best"], state_dict["step"]
         self.scores = dict(state_dict.get("scores", {}))
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a score that will not come."""
+        check_monitor(trainer, self.monitor)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the model as it comes."""
         if self.counts_start and trainer.global_step == 0 and counts(trainer, pl_module):
@@ -85,6 +109,18 @@ class BestWeights(Callback):
         """Judge the last weights, if no evaluation fell on the last step."""
         if self.counts_start and trainer.global_step not in self.scores:
             evaluate(trainer, {"epoch": int(trainer.current_epoch)})
+
+    def _judge_last(self, trainer: Trainer, module: Any) -> None:
+        """Score the last weights on what was held out, outside of training."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        loggers, trainer.loggers = trainer.loggers, []
+        with data.judging_held_out():
+            trainer.validate(module, datamodule=data, verbose=False)
+        trainer.loggers = loggers
+        score = float(trainer.callback_metrics.get(self.monitor, float("nan")))
+        self.scores[trainer.global_step] = score
+        if self.best is None or score > self.best:
+            self.best, self.step = score, trainer.global_step
 
     def chosen(self) -> dict[str, Any]:
         """What the result says of the choice: score and step of the best, and all scores by step."""
@@ -103,8 +139,11 @@ class BestWeights(Callback):
     def restore(self, trainer: Trainer, module: LightningModule) -> bool:
         """Put the best weights into the module; returns whether they are others than it has.
 
-        Where their file is damaged, those of the best before it serve, or the run's last ones; a warning says so.
+        Where their file is damaged, those of the best before it serve, or the run's last ones; a warning says so. A run
+        that was killed after its last step goes on behind it: then its last weights are judged here.
         """
+        if self.counts_start and trainer.global_step not in self.scores:
+            self._judge_last(trainer, module)
         if self.step is None or self.step == trainer.global_step:
             return False
         last = Path(trainer.default_root_dir) / BEST

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from splora.training.preflight import check_model, check_teacher_type
+from splora.training.preflight import check_model, check_teacher_type, is_cut_model
 from splora.training.specification import QA_TASKS, Problem, RunSpecification
 
 REFERENCE = "run:"
@@ -59,14 +59,21 @@ def check_lineage(spec: RunSpecification, specs: Mapping[str, RunSpecification])
 
 
 def _has_blocks(spec: RunSpecification) -> bool:
-    """Whether masks of blocks lie over some of a row's weights."""
-    return spec.pruning_method != "none" and spec.pruning_units != "heads_and_neurons"
+    """Whether masks of blocks lie over all of a row's weights."""
+    return spec.pruning_method != "none" and spec.pruning_units == "blocks"
 
 
-def _ends_smaller(spec: RunSpecification) -> bool:
-    """Whether a row leaves layers of other sizes than it began with."""
-    cuts = spec.pruning_method != "none" and spec.pruning_units != "blocks"
-    return cuts or spec.prune_first != "none"
+def _ends_smaller(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> bool:
+    """Whether a row, or one that it starts from, leaves layers of other sizes than the dense model has."""
+    for _ in range(len(specs) + 1):
+        cuts = spec.pruning_method != "none" and spec.pruning_units != "blocks"
+        if cuts or spec.prune_first in ("stat", "fisher"):
+            return True
+        name = reference(spec.model_name_or_path)
+        if name is None or name not in specs:
+            return is_cut_model(spec.model_name_or_path)
+        spec = specs[name]
+    return False
 
 
 def _problems(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> Iterator[Problem]:
@@ -75,7 +82,7 @@ def _problems(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> 
         other = None if name is None else specs.get(name)
         if other is None:
             continue
-        if field == "model_name_or_path" and _has_blocks(spec) and _ends_smaller(other):
+        if field == "model_name_or_path" and _has_blocks(spec) and _ends_smaller(other, specs):
             yield Problem(
                 field,
                 f"is 'run:{name}', which leaves a model with fewer heads and neurons, that blocks need not divide; set "

@@ -38,7 +38,7 @@ def target(spec: RunSpecification) -> str:
     """The density that the row aims at in percent, or the penalty that decides it."""
     if spec.prune_first != "none" and spec.pruning_method == "none":
         of = "blocks" if spec.prune_first == "blocks" else "MACs"
-        return f"{', '.join(f'{100 * budget:g}' for budget in spec.budgets)} % of {of}"
+        return f"{', '.join(f'{100 * budget:g}' for budget in spec.budgets) or '?'} % of {of}"
     if spec.target_density is not None:
         return f"{100 * spec.target_density:g} %"
     return f"λ = {spec.final_lambda:g}" if spec.regularization != "none" else f"v = {spec.final_threshold:g}"

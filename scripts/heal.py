@@ -101,7 +101,7 @@ def request_of(
             "adapter": options.adapter,
             "epochs": epochs,
             "max_steps": options.max_steps,
-            "columns": parse(options.columns, {}, None).values,
+            "set": parse(options.columns, {}, None).values,
         },
     )
 

@@ -61,6 +61,7 @@ def main(arguments: list[str]) -> None:
             output=options.output_dir,
             model_label=Path(options.model).name,
             choices=lambda: fisher_choices(options) if options.method == "fisher" else stat_choices(options),
+            checks_output=options.heal is None,
         )
         if options.heal is None:
             carry_out(request)
@@ -78,13 +79,14 @@ def _prune_and_heal(request: PruneRequest, options: argparse.Namespace) -> None:
         raise InputError(f"--heal trains encoders for their tasks, and {request.task} is a text; leave it out.")
     output = request.output.resolve()
     pruned = replace(request, output=output.with_name(f"{output.name}-pruned"))
-    dense = heal.request_of(options, request.model, request.model, options.heal, request.task, request.output)
-    problems = problems_of(pruned.check, dense.check)
+    dense = heal.request_of(options, request.model, None, options.heal, request.task, request.output)
+    healed = replace(dense, model=str(pruned.output), choices={**dense.choices, "teacher": dense.teacher})
+    problems = problems_of(pruned.check, dense.check_training, healed.check_output)
     if problems:
         raise InputError(dict.fromkeys(problems))
     if pruned.difference() != "":
         carry_out(pruned)
-    heal.carry_out(replace(dense, model=str(pruned.output)))
+    heal.carry_out(healed)
 
 
 def _budget(options: argparse.Namespace) -> Budget:

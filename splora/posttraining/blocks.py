@@ -96,6 +96,8 @@ def _operate(linears: Sequence[nn.Linear], gram: Gram, block: BlockShape, fracti
     """Take blocks from linears that get the same inputs, in place; each keeps its own fraction."""
     start = 0
     for linear in linears:
+        if not linear.weight.numel():  # a layer that lost all heads or neurons before
+            continue
         outputs = slice(start, start + linear.out_features)
         start = outputs.stop
         rows = max(gram.rows, 1.0)

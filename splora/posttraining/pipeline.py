@@ -12,6 +12,7 @@ from torch import nn
 
 from splora import anatomy
 from splora.errors import InputError, in_words_of_command
+from splora.export.dense import dense_model, is_cut
 from splora.export.storage import dtype_of, is_held_by, name_of, round_off
 from splora.machine import peak_memory_bytes
 from splora.posttraining.budget import Costs
@@ -182,10 +183,12 @@ def measure_latency(
     batch_size = request.latency_batch_size or (latency.batch_size if latency is not None else usual)
     tokens = request.latency_tokens or (latency.tokens if latency is not None else subject.data.width)
     device = next(subject.model.parameters()).device
+    # A model that was pruned before is no measure: its dense self, with any weights, is.
+    dense = dense_model(subject.model) if is_cut(subject.model) else subject.model
     with torch.inference_mode():
         calls = {
             name: model_call(model, batch_size, tokens, request.seed)
-            for name, model in (("dense", subject.model), ("pruned", pruned))
+            for name, model in (("dense", dense), ("pruned", pruned))
         }
         times = median_times(
             calls,

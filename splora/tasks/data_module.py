@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -103,6 +104,7 @@ class TaskDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.cache_dir = cache_dir
         self.held_out = held_out
+        self._judging = False
         self._tokenizer: Any = None
         self._config: Any = None
         self._features: dict[Split, FeatureSet] = {}
@@ -225,7 +227,16 @@ class TaskDataModule(LightningDataModule):
     def judged(self) -> Split:
         """The split that evaluations score now: while training the one held out for it, if any."""
         fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-        return "held" if fitting and self.held_out > 0 else "eval"
+        return "held" if (fitting or self._judging) and self.held_out > 0 else "eval"
+
+    @contextmanager
+    def judging_held_out(self) -> Iterator[None]:
+        """Let evaluations score what is held out while the block runs, although nothing trains."""
+        self._judging = True
+        try:
+            yield
+        finally:
+            self._judging = False
 
     def held_back(self, groups: Sequence[Hashable]) -> tuple[Rows, Rows]:
         """Numbers of the training examples to train on and of those held out, both ascending.

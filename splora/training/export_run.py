@@ -12,6 +12,7 @@ from splora import anatomy
 from splora.adapter_files import ADAPTER
 from splora.errors import InputError
 from splora.export.card import run_card, write_card
+from splora.export.dense import is_cut
 from splora.export.folder import WEIGHTS
 from splora.export.zeros import Cut, cut_zeros, fullness
 from splora.files import refuse_link, replacing_folder, write_json
@@ -40,7 +41,7 @@ def export(run: Path, output: Path, *, force: bool = False) -> dict[str, Any]:
     _check_free(output, force)
     whole_model = merged(load_run(run))
     served = cut_zeros(whole_model)
-    if not served.is_smaller and not _is_cut(whole_model):
+    if not served.is_smaller and not is_cut(whole_model):
         raise InputError(_nothing_empty(run, whole_model))
     tokens = whole(result.get("macs_counted_at_tokens")) or 128
     found = {
@@ -74,12 +75,6 @@ def _logits(outputs: Any) -> Tensor:
         outputs["logits"] if "logits" in outputs else torch.stack([outputs.start_logits, outputs.end_logits], -1)
     )
     return found
-
-
-def _is_cut(model: nn.Module) -> bool:
-    heads, neurons = anatomy.dense_sizes(anatomy.config_of(model))
-    layers = anatomy.layers(model)
-    return [(layer.heads, layer.neurons) for layer in layers] != list(zip(heads, neurons, strict=True))
 
 
 def _nothing_empty(run: Path, model: nn.Module) -> str:

@@ -35,6 +35,8 @@ def known_scores(network: nn.Module, masks: Sequence[BlockMask], mask_init: str,
         data: whose training examples are looked at.
     """
     scored = [mask for mask in masks if mask.scores is not None]
+    if not scored:
+        return
     found = _magnitudes(network, scored) if mask_init == "magnitude" else _information(network, scored, data)
     start_scores(scored, found)
 

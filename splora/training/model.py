@@ -120,6 +120,9 @@ def prepare(base: nn.Module, adapter: AdapterOptions, pruning: PruningOptions) -
     Without an adapter all weights of the model are trained; with one, the adapter, the biases, the
     norms and the task head are. Returns the model to call and its masks (empty for method none).
     """
+    for parameter in base.parameters():
+        if not parameter.numel():  # of layers that lost all heads or neurons: nothing to train, and no gradient ever
+            parameter.requires_grad_(False)
     blocks = block_shapes(base, pruning)
     masks = mask_placement(base, pruning, blocks) if pruning.method != "none" else None
     if adapter.kind == "none":

@@ -37,7 +37,7 @@ from splora.training.prune_first import pruned_start
 from splora.training.saving import check_fits, load_run
 from splora.training.sense import ask
 from splora.training.signals import Signals, model_inputs, signals
-from splora.training.specification import TASKS, scale_steps
+from splora.training.specification import SCORED, TASKS, scale_steps
 from splora.training.teacher import Teacher, check_states, feed, load_teacher
 from splora.training.threads import fit_threads
 
@@ -339,8 +339,16 @@ class PruningModule(LightningModule):
 
 
 def _check_choices(task: str, **sections: Any) -> None:
-    """Refuse options that are none of their choices, all of them at once."""
+    """Refuse options that are none of their choices, or out of range where YAML alone says them, all at once."""
     problems = []
+    first, pruning = sections["prune_first"], sections["pruning"]
+    if first.method != "none" and not 0 < first.budget < 1:
+        problems.append(f"model.prune_first.budget is {first.budget:g}; a fraction between 0 and 1 is needed.")
+    if pruning.mask_init in KNOWN_INITS and pruning.method in SCORED and not pruning.mask_scale > 0:
+        problems.append(
+            f"model.pruning.mask_scale is {pruning.mask_scale:g}, and {pruning.mask_init} spreads scores over it; a "
+            "number above 0 is needed."
+        )
     if task not in TASKS:
         problems.append(f"model.task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS) or '.'}")
     for section, options in sections.items():

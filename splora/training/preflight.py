@@ -193,6 +193,12 @@ def _leaves_a_rest(size: int, block: int) -> bool:
     return block > 0 and size % block != 0  # a block below 1 is told by its own limit
 
 
+def is_cut_model(source: str) -> bool:
+    """Whether a name means a folder of a model whose layers differ in size."""
+    config, _ = _config(source, "model_name_or_path")
+    return isinstance((config or {}).get("per_layer_config"), dict)
+
+
 def check_first(spec: RunSpecification, source: str) -> list[Problem]:
     """Whether what `prune_first` prunes is fine-tuned, and keeps more than its first budget.
 
@@ -212,7 +218,7 @@ def check_first(spec: RunSpecification, source: str) -> list[Problem]:
             f"that are fine-tuned; train a dense row first (pruning_method none) and name it here as run:ID"
         )
         return [Problem("model_name_or_path", told)]
-    kept = None if config is None else _kept(config)
+    kept = None if config is None or spec.prune_first == "blocks" else _kept(config)
     if kept is not None and spec.budgets and spec.budgets[0] >= kept:
         told = f"is {spec.prune_first_budget}, and {source} keeps {kept:.2f} of its dense model's weights already"
         return [Problem("prune_first_budget", told)]

@@ -7,12 +7,17 @@ are runs of their own in the row's folder, which a repeated command goes on from
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from splora.errors import InputError
+from splora.files import write_json
+from splora.json_values import read_object
 from splora.machine import is_first_process
 from splora.masks.grid import BlockShape
 from splora.posttraining.budget import Budget
@@ -24,6 +29,8 @@ from splora.training.specification import RunSpecification
 
 #: Folders in a run's own: of what comes before its training, and of the pruned model in it.
 BEFORE, PRUNED = "before", "pruned"
+#: File in the pruned model's folder that says what it was made of; written last.
+MADE_OF = "made_of.json"
 #: Seconds that other processes wait for the first one to prune.
 PATIENCE = 3600
 #: Trains a specification in a folder, unless that is done already.
@@ -62,17 +69,27 @@ def pruned_start(
         InputError: it cannot be pruned so.
     """
     pruned = folder / BEFORE / PRUNED
-    made = pruned / "config.json"  # written by renaming the whole folder
+    wanted = {"model": name, **asdict(options), "blocks": blocks, "data": data.settings()}
+    wanted = json.loads(json.dumps(wanted, default=str))
     if is_first_process():
-        if not made.is_file():
+        if not _is_made(pruned, wanted):
             _prune(name, options, blocks, data, pruned)
+            write_json(pruned / MADE_OF, wanted)
     else:
         end = time.monotonic() + PATIENCE
-        while not made.is_file():
+        while not _is_made(pruned, wanted):
             if time.monotonic() > end:
                 raise InputError(f"{pruned}: the first process has not pruned the model within {PATIENCE} s.")
             time.sleep(0.2)
     return str(pruned)
+
+
+def _is_made(pruned: Path, wanted: dict[str, Any]) -> bool:
+    """Whether the model is there, and made of what the run says now: a run may be killed, and its settings changed."""
+    try:
+        return read_object(pruned / MADE_OF) == wanted
+    except ValueError:
+        return False
 
 
 def _prune(

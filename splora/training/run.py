@@ -59,7 +59,9 @@ def claim_folder(spec: RunSpecification, output_dir: Path, force: bool = False) 
         for folder, _, _ in os.walk(output_dir / part):
             remove_leftovers(Path(folder))
     write_json(output_dir / SPECIFICATION, _plain(spec))
-    write_text(output_dir / CONFIGURATION, yaml.safe_dump(lightning_config(spec, str(output_dir)), sort_keys=False))
+    several = "# The last of several trainings (prune_first_budget): the sheet's command repeats all of them.\n"
+    text = yaml.safe_dump(lightning_config(spec, str(output_dir)), sort_keys=False)
+    write_text(output_dir / CONFIGURATION, several * (len(spec.budgets) > 1) + text)
     return False
 
 
@@ -188,7 +190,10 @@ def run(
     if len(spec.budgets) > 1:
         from splora.training.prune_first import last_of_budgets
 
-        spec = last_of_budgets(spec, output_dir, lambda each, folder: run(each, folder, trainer=trainer))
+        def train(each: RunSpecification, folder: Path) -> None:
+            run(each, folder, trainer=trainer, callbacks=callbacks)
+
+        spec = last_of_budgets(spec, output_dir, train)
     config = lightning_config(spec, str(output_dir))
     config["trainer"].update(trainer or {})
     follow(config["trainer"])

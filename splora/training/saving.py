@@ -91,7 +91,7 @@ def _load(folder: Path, settings: dict[str, Any]) -> nn.Module:
             return load_base(str(folder / MODEL), task).eval()
         raise InputError(f"{folder}: holds neither {MODEL}/ nor {ADAPTER}/ of a finished run.")
     source, labels, seed = text(settings.get("model_name_or_path")), settings.get("label2id"), settings.get("seed")
-    if (folder / BEFORE / PRUNED).is_dir():  # the model that the run pruned first is its adapter's base
+    if table(settings.get("prune_first")).get("method", "none") != "none":  # what it pruned is its adapter's base
         source = str(folder / BEFORE / PRUNED)
     return put_adapter(folder / ADAPTER, source, task, labels, seed=whole(seed) or 0, trainable=True)
 

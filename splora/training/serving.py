@@ -10,6 +10,7 @@ from torch import nn
 
 from splora import anatomy
 from splora.adapters import MaskedAdapterModel, freeze_masks
+from splora.export.dense import dense_model, dense_parameters, parameters
 from splora.export.zeros import Cut, cut_zeros, zeros_of
 from splora.masks import fold
 from splora.posttraining.budget import Costs
@@ -30,7 +31,8 @@ def merged(network: nn.Module) -> nn.Module:
     """
     from peft import PeftModel
 
-    own: Any = copy.deepcopy(network).eval()
+    # In fp32 throughout: what is frozen may be stored in half, what was trained is not.
+    own: Any = copy.deepcopy(network).float().eval()
     if not isinstance(own, PeftModel):
         return fold(own)
     if isinstance(own.base_model, MaskedAdapterModel):
@@ -68,7 +70,7 @@ def describe(served: Cut, tokens: int) -> dict[str, Any]:
         "macs_counted_at_tokens": tokens,
         "heads_kept": heads,
         "neurons_kept": neurons,
-        "parameters": {"dense": _dense_parameters(bare, dense), "kept": _parameters(bare)},
+        "parameters": {"dense": dense_parameters(bare), "kept": parameters(bare)},
         "zeros_percent": 100 * served.zeros,
     }
 
@@ -80,37 +82,9 @@ def measure_latency(model: nn.Module, seed: int = 0) -> dict[str, Any]:
     """
     bare: Any = model.eval()
     first = next(bare.parameters())
-    dense = dense_model(bare).to(first.device, first.dtype).eval()
+    dense = dense_model(bare)
     tokens = min(TOKENS, positions(bare.config) or TOKENS)
     with torch.inference_mode():
         calls = {name: model_call(of, SEQUENCES, tokens, seed) for name, of in (("dense", dense), ("pruned", bare))}
         times = median_times(calls, ROUNDS, 1, seed, clock(first.device))
     return {**times, "batch_size": SEQUENCES, "tokens": tokens, "threads": torch.get_num_threads()}
-
-
-def dense_model(model: nn.Module) -> nn.Module:
-    """A model of the same kind and configuration before anything was cut, with random weights."""
-    import transformers
-
-    bare: Any = model
-    config = copy.deepcopy(bare.config)
-    if getattr(config, "per_layer_config", None) is not None:
-        config.per_layer_config = None
-    with torch.random.fork_rng(devices=[]):
-        made: nn.Module = getattr(transformers, type(bare).__name__)(config)
-    return made
-
-
-def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _dense_parameters(model: nn.Module, dense: tuple[list[int], list[int]]) -> int:
-    """Parameters before anything was cut: those of now, and of each missing head and neuron."""
-    total = _parameters(model)
-    for layer, heads, neurons in zip(anatomy.layers(model), *dense, strict=True):
-        hidden = layer.linears["query"].in_features
-        biased = {role: linear.bias is not None for role, linear in layer.linears.items()}
-        per_head = layer.head_size * (4 * hidden + sum(biased[role] for role in ("query", "key", "value")))
-        total += (heads - layer.heads) * per_head + (neurons - layer.neurons) * (2 * hidden + biased["ffn_in"])
-    return total

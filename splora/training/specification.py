@@ -264,7 +264,10 @@ class RunSpecification:
         """Fractions of the dense MACs that are pruned to before training, one after the other; see `check`."""
         if self.prune_first == "none" or self.prune_first_budget is None:
             return []
-        return [float(part) for part in self.prune_first_budget.split(",")]
+        try:
+            return [float(part) for part in str(self.prune_first_budget).split(",")]
+        except ValueError:  # told by `check`
+            return []
 
     @property
     def target_density(self) -> float | None:
@@ -418,12 +421,15 @@ def _check_prune_first(spec: RunSpecification) -> list[Problem]:
         told = f"is {spec.mask_scale:g}, and {spec.mask_init} spreads scores over it; a number above 0 is needed"
         return [Problem("mask_scale", told)]
     name, text = "prune_first_budget", spec.prune_first_budget
+    if spec.prune_first in ("stat", "fisher") and spec.pruning_method != "none" and spec.pruning_units == "blocks":
+        told = f"is blocks, which need not divide what prune_first {spec.prune_first} leaves; heads_and_neurons can"
+        return [Problem("pruning_units", told)]
+    if spec.prune_first == "blocks" and (spec.pruning_method == "none" or spec.pruning_units != "blocks"):
+        told = f"is {spec.pruning_method}, and only masks of blocks keep the zeros that prune_first blocks leaves"
+        return [Problem("pruning_method", told)]
     if spec.prune_first == "none":
         return [] if text is None else [Problem(name, f"is {cut(text)}, but prune_first is none")]
-    try:
-        budgets = spec.budgets
-    except ValueError:
-        budgets = []
+    budgets = spec.budgets
     falling = all(later < earlier for earlier, later in itertools.pairwise(budgets))
     if not budgets or not falling or not all(0 < budget < 1 for budget in budgets):
         told = "is empty" if text is None else f"is {cut(text)}"

@@ -285,3 +285,90 @@ def test_fisher_scores_are_mean_squared_gradients(tiny_spec: Make, tiny_model: P
         task_loss(logits_of(network(**model_inputs(batch))), batch).backward()
         total += layer.block_mask.scores.grad.square()
     torch.testing.assert_close(layer.block_mask.scores.flatten(), spread(total.flatten()))
+
+
+def test_the_dense_model_is_found_over_all_folders(
+    command: Command, dense: Path, pruned: Path, data: Path, tmp_path: Path
+) -> None:
+    """Of a healed folder the teacher, of a pruned one the model, and so on: never a pruned one by mistake."""
+    from splora.errors import InputError
+    from splora.training.healing import dense_origin
+
+    healed = tmp_path / "healed"
+    words = ("heal", pruned, *SHORT, "--data", data, "--teacher", dense, "--max_steps", 1, *FEW, "--output", healed)
+    assert command(*words)[0] == 0
+    again = tmp_path / "again"
+    shutil.copytree(pruned, again)
+    (again / "result.json").write_text(json.dumps({"method": "stat", "model": str(healed), "settings": {}}))
+    assert [dense_origin(str(each)) for each in (dense, healed, again)] == [str(dense)] * 3
+    assert dense_origin(str(tmp_path / "healed-training")) == str(dense)
+    (again / "result.json").write_text(json.dumps({"model": str(tmp_path / "gone"), "settings": {}}))
+    with pytest.raises(InputError, match=r"was made from .*gone', which is not there"):
+        dense_origin(str(again))
+    # The same command again finds its own result, and changes nothing of what it says.
+    status, told = command("heal", pruned, *SHORT, "--data", data, "--max_steps", 1, *FEW, "--output", healed)
+    assert (status, "--teacher is missing" in told) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("adapter=lora", "--set adapter: is what --adapter says; give that."),
+        ("seed=3", "--set seed: is what --seed says"),
+        ("best_checkpoint=false", "--set best_checkpoint: healing needs it as it is."),
+        ("held_out=0", "--set held_out: is 0, and held-out examples decide"),
+        ("pruning_method=topK", "--set pruning_method: a healing prunes nothing; a row of the sheet does."),
+    ],
+)
+def test_columns_that_a_healing_does_not_leave_open(
+    command: Command, dense: Path, pruned: Path, data: Path, tmp_path: Path, setting: str, sentence: str
+) -> None:
+    words = ("heal", pruned, *SHORT, "--data", data, "--teacher", dense, "--output", tmp_path / "out")
+    status, told = command(*words, "--set", setting)
+    assert status == 2
+    assert sentence in told
+
+
+def test_a_killed_row_whose_budget_changes_is_pruned_anew(tiny_spec: Make, dense: Path, tmp_path: Path) -> None:
+    from lightning import Callback
+
+    class Stop(Callback):
+        def on_train_start(self, *_: Any) -> None:
+            raise KeyError("stopped")
+
+    first = {"model_name_or_path": str(dense), "prune_first": "stat", "prune_first_samples": 24, "max_steps": 1}
+    with pytest.raises(KeyError):
+        run(tiny_spec(**first, prune_first_budget="0.8"), tmp_path, callbacks=[Stop()])
+    run(tiny_spec(**first, prune_first_budget="0.5"), tmp_path)
+    assert read(tmp_path)["macs_kept"] <= 0.5
+
+
+def test_a_healing_killed_after_its_last_step_judges_its_last_weights(
+    tiny_spec: Make, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from splora.callbacks import best_score
+
+    changes = {"model_name_or_path": str(dense), "held_out": 4, "best_checkpoint": True, "max_steps": 4}
+    spec = tiny_spec(**changes, checkpoint_every_n_steps=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(best_score.BestWeights, "on_train_end", lambda *_: (_ for _ in ()).throw(KeyError("killed")))
+        with pytest.raises(KeyError):
+            run(spec, tmp_path / "killed")
+    run(spec, tmp_path / "killed")
+    run(spec, tmp_path / "quiet")
+    one, other = (read(tmp_path / name)["chosen"] for name in ("quiet", "killed"))
+    assert one["step"] == other["step"]
+    assert one["scores"] == pytest.approx(other["scores"])
+
+
+def test_half_precision_bases_are_served_in_single(tiny_spec: Make, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    run(tiny_spec(adapter="splopa", precision="bf16-true", pruning_method="topK", max_steps=2), tmp_path)
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+def test_magnitude_needs_no_scores_whatever_they_start_from(tiny_spec: Make, tmp_path: Path) -> None:
+    run(tiny_spec(pruning_method="magnitude", mask_init="fisher"), tmp_path)
+    assert read(tmp_path)["remaining_weights_percent"] == 50
