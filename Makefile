@@ -15,8 +15,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,ray]'
 	touch $@
 
-demo: setup  ## Run the workbook's demo row on the embedded data (minutes on a CPU).
-	$(BIN)/python scripts/run_from_sheet.py --exp-id 2
+demo: setup  ## Run two demo rows on the embedded data (minutes on a CPU): masks of blocks, and a model that is cut.
+	$(BIN)/python scripts/run_from_sheet.py --exp-id 2 100
 
 lint: setup  ## Check style and format.
 	$(BIN)/ruff check .

@@ -15,7 +15,9 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.trainer.states import TrainerFn
 
 from splora.callbacks.sparsity_schedule import SparsitySchedule
+from splora.errors import InputError
 from splora.training.checkpoint_files import damage, previous
+from splora.training.going_on import evaluate
 
 #: The best weights, beside the checkpoint that a run goes on from.
 BEST = "checkpoints/best.ckpt"
@@ -29,6 +31,21 @@ def counts(trainer: Trainer, module: Any) -> bool:
     return all(schedule.is_over(trainer, module) for schedule in schedules)
 
 
+def check_monitor(trainer: Trainer, monitor: str) -> None:
+    """Refuse to judge by scores that no evaluation while training gives.
+
+    Raises:
+        InputError: examples are held out and the score is of others, or the other way round.
+    """
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    part, held_out = monitor.partition("/")[0], getattr(data, "held_out", 0)
+    wanted = "held" if held_out > 0 else "val"
+    if part in ("held", "val") and part != wanted:
+        raise InputError(
+            f"monitor is {monitor!r}, but data.held_out is {held_out}: evaluations while training give {wanted}/… then."
+        )
+
+
 class EarlyStop(EarlyStopping):
     """Ends training after `patience` evaluations without a better score.
 
@@ -38,6 +55,10 @@ class EarlyStop(EarlyStopping):
 
     def __init__(self, monitor: str, patience: int) -> None:
         super().__init__(monitor, patience=patience, mode="max", check_on_train_epoch_end=False)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a score that will not come."""
+        check_monitor(trainer, str(self.monitor))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge, and say so where it was the last one."""
@@ -54,24 +75,63 @@ class BestWeights(Callback):
 
     Args:
         monitor: name of the score, such as ``val/f1``; more is better, and of equals the first is kept.
+        counts_start: whether the model that training starts from is judged, too, and stays if nothing beats it; so are
+            then the last weights. For scores on examples that are held out, which cost nothing of the evaluation data.
     """
 
-    def __init__(self, monitor: str) -> None:
+    def __init__(self, monitor: str, counts_start: bool = False) -> None:
         self.monitor = monitor
+        self.counts_start = counts_start
         self.best: float | None = None
         self.step: int | None = None
+        #: Every score that counted, by its step.
+        self.scores: dict[int, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """The best score and its step."""
-        return {"best": self.best, "step": self.step}
+        return {"best": self.best, "step": self.step, "scores": dict(self.scores)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from an earlier start."""
         self.best, self.step = state_dict["best"], state_dict["step"]
+        self.scores = dict(state_dict.get("scores", {}))
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a score that will not come."""
+        check_monitor(trainer, self.monitor)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge the model as it comes."""
+        if self.counts_start and trainer.global_step == 0 and counts(trainer, pl_module):
+            evaluate(trainer, {"epoch": 0})
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge the last weights, if no evaluation fell on the last step."""
+        if self.counts_start and trainer.global_step not in self.scores:
+            evaluate(trainer, {"epoch": int(trainer.current_epoch)})
+
+    def _judge_last(self, trainer: Trainer, module: Any) -> None:
+        """Score the last weights on what was held out, outside of training."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        loggers, trainer.loggers = trainer.loggers, []
+        with data.judging_held_out():
+            trainer.validate(module, datamodule=data, verbose=False)
+        trainer.loggers = loggers
+        score = float(trainer.callback_metrics.get(self.monitor, float("nan")))
+        self.scores[trainer.global_step] = score
+        if self.best is None or score > self.best:
+            self.best, self.step = score, trainer.global_step
+
+    def chosen(self) -> dict[str, Any]:
+        """What the result says of the choice: score and step of the best, and all scores by step."""
+        scores = {str(step): score for step, score in sorted(self.scores.items())}
+        return {"monitor": self.monitor, "score": self.best, "step": self.step, "scores": scores}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, if it is the best so far."""
         score = float(trainer.callback_metrics.get(self.monitor, float("nan")))
+        if counts(trainer, pl_module):
+            self.scores[trainer.global_step] = score
         if counts(trainer, pl_module) and (score > self.best if self.best is not None else score == score):
             self.best, self.step = score, trainer.global_step
             trainer.save_checkpoint(Path(trainer.default_root_dir) / BEST, weights_only=True)
@@ -79,8 +139,11 @@ class BestWeights(Callback):
     def restore(self, trainer: Trainer, module: LightningModule) -> bool:
         """Put the best weights into the module; returns whether they are others than it has.
 
-        Where their file is damaged, those of the best before it serve, or the run's last ones; a warning says so.
+        Where their file is damaged, those of the best before it serve, or the run's last ones; a warning says so. A run
+        that was killed after its last step goes on behind it: then its last weights are judged here.
         """
+        if self.counts_start and trainer.global_step not in self.scores:
+            self._judge_last(trainer, module)
         if self.step is None or self.step == trainer.global_step:
             return False
         last = Path(trainer.default_root_dir) / BEST
@@ -96,7 +159,6 @@ class BestWeights(Callback):
         state = trainer.strategy.checkpoint_io.load_checkpoint(path, weights_only=True)["state_dict"]
         module.load_state_dict(state, strict=False)  # what is frozen is not in it
         if trainer.is_global_zero and path == last:
-            print(
-                f"{self.monitor} was best after step {self.step}: {self.best:.2f}; these weights are kept", flush=True
-            )
+            told = f"was best after step {self.step}" if self.step else "was never better than at the start"
+            print(f"{self.monitor} {told}: {self.best:.2f}; these weights are kept", flush=True)
         return True

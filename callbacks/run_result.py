@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from splora.callbacks.best_score import BestWeights
 from splora.files import write_json
 from splora.machine import peak_memory_bytes, versions
 from splora.training.going_on import STILL_TO_COME, evaluate, log_row, still_to_come
 from splora.training.saving import RESULT, save_trained
+from splora.training.serving import describe, measure_latency, smaller
 
 
 class RunResult(Callback):
@@ -73,7 +75,9 @@ class RunResult(Callback):
         self._started = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the scores and the step they belong to."""
+        """Remember the scores and the step they belong to, unless they only judge the training."""
+        if trainer.datamodule.judged == "held":
+            return
         self._metrics = dict(pl_module.scores)
         self._scored_step = trainer.global_step
 
@@ -105,11 +109,16 @@ class RunResult(Callback):
                 "trainer": _trainer_settings(trainer),
             },
         }
+        for judge in trainer.callbacks:
+            if isinstance(judge, BestWeights):
+                result["chosen"] = judge.chosen()
         if trainer.is_global_zero:
             folder = Path(self.output_dir or trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            tokenizer = trainer.datamodule.tokenizer
-            save_trained(module.network, tokenizer, folder, result)
+            served = smaller(module.network, cuts=module.pruning.units != "blocks")
+            result |= describe(served, trainer.datamodule.mean_tokens)
+            result["latency_ms"] = measure_latency(served.model)
+            save_trained(module.network, trainer.datamodule.tokenizer, folder, result, served.model)
             result["artifacts"] = [f"{name}.json" for name in module.artifacts]
             for name, value in module.artifacts.items():
                 write_json(folder / f"{name}.json", value)

@@ -97,5 +97,7 @@ class SparsitySchedule(Callback):
         )
         weight = lambda_at(threshold, self.final_threshold, self.final_lambda)
         pl_module.set_threshold(threshold)
+        if self.is_over(trainer, pl_module):
+            pl_module.end_of_schedule()
         pl_module.penalty_weight = weight
         return threshold, weight

@@ -62,18 +62,24 @@ def column_order() -> list[str]:
 
 def relevant(spec: RunSpecification, name: str) -> bool:
     """Whether a row's cell is filled: settings of methods and adapters that it does not use stay empty."""
-    if name in ("initial_threshold", "final_threshold", "initial_warmup", "final_warmup") or "_block_" in name:
+    if "_block_" in name:
+        return spec.pruning_method != "none" or spec.adapter == "splopa"
+    if name in ("initial_threshold", "final_threshold", "initial_warmup", "final_warmup", "pruning_units"):
         return spec.pruning_method != "none"
+    if name in ("prune_first_budget", "prune_first_samples"):
+        return spec.prune_first != "none"
     if name in ("mask_init", "mask_scale"):
         return spec.has_scores
     if name == "final_lambda":
         return spec.regularization != "none"
-    if name in ("alpha_ce", "alpha_distil", "temperature"):
+    if name in ("alpha_ce", "alpha_distil", "alpha_hidden", "alpha_attention", "hidden_weights", "temperature"):
         return spec.teacher_name_or_path is not None
     if name.startswith("splora_"):
         return spec.adapter == "splora"
     if "splopa_" in name:
         return spec.adapter == "splopa"
+    if name.startswith("lora_"):
+        return spec.adapter == "lora"
     return True
 
 

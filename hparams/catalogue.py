@@ -10,6 +10,7 @@ from typing import Any
 
 from splora.hparams.cells import from_text
 from splora.hparams.original import steps
+from splora.training.healing_defaults import COMMON, RATES
 from splora.training.specification import FIELDS, RunSpecification
 
 #: The published rows, with the scores reported for them.
@@ -58,6 +59,14 @@ _L0: dict[str, Any] = {
     "regularization": "l0",
     "final_lambda": 10.0,
 }
+_CUT: dict[str, Any] = {
+    **_TOPK,
+    "pruning_method": "topK_global",
+    "pruning_units": "heads_and_neurons",
+    "mask_init": "fisher",
+    "mask_scale": 0.5,
+    "alpha_hidden": 1.0,
+}
 DEMO: Sequence[tuple[int, str, Mapping[str, Any]]] = (
     (1, "Dense, from scratch", {"model_name_or_path": "embedded"}),
     (2, "Movement, SPLoPA", {**_TOPK, **_DEMO_SPLOPA, **_DISTILLED}),
@@ -69,6 +78,7 @@ DEMO: Sequence[tuple[int, str, Mapping[str, Any]]] = (
     (8, "L0, SPLoPA", {**_L0, **_DEMO_SPLOPA, **_DISTILLED}),
     (9, "L0, plain", {**_L0, **_DISTILLED}),
     (10, "Global movement, SPLoPA", {**_TOPK, "pruning_method": "topK_global", **_DEMO_SPLOPA, **_DISTILLED}),
+    (100, "Heads and neurons, SPLoPA: half the MACs, cut out", {**_CUT, **_DEMO_SPLOPA, **_DISTILLED}),
 )
 
 #: The project's own rows at the end of the SQuAD sheet. They start from the dense row's model, which also teaches.
@@ -141,12 +151,58 @@ def _own_squad() -> Iterator[tuple[int, str, Mapping[str, Any]]]:
                 exp_id += 1
 
 
+#: Rows that prune without training first and heal, and rows whose masks can be cut out. All start from row 63.
+_SMALL: dict[str, Any] = {
+    **COMMON,
+    "precision": "auto",
+    "model_name_or_path": "run:63",
+    "teacher_type": "bert",
+    "teacher_name_or_path": "run:63",
+    "num_train_epochs": 1.0,
+}
+_ADAPTERS: dict[str, str] = {"none": "all weights", "splopa": "SPLoPA", "lora": "LoRA"}
+_UNITS: dict[str, Any] = {
+    **{name: value for name, value in _SMALL.items() if name not in ("held_out", "best_checkpoint")},
+    "pruning_method": "topK_global",
+    "mask_scores_learning_rate": 1e-2,
+    "mask_init": "fisher",
+    "mask_scale": 0.5,
+    "initial_warmup": 0.5,
+    "final_warmup": 3.0,
+}
+
+
+def _small_squad() -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+    exp_id = 80
+    for percent in (50, 30, 20):
+        first = {"prune_first": "stat", "prune_first_budget": f"{percent / 100:g}"}
+        for adapter, named in _ADAPTERS.items():
+            settings = {**_SMALL, **RATES[adapter], **first, "adapter": adapter}
+            yield exp_id, f"STAT to {percent} % of the MACs, then healed: {named}", settings
+            exp_id += 1
+    for percent in (50, 30):
+        settings = {**_UNITS, "final_threshold": percent / 100}
+        for adapter in ("none", "splopa"):
+            named = {**settings, **RATES[adapter], "adapter": adapter, "pruning_units": "heads_and_neurons"}
+            yield exp_id, f"Movement of heads and neurons, {_ADAPTERS[adapter]}, {percent} %", named
+            exp_id += 1
+        filled = {**settings, **RATES["none"], "pruning_units": "hybrid_filled"}
+        yield exp_id, f"Movement, hybrid filled, all weights, {percent} %", filled
+        exp_id += 1
+    steps = {"prune_first": "stat", "prune_first_budget": "0.7,0.5,0.3", "adapter": "splopa"}
+    yield (
+        exp_id,
+        "STAT to 70, 50 and 30 % of the MACs, healed after each: SPLoPA",
+        {**_SMALL, **RATES["splopa"], **steps},
+    )
+
+
 def catalogue() -> dict[str, list[tuple[RunSpecification, str]]]:
     """By sheet, each row's specification and where it comes from."""
     sheets: dict[str, list[tuple[RunSpecification, str]]] = {"Demo": [_own("Demo", _DEMO, *row) for row in DEMO]}
     for task, sheet in _TASKS.items():
         sheets[sheet] = _published(task, sheet)
-    sheets["SQuAD"] += [_own("SQuAD", {}, *row) for row in _own_squad()]
+    sheets["SQuAD"] += [_own("SQuAD", {}, *row) for row in (*_own_squad(), *_small_squad())]
     return sheets
 
 

@@ -112,6 +112,8 @@ def _text(name: str, value: Any) -> str:
         return value.strip()
     if name == "model":
         return str(value)
+    if FIELDS[name].metadata.get("numbers") and isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:g}"  # a list of one number
     raise Unfit(f"is {str(value)[:40]}; a text is needed")
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from splora.errors import cut
-from splora.training.preflight import check_model, check_teacher_type
+from splora.training.preflight import check_model, check_teacher_type, is_cut_model
 from splora.training.specification import QA_TASKS, Problem, RunSpecification
 
 REFERENCE = "run:"
@@ -51,12 +50,30 @@ def origin(source: str, specs: Mapping[str, RunSpecification]) -> str | None:
 
 
 def check_lineage(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> list[Problem]:
-    """What would fail when the rows before this one are done: adapters, other tasks, blocks of another shape.
+    """What would fail when the rows before this one are done: other tasks, blocks of another shape.
 
     Args:
         specs: all rows that can be named, by EXP ID, with the settings that they would run with.
     """
     return list(_problems(spec, specs))
+
+
+def _has_blocks(spec: RunSpecification) -> bool:
+    """Whether masks of blocks lie over all of a row's weights."""
+    return spec.pruning_method != "none" and spec.pruning_units == "blocks"
+
+
+def _ends_smaller(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> bool:
+    """Whether a row, or one that it starts from, leaves layers of other sizes than the dense model has."""
+    for _ in range(len(specs) + 1):
+        cuts = spec.pruning_method != "none" and spec.pruning_units != "blocks"
+        if cuts or spec.prune_first in ("stat", "fisher"):
+            return True
+        name = reference(spec.model_name_or_path)
+        if name is None or name not in specs:
+            return is_cut_model(spec.model_name_or_path)
+        spec = specs[name]
+    return False
 
 
 def _problems(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> Iterator[Problem]:
@@ -65,13 +82,11 @@ def _problems(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> 
         other = None if name is None else specs.get(name)
         if other is None:
             continue
-        if other.adapter != "none":
-            before = other.model_name_or_path
+        if field == "model_name_or_path" and _has_blocks(spec) and _ends_smaller(other, specs):
             yield Problem(
                 field,
-                f"is 'run:{name}', a row with the adapter {other.adapter}, which leaves an adapter and no model; name "
-                f"{cut(before)}, which that row starts from, or merge the adapter (merge_and_unload) and name the "
-                "folder of the merged model",
+                f"is 'run:{name}', which leaves a model with fewer heads and neurons, that blocks need not divide; set "
+                f"pruning_units to heads_and_neurons here, not {spec.pruning_units}",
             )
         elif field == "teacher_name_or_path" and other.task != spec.task and not {other.task, spec.task} <= {*QA_TASKS}:
             yield Problem(field, f"is 'run:{name}', which learns {other.task} and cannot teach {spec.task}")

@@ -25,13 +25,20 @@ def table(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def method(spec: RunSpecification) -> str:
-    """Pruning method and adapter, as in ``topK + splopa``."""
-    name = "dense" if spec.pruning_method == "none" else spec.pruning_method
+    """Pruning method and adapter, as in ``topK + splopa``; what is pruned before training comes first."""
+    parts = [spec.prune_first] if spec.prune_first != "none" else []
+    if spec.pruning_method != "none":
+        units = "" if spec.pruning_units == "blocks" else f" {spec.pruning_units}"
+        parts.append(f"{spec.pruning_method}{units}")
+    name = ", ".join(parts) or "dense"
     return name if spec.adapter == "none" else f"{name} + {spec.adapter}"
 
 
 def target(spec: RunSpecification) -> str:
     """The density that the row aims at in percent, or the penalty that decides it."""
+    if spec.prune_first != "none" and spec.pruning_method == "none":
+        of = "blocks" if spec.prune_first == "blocks" else "MACs"
+        return f"{', '.join(f'{100 * budget:g}' for budget in spec.budgets) or '?'} % of {of}"
     if spec.target_density is not None:
         return f"{100 * spec.target_density:g} %"
     return f"λ = {spec.final_lambda:g}" if spec.regularization != "none" else f"v = {spec.final_threshold:g}"

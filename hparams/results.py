@@ -34,7 +34,15 @@ _SCORES = (
 )
 #: Fills (ARGB) of measured scores less than a point, and a point or more, below the published ones.
 _BELOW, _FAR_BELOW = "FFFFF2CC", "FFF8CBAD"
-_COUNTS = ("adapter_bytes", "peak_memory_bytes", "seed")
+_COUNTS = ("adapter_bytes", "model_bytes", "parameters_kept", "peak_memory_bytes", "seed")
+#: What a run serves, by column: where it stands in the result.
+_SERVED = {
+    "macs_kept": ("macs_kept",),
+    "parameters_kept": ("parameters", "kept"),
+    "latency_ms": ("latency_ms", "pruned"),
+    "dense_latency_ms": ("latency_ms", "dense"),
+    "model_bytes": ("model_bytes",),
+}
 _TEXTS = ("sheet", "exp_id", "model", "task", "method", "adapter", "run")
 #: A text that is a number and nothing else: no 007, no 1_000, no nan.
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
@@ -45,12 +53,16 @@ _MOST_MERGED = 1_000_000
 _MERGED = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?ref\s*=\s*["']([^"']*)""")
 _KEY = ("sheet", "exp_id", "run")
 #: Of several seeds of one row, the mean of these is told beside that of the scores.
-_AVERAGED = ("remaining_weights_percent", "learned_weights_percent", "adapter_bytes", "seconds", "peak_memory_bytes")
+_AVERAGED = (
+    *("remaining_weights_percent", "learned_weights_percent", *_SERVED),
+    *("adapter_bytes", "seconds", "peak_memory_bytes"),
+)
 _DEVIATION = "_deviation"
 COLUMNS = (
     *("sheet", "exp_id", "model", "task", "method", "adapter", "final_threshold", "final_lambda"),
     *("reported_density", "remaining_weights_percent", "learned_weights_percent"),
     *(name for pair in _SCORES for name in pair),
+    *_SERVED,
     *("adapter_bytes", "seconds", "peak_memory_bytes", "seed", "run"),
 )
 
@@ -68,7 +80,12 @@ def line(spec: RunSpecification, result: Mapping[str, Any], run: str | os.PathLi
     metrics = table(result.get("metrics"))
     values = {"run": Path(run).as_posix(), "method": spec.pruning_method}
     for name in COLUMNS:
-        if name not in values:
+        if name in _SERVED:
+            found: Any = result
+            for key in _SERVED[name]:
+                found = table(found).get(key)
+            values[name] = _simple(found)
+        elif name not in values:
             values[name] = _simple(result.get(name, metrics.get(name, getattr(spec, name, None))))
     other = {name: value for name, value in metrics.items() if name not in values and isinstance(value, int | float)}
     return values | {"sheet": spec.sheet, "exp_id": spec.exp_id} | other

@@ -32,9 +32,11 @@ GROUPS: dict[str, dict[str, Command]] = {
         "plot": Command("splora.scripts.plot", "scores against density: a picture and a table"),
         "report": Command("splora.scripts.report", "one HTML file that shows all runs of a folder"),
     },
-    "make smaller without training": {
+    "make smaller, and heal": {
         "prune": Command("splora.scripts.prune", "heads and neurons of a fine-tuned checkpoint, to a budget"),
         "quantize": Command("splora.scripts.quantize", "store weights in 2, 3, 4 or 8 bits"),
+        "heal": Command("splora.scripts.heal", "train a pruned checkpoint towards the dense one"),
+        "export": Command("splora.scripts.export", "a finished run, merged, and without what its masks emptied"),
         "generate_lut": Command("splora.scripts.generate_lut", "measure latency tables on this machine"),
     },
     "the same with the flags of published programs": {

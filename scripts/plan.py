@@ -12,6 +12,7 @@ from splora.hparams.lineage import SOURCES, check_lineage, leads_back, reference
 from splora.hparams.overrides import Overrides, apply
 from splora.hparams.rows import Row, sentence
 from splora.hparams.workbook import Workbook
+from splora.tasks.source_names import RUN_MODEL, RUN_RESULT, has_weights
 from splora.training.preflight import with_resolved
 from splora.training.seeds import seed_folder
 from splora.training.specification import FIELDS, RunSpecification
@@ -84,6 +85,7 @@ def plan(
     specs = {name: row.spec for name, row in line.items()}
     problems = {name: list(dict.fromkeys(_problems(row, specs, book))) for name, row in line.items()}
     jobs: dict[str, Job] = {}
+    unfinished: dict[str, str] = {}
 
     def is_ready(name: str) -> bool:
         # Rows that lead back to themselves have a problem, so that this ends.
@@ -98,6 +100,9 @@ def plan(
             add(other, name)
         folders = {other: str(jobs[other].folder / "model") for other in needs}
         folder = _folder(row, len(rows), output_dir, name in chosen, seed)
+        for other in needs:
+            if finished_without_model(jobs[other].folder):
+                unfinished[name] = other
         waits_for = tuple(str(label(jobs[other].spec, jobs[other].folder)) for other in needs)
         by, own_seed = ("", seed) if name in chosen else (needed_by, None)
         jobs[name] = Job(row, with_resolved(row.spec, folders), folder, by, waits_for, own_seed)
@@ -111,6 +116,17 @@ def plan(
             add(name, "")
         else:
             told += _reasons(name, problems, line)
+    for name, other in unfinished.items():
+        field = next(field for field in SOURCES if reference(getattr(specs[name], field)) == other)
+        told.append(
+            sentence(
+                line[name],
+                field,
+                f"is 'run:{other}', which an earlier version finished in {jobs[other].folder} without a model that "
+                f"is served; repeat it by --exp-id {other} --force",
+            )
+        )
+        del jobs[name]
     folders: dict[Path, Job] = {}
     for job in jobs.values():
         if (other := folders.setdefault(job.folder, job)) is not job:
@@ -119,6 +135,11 @@ def plan(
                 f"{other.spec.exp_id} (sheet '{other.row.sheet}'); run one of them, or choose their sheet by --sheet."
             )
     return list(jobs.values()), list(dict.fromkeys(told))
+
+
+def finished_without_model(folder: Path) -> bool:
+    """Whether a finished run left an adapter alone, as those of earlier versions did."""
+    return (folder / RUN_RESULT).is_file() and (folder / "adapter").is_dir() and not has_weights(folder / RUN_MODEL)
 
 
 def _lineage(chosen: dict[str, Row], book: Workbook, overrides: Overrides) -> dict[str, Row]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from splora.errors import InputError, problems_of
 from splora.interruption import ending_tidily
 from splora.posttraining.budget import Budget
+from splora.scripts import heal
 from splora.scripts.option_help import add_choice
 from splora.scripts.prune_options import (
     SAMPLES,
@@ -22,6 +26,10 @@ from splora.scripts.prune_options import (
     stat_choices,
 )
 from splora.tasks.sources import ALL_TASKS, TASKS
+from splora.tasks.text_sources import TEXT_TASKS
+
+if TYPE_CHECKING:
+    from splora.posttraining.request import PruneRequest
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -53,8 +61,32 @@ def main(arguments: list[str]) -> None:
             output=options.output_dir,
             model_label=Path(options.model).name,
             choices=lambda: fisher_choices(options) if options.method == "fisher" else stat_choices(options),
+            checks_output=options.heal is None,
         )
-        carry_out(request)
+        if options.heal is None:
+            carry_out(request)
+        else:
+            _prune_and_heal(request, options)
+
+
+def _prune_and_heal(request: PruneRequest, options: argparse.Namespace) -> None:
+    """Prune into a folder beside the result's, unless that was done before, and heal what came out.
+
+    Raises:
+        InputError: either cannot be done; what healing lacks is told before anything is pruned.
+    """
+    if request.task in TEXT_TASKS:
+        raise InputError(f"--heal trains encoders for their tasks, and {request.task} is a text; leave it out.")
+    output = request.output.resolve()
+    pruned = replace(request, output=output.with_name(f"{output.name}-pruned"))
+    dense = heal.request_of(options, request.model, None, options.heal, request.task, request.output)
+    healed = replace(dense, model=str(pruned.output), choices={**dense.choices, "teacher": dense.teacher})
+    problems = problems_of(pruned.check, dense.check_training, healed.check_output)
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    if pruned.difference() != "":
+        carry_out(pruned)
+    heal.carry_out(healed)
 
 
 def _budget(options: argparse.Namespace) -> Budget:
@@ -75,6 +107,9 @@ def _add_common(parser: argparse.ArgumentParser, method: str) -> None:
     parser.add_argument("--budget", required=True, metavar="mac=0.5", help="mac=F or latency=F, F above 0, at most 1")
     add_output(parser)
     add_shared(parser, SAMPLES[method])
+    healing = parser.add_argument_group("healing afterwards (splora heal)")
+    healing.add_argument("--heal", type=float, metavar="EPOCHS", help="train the result towards the dense model")
+    heal.add_healing(healing)
 
 
 if __name__ == "__main__":

@@ -299,6 +299,7 @@ def request_of(
     output: str | None,
     model_label: str,
     choices: Callable[[], dict[str, Any]],
+    checks_output: bool = True,
 ) -> PruneRequest:
     """The request that options make. Of a text, `model` may be a published name of an OPT.
 
@@ -308,6 +309,7 @@ def request_of(
         model_label: `<model>` of the text file that gets one line, `output/<model>/<task>.txt`, or
             `output/opt/<model>.txt` if the task is a text.
         choices: reads the method's own choices.
+        checks_output: whether the result goes to the output folder itself.
 
     Raises:
         InputError: all that can be found wrong without loading anything.
@@ -356,7 +358,8 @@ def request_of(
         summary=summary_path(model_label) if of_text else folder / f"{found_task}.txt",
         choices=read(choices, {}),
     )
-    read(request.check, None)
+    if checks_output:
+        read(request.check, None)
     if problems:
         raise InputError(dict.fromkeys(problems))
     return request

@@ -136,6 +136,11 @@ def summary(result: dict[str, Any]) -> str:
         "learned_weights_percent": "{:.2f} % learned",
     }
     weights = [told.format(counted[name]) for name, told in words.items() if name in counted]
+    if counted.get("macs_kept", 1) < 1:
+        weights.append(f"{100 * counted['macs_kept']:.1f} % of the MACs are left")
+    times = numbers(result.get("latency_ms"))
+    if times.get("pruned") and counted.get("macs_kept", 1) < 1:
+        weights.append(f"{times.get('dense', 0) / times['pruned']:.2f} × as fast as dense")
     size = [f"{counted['adapter_bytes'] / 1024:,.0f} KiB"] if "adapter_bytes" in counted else []
     seconds = [f"{counted['seconds']:.0f} s"] if "seconds" in counted else []
     return "; ".join(part for part in (", ".join(scores), ", ".join(weights), *size, *seconds) if part)

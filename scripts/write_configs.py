@@ -27,6 +27,8 @@ ROWS = {
     "squad_movement": 71,
     "squad_soft_movement_splopa": 74,
     "squad_l0_splopa": 78,
+    "squad_stat_heal_splopa": 84,
+    "squad_heads_and_neurons_splopa": 90,
     "squad_movement_published": 31,
     "mnli_movement_published": 126,
     "qqp_movement_published": 223,
@@ -45,8 +47,12 @@ def configurations() -> Iterator[tuple[str, str]]:
 def _standalone(spec: RunSpecification) -> RunSpecification:
     """A configuration has no other rows to build on: it starts from the pretrained model, without a teacher.
 
-    Its precision is one that every machine has, so that the same rows give the same file everywhere.
+    One that heals needs both: the run of `squad_dense.yaml`. Its precision is one that every machine has, so that the
+    same rows give the same file everywhere.
     """
+    if spec.alpha_hidden:
+        dense = f"runs/{spec.task}_dense"
+        return dataclasses.replace(spec, model_name_or_path=dense, teacher_name_or_path=dense, precision="32-true")
     pretrained = "embedded" if spec.sheet == "Demo" else "bert-base-uncased"
     starts = pretrained if spec.model_name_or_path.startswith("run:") else spec.model_name_or_path
     precision = "32-true" if spec.precision == "auto" else spec.precision

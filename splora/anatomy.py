@@ -243,6 +243,25 @@ def layers(model: nn.Module) -> list[Layer]:
     ]
 
 
+def attention_norms(model: nn.Module) -> list[nn.Module]:
+    """What closes the attention part of each layer, of a task model or of anything that contains it.
+
+    Where norms come after the residual sums, their outputs are the states after the attention.
+    """
+    family = family_of(_config(model))
+    pattern = re.compile(rf"(?:.*\.)?{re.escape(family.layers)}\.(\d+)\.{re.escape(family.layer_norms[0])}$")
+    return [module for name, module in model.named_modules() if pattern.match(name)]
+
+
+def config_of(model: nn.Module) -> Any:
+    """The configuration of the transformers model that `model` is or holds.
+
+    Raises:
+        InputError: it holds none.
+    """
+    return _config(model)
+
+
 def head_names(model: nn.Module) -> list[str]:
     """Names (last components) of the task-head modules that this model has."""
     return _present(model, family_of(_config(model)).heads)
@@ -261,6 +280,17 @@ def head_size(config: Any) -> int:
     """
     heads = int(vars(config)[family_of(config).sizes[0]])
     return int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+
+
+def dense_sizes(config: Any) -> tuple[list[int], list[int]]:
+    """Heads and neurons of each layer before anything was cut.
+
+    Where layers differ, the configuration's own numbers are those of the dense model; only its dictionary gives them
+    out.
+    """
+    heads, neurons = (int(vars(config)[name]) for name in family_of(config).sizes)
+    layers = int(config.num_hidden_layers)
+    return [heads] * layers, [neurons] * layers
 
 
 def set_dropout(config: Any, probability: float) -> None:

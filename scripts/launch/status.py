@@ -11,7 +11,7 @@ from typing import Any
 
 from splora.errors import InputError
 from splora.files import inside
-from splora.json_values import one_line, read_object, text
+from splora.json_values import number, numbers, one_line, read_object, text
 from splora.locks import DRIVER_LOCK, RUN_LOCK, is_alive, is_held
 from splora.training.result_file import RESULT, read_result
 from splora.training.run import SPECIFICATION
@@ -28,6 +28,8 @@ from splora.training.state import (
 )
 
 HEADINGS = ("EXP ID", "state", "step", "loss", "density", "time left", "")
+#: Of `--status`, which also tells what finished runs serve.
+_HEADINGS = (*HEADINGS[:5], "served", *HEADINGS[5:])
 #: The state of a run whose result is damaged.
 UNREADABLE = "unreadable"
 _ORDER = (RUNNING, QUEUED, FINISHED, INTERRUPTED, FAILED, UNREADABLE)
@@ -48,10 +50,10 @@ def print_status(root: Path, sheet: str | None = None, method: str | None = None
         print(f"{root}: no runs.")
         return
     lines = [
-        HEADINGS,
+        _HEADINGS,
         *(_with_place(folder, state) for folder, state in sorted(found, key=lambda pair: _place(pair[1]))),
     ]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     states = [state for _, state in found]
@@ -81,6 +83,24 @@ def now_true(folder: Path, state: RunState) -> RunState:
     if state.state == RUNNING and not _lives(folder, state):
         return replace(state, state=INTERRUPTED, reason="its process is gone", seconds_left=None)
     return state
+
+
+def served(folder: Path, state: RunState) -> str:
+    """What a finished run serves: MACs and parameters that are left, and how many times as fast it is as dense."""
+    if state.state != FINISHED:
+        return ""
+    try:
+        result = read_result(folder)
+    except InputError:
+        return ""
+    macs, parameters = number(result.get("macs_kept")), numbers(result.get("parameters"))
+    times = numbers(result.get("latency_ms"))
+    told = [] if macs is None else [f"{100 * macs:.0f} % MACs"]
+    if parameters.get("dense") and "kept" in parameters:
+        told.append(f"{100 * parameters['kept'] / parameters['dense']:.0f} % parameters")
+    if times.get("dense") and times.get("pruned"):
+        told.append(f"{times['dense'] / times['pruned']:.2f} × as fast")
+    return ", ".join(told)
 
 
 def cells(state: RunState) -> Sequence[str]:
@@ -144,7 +164,8 @@ def _of_specification(folder: Path) -> RunState:
 
 
 def _with_place(folder: Path, state: RunState) -> Sequence[str]:
-    *values, reason = cells(state)
+    *values, left, reason = cells(state)
+    values += [served(folder, state), left]
     path = inside(folder, state.log)
     log = f" (log: {one_line(str(path))})" if path is not None and state.state == FAILED else ""
     return *values, f"{reason}{log}" if reason else one_line(str(folder), 1000)

@@ -24,6 +24,8 @@ NOTE = (
 _DROPS_INPUTS = ("QUESTION_ANS",)
 #: Tasks whose head is new with each task, and so trained and saved beside the adapter.
 _HEAD_TASKS = ("QUESTION_ANS", "SEQ_CLS", "TOKEN_CLS")
+#: Options that say shapes by layer.
+_BY_LAYER = ("block_shapes", "mask_shapes")
 #: Prototypes or ranks of which no adapter has more: judged before anything of such sizes is built.
 LARGEST = 2**16
 
@@ -38,9 +40,12 @@ class MaskedAdapterConfig(PeftConfig):
     of them on. The wrapper is chosen by this field alone, here and when the adapter is loaded.
 
     Args:
-        block_shape: (p, q), rows × cols of a block; must divide every adapted weight.
+        block_shape: (p, q), rows × cols of a block. Where it does not divide a weight, as in a pruned model, the last
+            blocks reach beyond it.
         block_shapes: another shape for some layers: suffix or regular expression of the layer's full name → (p, q).
             Where several match, the longest one counts.
+        mask_shapes: the same for the mask's own blocks, which must divide the weight; where nothing is said they are
+            the adapter's, or the whole weight where those do not divide it.
         target_modules: the linears to adapt: names or suffixes, one regular expression, or ``all-linear``.
         exclude_modules: names, suffixes or a regular expression of linears to leave alone.
         modules_to_save: modules trained and saved whole, one copy per adapter (task head, ``LayerNorm``).
@@ -53,6 +58,9 @@ class MaskedAdapterConfig(PeftConfig):
     block_shape: BlockShape = field(default=(32, 32), metadata={"help": "Rows and cols of a block."})
     block_shapes: dict[str, BlockShape] = field(
         default_factory=dict, metadata={"help": "Suffix or regular expression of layers → block shape of theirs."}
+    )
+    mask_shapes: dict[str, BlockShape] = field(
+        default_factory=dict, metadata={"help": "Suffix or regular expression of layers → shape of the mask's blocks."}
     )
     target_modules: list[str] | set[str] | str | None = field(
         default=None, metadata={"help": "Names, suffixes, a regular expression or 'all-linear'."}
@@ -88,7 +96,9 @@ class MaskedAdapterConfig(PeftConfig):
         if problems:
             raise InputError(problems)
         self.block_shape = _as_shape(self.block_shape)
-        self.block_shapes = {pattern: _as_shape(shape) for pattern, shape in self.block_shapes.items()}
+        for option in _BY_LAYER:
+            shapes: dict[str, BlockShape] = getattr(self, option)
+            setattr(self, option, {pattern: _as_shape(shape) for pattern, shape in shapes.items()})
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str, *args: Any, **kwargs: Any) -> Any:
@@ -115,8 +125,10 @@ class MaskedAdapterConfig(PeftConfig):
                 yield f"{name}: {option} is {cut(value)}; names of modules are needed."
             if one and (wrong := _irregular(value)):
                 yield f"{name}: {option} is {cut(value)}, which is no regular expression ({wrong})."
-        if not isinstance(self.block_shapes, dict) or not all(isinstance(key, str) for key in self.block_shapes):
-            yield f"{name}: block_shapes is {cut(self.block_shapes)}; block shapes by layer are needed."
+        for option in _BY_LAYER:
+            value = getattr(self, option)
+            if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+                yield f"{name}: {option} is {cut(value)}; block shapes by layer are needed."
 
     def _problems(self) -> Iterable[str]:
         name = type(self).__name__
@@ -124,7 +136,9 @@ class MaskedAdapterConfig(PeftConfig):
             close = nearest(cut(self.bias), ("none", "all"))
             yield f"{name}: bias is {cut(self.bias)}; allowed are none, all{close}."
         shapes = {"block_shape": self.block_shape}
-        shapes |= {f"block_shapes[{pattern!r}]": shape for pattern, shape in self.block_shapes.items()}
+        for option in _BY_LAYER:
+            by_layer: dict[str, BlockShape] = getattr(self, option)
+            shapes |= {f"{option}[{pattern!r}]": shape for pattern, shape in by_layer.items()}
         for option, shape in shapes.items():
             if not (
                 isinstance(shape, Sequence)
@@ -132,18 +146,32 @@ class MaskedAdapterConfig(PeftConfig):
                 and all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape)
             ):
                 yield f"{name}: {option} is {cut(shape)}; two whole numbers above 0 are needed, rows and cols."
-        for pattern in self.block_shapes:
-            if wrong := _irregular(pattern):
-                yield f"{name}: block_shapes has the key {cut(pattern)}, which is no regular expression ({wrong})."
+        for option in _BY_LAYER:
+            for pattern in getattr(self, option):
+                if wrong := _irregular(pattern):
+                    yield f"{name}: {option} has the key {cut(pattern)}, which is no regular expression ({wrong})."
 
     def block_shape_of(self, layer: str) -> BlockShape:
         """The block shape of the layer of this full name. The order of `block_shapes` is no matter: files sort it."""
-        matching = [
-            pattern
-            for pattern in self.block_shapes
-            if layer == pattern or layer.endswith(f".{pattern}") or re.fullmatch(pattern, layer)
-        ]
-        return self.block_shapes[max(matching, key=lambda p: (len(p), p))] if matching else self.block_shape
+        return _of_layer(self.block_shapes, layer) or self.block_shape
+
+    def mask_shape_of(self, layer: str, weight: BlockShape) -> BlockShape:
+        """The shape of the mask's blocks in a layer whose weight is (out, in)."""
+        given = _of_layer(self.mask_shapes, layer)
+        if given is not None:
+            return given
+        p, q = self.block_shape_of(layer)
+        return weight if weight[0] % p or weight[1] % q else (p, q)
+
+
+def _of_layer(shapes: dict[str, BlockShape], layer: str) -> BlockShape | None:
+    """The shape whose pattern fits a layer best."""
+    matching = [
+        pattern
+        for pattern in shapes
+        if layer == pattern or layer.endswith(f".{pattern}") or re.fullmatch(pattern, layer)
+    ]
+    return shapes[max(matching, key=lambda p: (len(p), p))] if matching else None
 
 
 def positive_whole(config: object, *options: str) -> Iterable[str]:

@@ -18,7 +18,8 @@ from splora.adapters.config import MaskedAdapterConfig
 from splora.adapters.packing import pack_mask, unpack_mask
 from splora.errors import InputError
 from splora.masks.block_mask import BlockMask
-from splora.masks.grid import BlockShape, block_mean_abs, grid_shape
+from splora.masks.grid import BlockShape, block_mean_abs, grid_shape, touched_blocks
+from splora.masks.units import FollowingMask
 
 
 class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
@@ -27,7 +28,8 @@ class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
     Attributes:
         base_layer: the linear with W0 (out, in), frozen.
         where: the layer's full name, for messages.
-        block_shapes: adapter → (p, q).
+        block_shapes: adapter → (p, q) of ΔW's blocks, whose last ones may reach beyond the weight.
+        mask_shapes: adapter → rows × cols of the mask's blocks.
     """
 
     prefix: ClassVar[str]
@@ -44,6 +46,7 @@ class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
         self.base_layer = base_layer
         self.where = where
         self.block_shapes: dict[str, BlockShape] = {}
+        self.mask_shapes: dict[str, BlockShape] = {}
         self.merged_adapters: list[str] = []
         self._disable_adapters = False
         #: Adapters whose attached masks have been through a training step.
@@ -111,12 +114,13 @@ class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
         """Give this layer a further adapter: nothing pruned, ΔW = 0.
 
         Raises:
-            InputError: its blocks do not divide the weight.
+            InputError: its mask's blocks do not divide the weight.
         """
         weight = self.base_layer.weight
-        block = config.block_shape_of(self.where)
-        grid = grid_shape((self.out_features, self.in_features), block, self.where)
-        self.block_shapes[adapter] = block
+        shape = (self.out_features, self.in_features)
+        self.block_shapes[adapter] = config.block_shape_of(self.where)
+        self.mask_shapes[adapter] = config.mask_shape_of(self.where, shape)
+        grid = grid_shape(shape, self.mask_shapes[adapter], self.where)
         self._masks[adapter] = torch.ones(grid, dtype=torch.bool, device=weight.device)
         if config.bias == "all" and self.base_layer.bias is not None:
             self._biases[adapter] = nn.Parameter(self.base_layer.bias.detach().to(self.parameter_dtype).clone())
@@ -187,10 +191,19 @@ class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
         if adapter in self._block_masks:
             if self.training and torch.is_grad_enabled():
                 self.stepped.add(adapter)
+            if isinstance(self._block_masks[adapter], FollowingMask):
+                return self._everything(adapter)
             mask: Tensor = self._block_masks[adapter](lambda: self.block_means(adapter))
             return mask
         frozen: Tensor = self._masks[adapter]
         return frozen
+
+    def _everything(self, adapter: str) -> Tensor:
+        """A mask that keeps all, over the blocks of ΔW where these divide the weight: that is the fastest."""
+        (p, q), device = self.block_shapes[adapter], self.base_layer.weight.device
+        divided = self.out_features % p == 0 and self.in_features % q == 0
+        grid = (self.out_features // p, self.in_features // q) if divided else (1, 1)
+        return torch.ones(grid, dtype=torch.bool, device=device)
 
     def awaits_scores(self, adapter: str) -> bool:
         """Whether a mask with learned scores is attached that no training step has used yet."""
@@ -210,7 +223,7 @@ class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
         """Mean |W0 + ΔW| of each block, (R, C), without a gradient."""
         adapter = self._or_active(adapter)
         everything = torch.ones_like(self._masks[adapter])
-        return block_mean_abs(self.effective_weight(adapter, everything), self.block_shapes[adapter])
+        return block_mean_abs(self.effective_weight(adapter, everything), self.mask_shapes[adapter])
 
     def attach_block_mask(self, adapter: str, block_mask: BlockMask) -> None:
         """Let `block_mask` decide at each step which blocks of `adapter` stay."""
@@ -230,8 +243,13 @@ class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
         self.detach_block_mask(adapter)
 
     def kept_blocks(self, adapter: str | None = None) -> int:
-        """Number of blocks that stay."""
+        """Number of the mask's blocks that stay."""
         return int(self.binary_mask(adapter).sum())
+
+    def used_blocks(self, adapter: str, mask: Tensor | None = None) -> Tensor:
+        """The blocks of ΔW that meet something a mask (of now, if None) keeps, bool (⌈out/p⌉, ⌈in/q⌉)."""
+        mask = self.binary_mask(adapter) if mask is None else mask
+        return touched_blocks(mask, self.mask_shapes[adapter], self.block_shapes[adapter])
 
     def _or_active(self, adapter: str | None) -> str:
         adapter = adapter or self.current_adapter()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
 from splora.adapters.layer import MaskedAdapterLayer
 from splora.adapters.model import MaskedAdapterModel
 from splora.errors import InputError
+from splora.masks.attach import gather_members
 from splora.masks.block_mask import BlockMask
+from splora.masks.grid import grid_shape
+from splora.masks.units import Placement
 
 
 def attach_block_masks(
@@ -16,28 +21,39 @@ def attach_block_masks(
     mask_init: str = "constant",
     mask_scale: float = 0.0,
     adapter_name: str = "default",
+    placement: Placement | None = None,
 ) -> list[BlockMask]:
     """Let each adapter layer compute its mask at every step, from scores or magnitudes.
 
     Args:
         model: what `get_peft_model` returned, or a module that holds it.
         method, mask_init, mask_scale: see `BlockMask`.
+        placement: which masks decide for others, by the names of linears in the base model; None: each for itself.
 
     Returns:
         The masks, in the order of the model's layers. A mask attached before is replaced.
 
     Raises:
-        InputError: the model has no such adapter; unknown method or initialization.
+        InputError: the model has no such adapter; unknown method or initialization; blocks that do not divide a weight.
     """
-    masks = []
-    for index, layer in enumerate(_layers(model, adapter_name)):
-        shape = (layer.out_features, layer.in_features)
-        block = layer.block_shapes[adapter_name]
-        mask = BlockMask(shape, block, method, mask_init, mask_scale, index=index, where=layer.where)
-        masks.append(mask)
-    for layer, mask in zip(_layers(model, adapter_name), masks, strict=True):
-        layer.attach_block_mask(adapter_name, mask)
-    return masks
+    layers = {layer.where: layer for layer in _layers(model, adapter_name)}
+    if placement is None:
+        for layer in layers.values():
+            # Unless a mask over the whole weight was asked for, the adapter's own blocks are refused here.
+            shape = (layer.out_features, layer.in_features)
+            block = layer.mask_shapes[adapter_name]
+            grid_shape(shape, layer.block_shapes[adapter_name] if block == shape else block, layer.where)
+        placement = Placement({name: layer.mask_shapes[adapter_name] for name, layer in layers.items()}, {}, {})
+    numbers = {name: index for index, name in enumerate(layers)}
+    made: dict[str, BlockMask] = {}
+    for name in placement.order():
+        shape = (layers[name].out_features, layers[name].in_features)
+        settings = {"method": method, "mask_init": mask_init, "mask_scale": mask_scale, "index": numbers[name]}
+        made[name] = placement.make(name, shape, settings, made)
+    for name, layer in layers.items():
+        layer.attach_block_mask(adapter_name, made[name])
+    gather_members(placement, made, {name: partial(layer.block_means, adapter_name) for name, layer in layers.items()})
+    return [made[name] for name in layers]
 
 
 def freeze_masks(model: nn.Module, adapter_name: str = "default") -> None:

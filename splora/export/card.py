@@ -33,20 +33,22 @@ def write_card(folder: Path, card: str) -> None:
     write_text(folder / CARD, card)
 
 
-def run_card(result: Mapping[str, Any]) -> str:
-    """The card of what a training run leaves: its adapter, or its model."""
+def run_card(result: Mapping[str, Any], *, served: bool = False) -> str:
+    """The card of what a training run leaves: its adapter, or the model that is served."""
     model, data = result["settings"]["model"], result["settings"].get("data") or {}
     task, base, adapter = result["task"], model["model_name_or_path"], result["adapter"]
-    adapted = adapter != "none"
+    adapted = adapter != "none" and not served
     how = f"pruned by {result['method']}" if result["method"] != "none" else "not pruned"
     what = f"{'an adapter' if adapted else 'a model'} for {task}, {how}"
-    rows = [(_metric(name), _number(value)) for name, value in result["metrics"].items()]
+    rows: list[Sequence[object]] = [(_metric(name), _number(value)) for name, value in result["metrics"].items()]
     rows += [
         ("remaining encoder weights", f"{result['remaining_weights_percent']:.2f} %"),
         ("learned weights, over those of the encoder", f"{result['learned_weights_percent']:.2f} %"),
     ]
-    if result.get("adapter_bytes"):
-        rows.append((f"bytes of the {'adapter' if adapted else 'model'}", f"{result['adapter_bytes']:,}"))
+    # Without an adapter the first is that of the model, and in results of before the only one.
+    if size := result.get("adapter_bytes") if adapted or adapter == "none" else result.get("model_bytes"):
+        rows.append((f"bytes of the {'adapter' if adapted else 'model'}", f"{size:,}"))
+    rows += [] if adapted else _served(result)
     made = [
         ("base model", _code(base)),
         ("method, adapter", f"{_code(result['method'])}, {_code(adapter)}"),
@@ -55,7 +57,9 @@ def run_card(result: Mapping[str, Any]) -> str:
         ("tokens per window or example", data.get("max_seq_length", "")),
         ("steps, seed", f"{result.get('steps', '')}, {result['seed']}"),
     ]
-    load = _load_adapter(task, base, adapter.upper()) if adapted else _load_model(task)
+    smaller = result.get("macs_kept", 1) < 1
+    load = _load_smaller(task, quantized=False) if smaller else _load_model(task)
+    load = _load_adapter(task, base, adapter) if adapted else load
     tags = ["splora", adapter if adapted else "pruned"]
     return _card(
         header=_front_matter(task, base, tags, "peft" if adapted else "transformers", data.get("train_file")),
@@ -70,33 +74,50 @@ def run_card(result: Mapping[str, Any]) -> str:
 
 
 def pruned_card(result: Mapping[str, Any]) -> str:
-    """The card of a pruned or quantized model, made without training."""
+    """The card of a pruned, healed or quantized model."""
     settings, task, base = result["settings"], result["task"], result["model"]
-    quantized = "quantized" in result
+    quantized, healed = "quantized" in result, result["method"] == "heal"
     after = "quantized" if quantized else "pruned"
     if quantized:
         title = f"{_name(base)}, weights in {settings['bits']} bits ({result['method']})"
+    elif healed:
+        title = f"{_name(base)}, healed, {100 * result['macs_kept']:.1f} % of the dense model's MACs"
     else:
         title = f"{_name(base)}, pruned to {100 * result['macs_kept']:.1f} % of its MACs ({result['method']})"
-    command = "splora quantize" if quantized else f"splora prune {result['method']}"
+    command = "splora quantize" if quantized else "splora heal" if healed else f"splora prune {result['method']}"
+    asked = f"{settings['bits']} bits" if quantized else _code(settings.get("budget", result.get("adapter")))
     made = [
-        ("dense model", _code(base)),
+        ("pruned model, dense teacher", f"{_code(base)}, {_code(result['teacher'])}")
+        if healed
+        else ("dense model", _code(base)),
         ("task, data", f"{_code(task)}, {_source(settings.get('data'), task)}"),
-        ("asked for", f"{settings['bits']} bits" if quantized else _code(settings["budget"])),
-        ("calibration samples, seed", f"{result['samples']:,}, {result['seed']}"),
+        ("adapter, steps", f"{asked}, {result['steps']:,}") if healed else ("asked for", asked),
+        ("training rows, seed" if healed else "calibration samples, seed", f"{result['samples']:,}, {result['seed']}"),
         ("seconds", _number(result["seconds"])),
         ("precision, device, threads", ", ".join(str(result.get(k, "")) for k in ("precision", "device", "threads"))),
     ]
     return _card(
         header=_front_matter(task, base, ["splora", after], "transformers", settings.get("data")),
         title=title,
-        intro=f"Made by splora (`{command}`) from {_code(base)}, without training.",
+        intro=f"Made by splora (`{command}`) from {_code(base)}{'' if healed else ', without training'}.",
         sections=[
             ("Measured", _table(("", "dense", after), _compared(result, after))),
             ("Load", _load_smaller(task, quantized)),
             ("Made with", _table(("", ""), [*made, *_versions(result)])),
         ],
     )
+
+
+def _served(result: Mapping[str, Any]) -> Rows:
+    """What a trained model costs where it is served."""
+    rows: list[Sequence[object]] = []
+    if "macs_kept" in result:
+        rows.append((f"MACs kept, at {result['macs_counted_at_tokens']} tokens", f"{100 * result['macs_kept']:.1f} %"))
+        rows.append(("zeros among the weights that stay", f"{result['zeros_percent']:.2f} %"))
+    if latency := result.get("latency_ms"):
+        told = f"{latency['pruned']:.1f} ms, dense {latency['dense']:.1f} ms"
+        rows.append((f"latency of {latency['batch_size']} × {latency['tokens']} tokens", told))
+    return rows
 
 
 def _compared(result: Mapping[str, Any], after: str) -> Rows:
@@ -160,7 +181,9 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 
 
 def _load_adapter(task: str, base: str, kind: str) -> str:
-    auto = auto_model(task)
+    """How an adapter is loaded; PEFT knows its own LoRA, and ours by an import."""
+    known = kind == "lora"
+    auto, kind = auto_model(task), kind.upper()
     made = "splora makes the base model itself; `splora.load_adapter` knows how"
     fetched = f"base = {auto}.from_pretrained({base!r}, config=config)"
     return f"""With splora installed:
@@ -173,11 +196,10 @@ model = splora.load_adapter("path/to/this/folder")  # base="…" where the base 
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```
 
-PEFT {NEEDS["peft"]} loads the folder by itself once `splora.adapters` is imported, which makes {kind} known to it.
-Without that import it ends in **`KeyError: '{kind}'`**: PEFT has no other way to learn of a method.
+{_by_peft(kind, known)}
 
 ```python
-import splora.adapters  # before PeftModel.from_pretrained, else KeyError: '{kind}'
+{"" if known else f"import splora.adapters  # before PeftModel.from_pretrained, else KeyError: '{kind}'{chr(10)}"}\
 from peft import PeftModel
 from transformers import AutoConfig, {auto}
 
@@ -189,6 +211,15 @@ stock = model.merge_and_unload()  # a plain model of transformers, pruned blocks
 
 Pass on everything that the tokenizer makes, `token_type_ids` too: `model(**tokenizer(…, return_tensors="pt"))`.
 {_predict(task)}"""
+
+
+def _by_peft(kind: str, known: bool) -> str:
+    if known:
+        return f"PEFT {NEEDS['peft']} loads the folder by itself."
+    return (
+        f"PEFT {NEEDS['peft']} loads the folder by itself once `splora.adapters` is imported, which makes {kind} known "
+        f"to it.\nWithout that import it ends in **`KeyError: '{kind}'`**: PEFT has no other way to learn of a method."
+    )
 
 
 def _predict(task: str) -> str:

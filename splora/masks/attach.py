@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from splora.errors import InputError, nearest
 from splora.masks.block_mask import BlockMask
 from splora.masks.grid import BlockShape, split
 from splora.masks.masked_linear import MaskedLinear
+from splora.masks.units import Placement
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -36,11 +37,13 @@ def mask_linears(
     method: str,
     mask_init: str = "constant",
     mask_scale: float = 0.0,
+    placement: Placement | None = None,
 ) -> list[BlockMask]:
     """Wrap linears of `model` in `MaskedLinear`, in place; returns their masks in the order of `targets`.
 
     Args:
         targets: full name of each nn.Linear, and the block shape (p, q) of its mask.
+        placement: which masks decide for others; None: each for itself.
         method, mask_init, mask_scale: see `BlockMask`.
 
     Raises:
@@ -52,7 +55,10 @@ def mask_linears(
     first = len(masked_layers(model))
     problems: list[str] = []
     wrapped: dict[str, MaskedLinear] = {}
-    for index, (name, block) in enumerate(targets.items(), start=first):
+    made: dict[str, BlockMask] = {}
+    placement = placement or Placement(dict(targets), {}, {})
+    numbers = {name: index for index, name in enumerate(targets, start=first)}
+    for name in placement.order():
         layer = modules.get(name)
         if not name or not isinstance(layer, nn.Linear):
             kind = "no module of the model" if layer is None else f"a {type(layer).__name__}"
@@ -60,7 +66,8 @@ def mask_linears(
             continue
         try:
             shape = (layer.out_features, layer.in_features)
-            mask = BlockMask(shape, block, method, mask_init, mask_scale, index=index, where=name)
+            settings = {"method": method, "mask_init": mask_init, "mask_scale": mask_scale, "index": numbers[name]}
+            made[name] = mask = placement.make(name, shape, settings, made)
         except InputError as error:
             problems += error.problems
             continue
@@ -69,7 +76,17 @@ def mask_linears(
         raise InputError(problems)
     for name, layer in wrapped.items():
         model.set_submodule(name, layer)
-    return [layer.block_mask for layer in wrapped.values()]
+    gather_members(placement, made, {name: layer.block_means for name, layer in wrapped.items()})
+    return [wrapped[name].block_mask for name in targets]
+
+
+def gather_members(
+    placement: Placement, masks: Mapping[str, BlockMask], means: Mapping[str, Callable[[], Tensor]]
+) -> None:
+    """Tell each mask that decides for other linears how large its units' weights are in all of them."""
+    for leader in dict.fromkeys(placement.leaders.values()):
+        followers = [name for name, of in placement.leaders.items() if of == leader]
+        masks[leader].members = [means[name] for name in (leader, *followers)]
 
 
 @torch.no_grad()

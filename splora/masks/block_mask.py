@@ -22,7 +22,9 @@ LOCAL: dict[str, Callable[[Tensor, float], Tensor]] = {
     "sigmoid_threshold": binarize.sigmoid_threshold,
 }
 METHODS = ("magnitude", "topK_global", "l0", *LOCAL)
-INITS = ("constant", "uniform", "kaiming")
+INITS = ("constant", "uniform", "kaiming", "magnitude", "fisher")
+#: Those that start from what is known of the blocks (see `first_scores`); until then all scores are 0.
+KNOWN_INITS = INITS[3:]
 
 
 class BlockMask(nn.Module):
@@ -34,10 +36,12 @@ class BlockMask(nn.Module):
         method: one of `METHODS`.
         scores: parameter (R, C), or None for magnitude.
         index: the layer's number among the masked layers; tells its L0 noise from that of other layers.
+        unit: what one value stands for: `block`, `head` or `neuron`. Global methods let like compete with like.
     """
 
     threshold_value: Tensor
     global_mask: Tensor
+    fixed: Tensor | None
 
     def __init__(
         self,
@@ -49,12 +53,13 @@ class BlockMask(nn.Module):
         *,
         index: int = 0,
         where: str = "",
+        unit: str = "block",
     ) -> None:
         """
         Args:
             weight_shape: (out, in) of the weight.
-            mask_init: `constant` (all scores are mask_scale), `uniform` (between ∓mask_scale), or `kaiming`
-                (uniform between ∓1/√C, as nn.Linear's weights start).
+            mask_init: `constant` (all scores are mask_scale), `uniform` (between ∓mask_scale), `kaiming` (uniform
+                between ∓1/√C, as nn.Linear's weights start), or one of `KNOWN_INITS`.
             where: the layer's name, for messages.
 
         Raises:
@@ -69,6 +74,9 @@ class BlockMask(nn.Module):
         self.mask_init = mask_init
         self.mask_scale = mask_scale
         self.index = index
+        self.unit = unit
+        #: Mean |W| of each of its units in every linear that has a part of them; empty: in its own alone.
+        self.members: list[Callable[[], Tensor]] = []
         self.scores: nn.Parameter | None
         if method == "magnitude":
             self.register_parameter("scores", None)
@@ -81,14 +89,16 @@ class BlockMask(nn.Module):
         if method == "topK_global":
             self.register_buffer("global_mask", torch.ones(self.grid, dtype=torch.bool))
         self._seed: tuple[int, int] | None = None
+        # What stays fixed once a schedule has ended; as long as nothing is, a checkpoint holds none of it.
+        self.register_buffer("fixed", None)
 
     @torch.no_grad()
     def reset_scores(self) -> None:
         """Give the scores their initial values again."""
         if self.scores is None:
             return
-        if self.mask_init == "constant":
-            self.scores.fill_(self.mask_scale)
+        if self.mask_init == "constant" or self.mask_init in KNOWN_INITS:
+            self.scores.fill_(self.mask_scale if self.mask_init == "constant" else 0.0)
         elif self.mask_init == "uniform":
             self.scores.uniform_(-self.mask_scale, self.mask_scale)
         else:
@@ -123,12 +133,13 @@ class BlockMask(nn.Module):
         Raises:
             ValueError: magnitude without `block_means`.
         """
+        if self.fixed is not None:
+            # Scores get their gradient all the same: processes that train together expect one.
+            return self.fixed.float() if self.scores is None else binarize.straight_through(self.scores, self.fixed)
         if self.scores is None:
-            if block_means is None:
-                raise ValueError("A magnitude mask needs block_means, the mean |W| of each block.")
             # Not kept for the next call: no counter tells that W is the same (fused optimizers change it unseen).
             with torch.no_grad():
-                return binarize.magnitude(block_means(), self._threshold)
+                return binarize.magnitude(self.mean_magnitudes(block_means), self._threshold)
         if self.method == "topK_global":
             return binarize.straight_through(self.scores, self.global_mask)
         if self.method == "l0":
@@ -138,9 +149,29 @@ class BlockMask(nn.Module):
     @torch.no_grad()
     def binary(self, block_means: Callable[[], Tensor] | None = None) -> Tensor:
         """The evaluation mask, bool (R, C): the blocks that stay (L0: deterministic gate at least 1/2)."""
+        if self.fixed is not None:
+            return self.fixed
         if self.method == "l0" and self.scores is not None:
             return binarize.hard_concrete(self.scores, None).bool()
         return self.forward(block_means).bool()
+
+    def mean_magnitudes(self, block_means: Callable[[], Tensor] | None) -> Tensor:
+        """Mean |W| of each block, (R, C), over all linears that have a part of it.
+
+        Args:
+            block_means: those of its own linear, where it is alone.
+        """
+        if self.members:
+            parts = [means().reshape(self.grid) for means in self.members]
+            return torch.stack(parts).mean(0)
+        if block_means is None:
+            raise ValueError("A magnitude mask needs block_means, the mean |W| of each block.")
+        return block_means()
+
+    @torch.no_grad()
+    def fix(self, kept: Tensor) -> None:
+        """Let the mask be `kept`, bool (R, C), from now on, whatever scores and threshold say."""
+        self.fixed = kept.to(self.threshold_value.device).clone()
 
     def _noise(self) -> Tensor:
         """Uniform numbers strictly inside (0, 1), fp32, (R, C), on the device of the scores."""
@@ -161,6 +192,8 @@ class BlockMask(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if prefix + "fixed" in state_dict and self.fixed is None:
+            self.fixed = torch.ones(self.grid, dtype=torch.bool, device=self.threshold_value.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
         if prefix + "threshold_value" in state_dict:
             self._threshold = float(self.threshold_value)
@@ -174,21 +207,24 @@ class BlockMask(nn.Module):
 def update_global_cutoffs(masks: Sequence[BlockMask]) -> None:
     """Make the masks of all `topK_global` layers among `masks`, from their scores and their common threshold.
 
+    Blocks compete with blocks, heads with heads, neurons with neurons: so the fraction kept of each kind is the
+    threshold, and that of the MACs is, too.
+
     Called once per optimizer step and before an evaluation; in between the layers only read their mask. Other
     methods' masks are left alone.
 
     Raises:
         ValueError: the layers' thresholds differ.
     """
-    layers = [mask for mask in masks if mask.method == "topK_global"]
-    if not layers:
-        return
+    layers = [mask for mask in masks if mask.method == "topK_global" and mask.scores is not None]
     thresholds = {mask.threshold for mask in layers}
     if len(thresholds) > 1:
         raise ValueError(f"topK_global has one threshold for all layers, found {sorted(thresholds)}.")
-    scores = [mask.scores for mask in layers if mask.scores is not None]
-    for mask, kept in zip(layers, binarize.keep_largest_global(scores, layers[0].threshold), strict=True):
-        mask.global_mask.copy_(kept)
+    for unit in dict.fromkeys(mask.unit for mask in layers):
+        like = [mask for mask in layers if mask.unit == unit]
+        scores = [mask.scores for mask in like if mask.scores is not None]
+        for mask, kept in zip(like, binarize.keep_largest_global(scores, like[0].threshold), strict=True):
+            mask.global_mask.copy_(kept)
 
 
 def _one_of(found: str, allowed: tuple[str, ...], option: str, where: str) -> None:

@@ -58,6 +58,11 @@ def split(weight: Tensor, block: BlockShape) -> Tensor:
     return cast(Tensor, weight.unflatten(0, (-1, p)).unflatten(2, (-1, q)))
 
 
+def blockwise(matrix: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
+    """A view (R, p, C, q) of a contiguous matrix (R·p, C·q), by its grid (R, C)."""
+    return matrix.view(grid[0], matrix.shape[0] // grid[0], grid[1], matrix.shape[1] // grid[1])
+
+
 def expand(mask: Tensor, block: BlockShape) -> Tensor:
     """`mask` (R, C) with each value repeated over its block: (R·p, C·q). Differentiable."""
     (rows, cols), (p, q) = mask.shape, block
@@ -74,6 +79,21 @@ def from_blocks(blocks: Tensor, grid: tuple[int, int], block: BlockShape) -> Ten
     """The inverse of `to_blocks`: `blocks` (R·C, p·q) as a weight (R·p, C·q). Differentiable."""
     (rows, cols), (p, q) = grid, block
     return blocks.reshape(rows, cols, p, q).transpose(1, 2).reshape(rows * p, cols * q)
+
+
+def touched_blocks(mask: Tensor, mask_block: BlockShape, block: BlockShape) -> Tensor:
+    """Which blocks of another size hold something that a mask keeps, bool (⌈out/p⌉, ⌈in/q⌉).
+
+    Args:
+        mask: bool (R, C) over blocks of `mask_block`, which divide the weight.
+        block: (p, q), whose last blocks may reach beyond the weight.
+    """
+    if mask_block == block:
+        return mask
+    kept = expand(mask, mask_block)
+    (p, q), (rows, cols) = block, kept.shape
+    padded = torch.nn.functional.pad(kept, (0, -cols % q, 0, -rows % p))
+    return split(padded, block).any(3).any(1)
 
 
 def block_mean_abs(weight: Tensor, block: BlockShape) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from splora.masks.block_mask import BlockMask
 from splora.masks.grid import BlockShape, block_dot, block_mean_abs, split
+from splora.masks.units import FollowingMask
 
 
 class _MaskWeight(torch.autograd.Function):
@@ -94,6 +95,8 @@ class MaskedLinear(nn.Module):
         return self.base_layer.out_features
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.block_mask, FollowingMask):
+            return F.linear(x, self.weight, self.bias)
         mask = self.block_mask(self.block_means)
         return F.linear(x, mask_weight(self.weight, mask, self.block_mask.block), self.bias)
 

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from splora import anatomy
 from splora.errors import InputError
 from splora.export.card import pruned_card, write_card
+from splora.export.dense import dense_parameters, parameters
 from splora.export.storage import name_of, weight_bytes
 from splora.files import appending, replacing_folder, write_json
 from splora.machine import versions
@@ -27,7 +29,7 @@ def describe(
     """The content of `result.json`, latency and memory left out."""
     metric = subject.data.primary_metric
     plan = stages[-1][0].plan
-    whole = Plan.dense(subject.model)
+    whole = subject.costs.total(*anatomy.dense_sizes(anatomy.config_of(subject.model)))
     return {
         "method": request.method,
         "model": request.model,
@@ -38,11 +40,11 @@ def describe(
         "stages": {stage.name: predictions.metrics[metric] for stage, predictions in stages},
         "kl_divergence": {stage.name: divergence(dense, predictions) for stage, predictions in stages},
         "metrics": {"dense": dense.metrics, **{stage.name: found.metrics for stage, found in stages}},
-        "macs_kept": subject.costs.of_plan(plan) / subject.costs.of_plan(whole),
+        "macs_kept": subject.costs.of_plan(plan) / whole,
         "macs_counted_at_tokens": subject.tokens,
         "heads_kept": plan.head_counts,
         "neurons_kept": plan.neuron_counts,
-        "parameters": {"dense": _parameters(subject.model), "pruned": _parameters(stages[-1][0].model)},
+        "parameters": {"dense": dense_parameters(subject.model), "pruned": parameters(stages[-1][0].model)},
         "seconds": round(sum(stage.seconds for stage, _ in stages), 3),
         "seconds_of": {stage.name: round(stage.seconds, 3) for stage, _ in stages},
         "notes": {stage.name: stage.notes for stage, _ in stages if stage.notes},
@@ -103,7 +105,3 @@ def append_line(path: Path, line: str) -> None:
             file.write(f"{line}\n".encode())
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}).") from error
-
-
-def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

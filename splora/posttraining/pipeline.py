@@ -12,6 +12,7 @@ from torch import nn
 
 from splora import anatomy
 from splora.errors import InputError, in_words_of_command
+from splora.export.dense import dense_model, is_cut
 from splora.export.storage import dtype_of, is_held_by, name_of, round_off
 from splora.machine import peak_memory_bytes
 from splora.posttraining.budget import Costs
@@ -72,7 +73,8 @@ def _prune(request: PruneRequest, report: Report) -> dict[str, Any]:
         for warning in latency.check(subject.model, request.latency_batch_size, request.latency_tokens):
             logger.warning("%s", warning)
     if request.budget.metric == "mac":
-        # A budget that buys nothing is told before anything costly.
+        # A budget that buys nothing, or more than there is, is told before anything costly.
+        share_of_present(subject, request)
         _search(subject, request, latency)(*_any_importance(subject.model), request.budget.fraction)
     if request.method == "stat":
         check_samples(subject)
@@ -149,7 +151,7 @@ def run_method(
             subject.model,
             subject.calibration,
             subject.costs,
-            request.budget.fraction,
+            share_of_present(subject, request),
             StatOptions(**request.choices),
             first_token_only=reads_first_token(request.task),
             precision=subject.precision,
@@ -181,10 +183,12 @@ def measure_latency(
     batch_size = request.latency_batch_size or (latency.batch_size if latency is not None else usual)
     tokens = request.latency_tokens or (latency.tokens if latency is not None else subject.data.width)
     device = next(subject.model.parameters()).device
+    # A model that was pruned before is no measure: its dense self, with any weights, is.
+    dense = dense_model(subject.model) if is_cut(subject.model) else subject.model
     with torch.inference_mode():
         calls = {
             name: model_call(model, batch_size, tokens, request.seed)
-            for name, model in (("dense", subject.model), ("pruned", pruned))
+            for name, model in (("dense", dense), ("pruned", pruned))
         }
         times = median_times(
             calls,
@@ -201,8 +205,29 @@ def _search(subject: Subject, request: PruneRequest, latency: LatencyBudget | No
     if request.budget.metric == "latency":
         assert latency is not None  # `PruneRequest.check`
         return latency.search
-    whole = subject.costs.of_plan(Plan.dense(subject.model))
+    whole = dense_macs(subject)
     return lambda heads, neurons, fraction: search_macs(heads, neurons, subject.costs, fraction * whole)
+
+
+def dense_macs(subject: Subject) -> int:
+    """MACs before anything was cut: what a budget is a fraction of, also where a pruned model is pruned again."""
+    return subject.costs.total(*anatomy.dense_sizes(anatomy.config_of(subject.model)))
+
+
+def share_of_present(subject: Subject, request: PruneRequest) -> float:
+    """The part of the checkpoint's own MACs that a budget of the dense model's leaves.
+
+    Raises:
+        InputError: the checkpoint keeps less than that already.
+    """
+    present = subject.costs.of_plan(Plan.dense(subject.model)) / dense_macs(subject)
+    fraction = request.budget.fraction
+    if fraction > present and present < 1:
+        raise InputError(
+            f"--budget is mac={fraction:g}, and {request.model} keeps {present:.3f} of its dense model's MACs already; "
+            f"give less than that."
+        )
+    return fraction / present
 
 
 def _any_importance(model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

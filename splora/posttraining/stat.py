@@ -41,7 +41,7 @@ def prune_stat(
         model: a fine-tuned task model in evaluation mode, dense or already pruned.
         calibration: training examples; their labels are not looked at.
         costs: MACs of a head and of a neuron.
-        fraction: of the model's MACs that the pruned one may have.
+        fraction: of the model's own MACs, as it is, that the pruned one may have.
         options: see there.
         first_token_only: whether the task head reads the first token alone.
         precision: what forward passes and products compute in.

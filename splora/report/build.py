@@ -21,6 +21,7 @@ from splora.report.page import Content, page
 from splora.report.pruning_charts import pruning_charts
 from splora.report.runs import Collection, Run, method_name
 from splora.report.score_charts import Published, score_charts
+from splora.report.speed_charts import speed_charts
 
 #: Cells of all runs' masks together, up to which they are drawn block by block: about a megabyte of the file.
 MOST_CELLS = 5_000_000
@@ -56,7 +57,7 @@ def write_report(
         InputError: there are no runs, or a file cannot be written.
     """
     collection = collect(root)
-    scores = score_charts(collection.runs, published)
+    scores = [*speed_charts(collection.runs, collection.pruned), *score_charts(collection.runs, published)]
     prunings = pruning_charts(collection.pruned)
     curves = curve_groups(collection.runs)
     maps, collection, with_blocks = _maps(collection)

@@ -19,7 +19,7 @@ from splora.training.state import STATE
 #: Method of a result that changed nothing: a model's score as it is.
 EVALUATION = "evaluate"
 #: Folders of a run that hold no other run.
-_PARTS = {"adapter", "model", "checkpoints", "masks", "tensorboard", "lightning_logs"}
+_PARTS = {"adapter", "model", "checkpoints", "masks", "tensorboard", "lightning_logs", "before"}
 #: Points of all curves together, so that a report of many runs stays small, and of one curve at least and at most.
 POINTS, FEWEST, MOST = 200_000, 60, 400
 

@@ -21,7 +21,7 @@ def look_of(method: str) -> int:
 
 def adapter_name(adapter: str) -> str:
     """An adapter as a heading."""
-    return {"": "plain", "none": "plain", "splopa": "SPLoPA", "splora": "SPLoRA"}.get(adapter, adapter)
+    return {"": "plain", "none": "plain", "splopa": "SPLoPA", "splora": "SPLoRA", "lora": "LoRA"}.get(adapter, adapter)
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:

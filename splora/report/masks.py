@@ -87,7 +87,9 @@ def _of_adapter(weights: WeightsFile, path: Path) -> Iterator[Matrix]:
     for name, layer, role in _places(weights.names(), [f".{prefix}mask" for prefix in _MASKS]):
         module, _, attribute = name.rpartition(".")
         prefix = attribute.removesuffix("mask")
-        shape = settings.get("block_shapes", {}).get(module.removeprefix("base_model.model."))
+        own = module.removeprefix("base_model.model.")
+        # The mask may have blocks of its own: whole heads or neurons.
+        shape = settings.get("mask_shapes", {}).get(own) or settings.get("block_shapes", {}).get(own)
         p, q = shape or settings["block_shape"]
         bias = f"{module}.{prefix}bias"
         out = weights.shape(bias)[0] if bias in names else sizes.get("neurons" if role == "ffn_in" else "hidden")

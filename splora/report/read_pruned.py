@@ -9,7 +9,7 @@ from splora.json_values import number, numbers, one_line, read_object, table, te
 from splora.report.repeat import pruning_command
 from splora.report.runs import Environment, Pruned
 
-POST_TRAINING = ("fisher", "stat", "gptq", "rtn")
+POST_TRAINING = ("fisher", "stat", "gptq", "rtn", "heal", "export")
 RESULT = "result.json"
 #: Layers, and heads of one, of which no model has more.
 _MOST_LAYERS, _MOST_HEADS = 1000, 4096

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from splora.files import inside
 from splora.json_values import number, numbers, table, text, texts, whole
@@ -18,6 +19,8 @@ from splora.training.state import INTERRUPTED, RUNNING
 RESULT, SPECIFICATION, LOG = "result.json", "spec.json", "metrics.csv"
 #: A run that says it is running, and has given no sign of life for so long, is not.
 LOST = timedelta(minutes=30)
+
+Number = TypeVar("Number", int, float)
 
 
 def read_run(
@@ -66,6 +69,10 @@ def read_run(
         density=number(result.get("remaining_weights_percent")),
         learned=number(result.get("learned_weights_percent")),
         stored_bytes=whole(result.get("adapter_bytes")),
+        macs=None if (kept := number(result.get("macs_kept"))) is None else 100 * kept,
+        parameters=pair(numbers(result.get("parameters")), "dense", "kept", int),
+        latency=pair(numbers(result.get("latency_ms")), "dense", "pruned", float),
+        latency_of=latency_of(table(result.get("latency_ms"))),
         seconds=number(result.get("seconds")),
         peak_memory_bytes=whole(result.get("peak_memory_bytes")),
         step=whole(result.get("steps")) or whole(state.get("step")) or _last_step(log),
@@ -93,6 +100,23 @@ def read_run(
         command=command or training_command(folder, exp_id, sheet),
         derived=not command,
     )
+
+
+def pair(
+    found: dict[str, float], first: str, second: str, kind: Callable[[float], Number]
+) -> tuple[Number, Number] | None:
+    """Two numbers above 0 of a table, or None where it lacks one."""
+    if not all(found.get(name, 0) > 0 for name in (first, second)):
+        return None
+    return kind(found[first]), kind(found[second])
+
+
+def latency_of(latency: dict[str, Any]) -> str:
+    """On what latencies were measured; empty where nothing is told."""
+    if not latency.get("batch_size"):
+        return ""
+    threads = text(latency.get("threads")) or "?"
+    return f"batches of {text(latency.get('batch_size'))} × {text(latency.get('tokens'))} tokens, {threads} threads"
 
 
 def _is_silent(last: str) -> bool:

@@ -44,6 +44,8 @@ def pruning_command(result: Mapping[str, Any], folder: Path) -> str:
     """`splora prune` or `splora quantize` with every setting that the result tells."""
     settings: Mapping[str, Any] = result["settings"]
     method = str(result["method"])
+    if method == "heal":
+        return _healing_command(result, settings, folder)
     words = ["splora", "quantize", "--method", method] if method in _QUANTIZATIONS else ["splora", "prune", method]
     for name, value in settings.items():
         option = _OPTIONS.get(name, f"--{name}")
@@ -64,6 +66,20 @@ def pruning_command(result: Mapping[str, Any], folder: Path) -> str:
         words += ["--latency_batch_size", str(latency["batch_size"]), "--latency_seq_len", str(latency["tokens"])]
     if result.get("threads") is not None:
         words += ["--threads", str(result["threads"])]
+    return shlex.join([*words, "--output", folder.as_posix()])
+
+
+def _healing_command(result: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -> str:
+    """`splora heal` of a folder."""
+    words = ["splora", "heal", str(settings.get("model")), "--task", str(result.get("task"))]
+    names = {"data": "--data", "teacher": "--teacher", "adapter": "--adapter", "epochs": "--epochs", "seed": "--seed"}
+    names |= {name: f"--{name}" for name in ("max_steps", "max_seq_length", "doc_stride")}
+    for name, option in names.items():
+        if settings.get(name) is not None:
+            words += _option(option, settings[name])
+    changes = settings.get("set")
+    for name, value in (changes if isinstance(changes, dict) else {}).items():
+        words += ["--set", f"{name}={value}"]
     return shlex.join([*words, "--output", folder.as_posix()])
 
 

@@ -45,6 +45,8 @@ class Run:
         command: what repeats it; `derived`: whether the run did not say so itself.
         data: model it starts from, training file, evaluation file.
         blocks: sides of a block of attention and feed-forward weights.
+        macs: MACs that are left of the dense model's, percent; `parameters`: of the dense model and of what is served.
+        latency: milliseconds of the dense model and of what is served; `latency_of`: on what batch and machine.
     """
 
     folder: Path
@@ -74,6 +76,10 @@ class Run:
     settings: dict[str, str] = field(default_factory=dict)
     data: tuple[str, str, str] = ("", "", "")
     blocks: tuple[tuple[int, int], tuple[int, int]] | None = None
+    macs: float | None = None
+    parameters: tuple[int, int] | None = None
+    latency: tuple[float, float] | None = None
+    latency_of: str = ""
     log: Log = field(default_factory=lambda: Log({}))
     log_file: str = ""
     command: str = ""
@@ -143,4 +149,4 @@ def metric_name(metric: str) -> str:
 
 def method_name(method: str) -> str:
     """A method as a heading; that of another version by its own name."""
-    return {"fisher": "Fisher", "stat": "STAT"}.get(method, NAMES.get(method, method or "unknown"))
+    return {"fisher": "Fisher", "stat": "STAT", "heal": "healed"}.get(method, NAMES.get(method, method or "unknown"))

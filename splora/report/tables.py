@@ -78,6 +78,9 @@ def run_columns(runs: Sequence[Run], anchors: dict[str, str]) -> list[Column[Run
         if any(metric in run.reported for run in runs):
             columns.append(Column(f"{metric_name(metric)}, reported", _reported(metric), True))
         columns.append(Column(metric_name(metric), _measured(metric), True))
+    if any(run.macs is not None for run in runs):
+        columns.append(Column("MACs left, %", lambda run: decimal(run.macs, 1), True))
+        columns.append(Column("times as fast", lambda run: decimal(_speed(run), 2), True))
     columns += [
         Column("learned %", lambda run: decimal(run.learned, 2), True),
         Column("stored, MiB", lambda run: decimal(mebi(run.stored_bytes), 2), True),
@@ -178,5 +181,5 @@ def _pruned_score(one: Pruned) -> str:
     return element("td", join(f"{one.pruned:.2f} ", small), class_="num")
 
 
-def _speed(one: Pruned) -> float | None:
+def _speed(one: Pruned | Run) -> float | None:
     return one.latency[0] / one.latency[1] if one.latency and one.latency[1] else None

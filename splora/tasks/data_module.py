@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 from abc import abstractmethod
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,8 +22,15 @@ from splora.tasks.sampler import GlobalBatchSampler, ResumableDataLoader
 
 __all__ = ["FeatureSet", "Ragged", "Split", "TaskDataModule", "TaskResult"]
 
-#: Rows to train on; to score; to predict, whose labels are not looked at and may be missing.
-Split = Literal["train", "eval", "predict"]
+#: Rows to train on; of the same data, held back to judge a training by; to score; to predict, whose labels are not
+#: looked at and may be missing.
+Split = Literal["train", "held", "eval", "predict"]
+
+
+#: Which examples are held out depends on no run's seed: runs of several seeds are judged by the same ones.
+_HELD_OUT_SEED = 14
+#: At most one of so many examples is held out.
+_HELD_OUT_PART = 5
 
 
 def not_one_batch(part: float, batches: int) -> str:
@@ -53,6 +62,8 @@ class TaskDataModule(LightningDataModule):
         eval_batch_size: rows per process and evaluation batch.
         seed: of the order of rows and of the subset below.
         max_train_examples: train on a random subset of so many examples.
+        held_out: about so many training examples are held back, a fifth of them at most, and evaluations while training
+            judge by them.
         group_by_length: put training rows of similar length into one batch.
         num_workers: processes that prepare batches ahead.
         cache_dir: folder of prepared data and downloads.
@@ -76,6 +87,7 @@ class TaskDataModule(LightningDataModule):
         group_by_length: bool = True,
         num_workers: int = 0,
         cache_dir: str | None = None,
+        held_out: int = 0,
     ) -> None:
         super().__init__()
         # A rank without an evaluation row just evaluates nothing; training refuses that case itself.
@@ -91,6 +103,8 @@ class TaskDataModule(LightningDataModule):
         self.group_by_length = group_by_length
         self.num_workers = num_workers
         self.cache_dir = cache_dir
+        self.held_out = held_out
+        self._judging = False
         self._tokenizer: Any = None
         self._config: Any = None
         self._features: dict[Split, FeatureSet] = {}
@@ -101,11 +115,12 @@ class TaskDataModule(LightningDataModule):
         """Read and tokenize one split; called once per process. `training_subset` chooses training examples."""
 
     @abstractmethod
-    def evaluate(self, outputs: dict[str, npt.NDArray[Any]]) -> TaskResult:
-        """Score the complete evaluation split.
+    def evaluate(self, outputs: dict[str, npt.NDArray[Any]], split: Split = "eval") -> TaskResult:
+        """Score a complete split.
 
         Args:
             outputs: the model's outputs by name (logits, start_logits, …), (rows, …), sorted by row number.
+            split: `eval` or `held`.
         """
 
     def predict(self, outputs: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
@@ -194,13 +209,61 @@ class TaskDataModule(LightningDataModule):
         if split not in self._features:
             prepared = self.prepare(split)
             if len(prepared) == 0:
-                name, option = ("training", "--train-file") if split == "train" else ("evaluation", "--predict-file")
+                trained = split in ("train", "held")
+                name, option = ("training", "--train-file") if trained else ("evaluation", "--predict-file")
                 raise InputError(f"The {name} data of {self.task} ({option}) hold no example.")
             tokens = prepared.columns["input_ids"]
             largest = (tokens.values if isinstance(tokens, Ragged) else tokens).max(initial=0)
             check_tokens(self.model_name_or_path, int(largest), self.config)
             self._features[split] = prepared
         return self._features[split]
+
+    @property
+    def mean_tokens(self) -> int:
+        """Tokens per training row on average, of which costs are told."""
+        return max(1, round(float(self.features("train").lengths.mean())))
+
+    @property
+    def judged(self) -> Split:
+        """The split that evaluations score now: while training the one held out for it, if any."""
+        fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        return "held" if (fitting or self._judging) and self.held_out > 0 else "eval"
+
+    @contextmanager
+    def judging_held_out(self) -> Iterator[None]:
+        """Let evaluations score what is held out while the block runs, although nothing trains."""
+        self._judging = True
+        try:
+            yield
+        finally:
+            self._judging = False
+
+    def held_back(self, groups: Sequence[Hashable]) -> tuple[Rows, Rows]:
+        """Numbers of the training examples to train on and of those held out, both ascending.
+
+        Args:
+            groups: of each example, what it shares with others (a text): groups are held out as a whole.
+
+        Raises:
+            InputError: nothing would be left to train on.
+        """
+        every = np.arange(len(groups), dtype=np.int64)
+        if self.held_out <= 0:
+            return every, every[:0]
+        names = list(dict.fromkeys(groups))
+        numbers = {name: number for number, name in enumerate(names)}
+        group_of = np.array([numbers[name] for name in groups], np.int64)
+        sizes = np.bincount(group_of)
+        order = np.random.default_rng(_HELD_OUT_SEED).permutation(len(names))
+        wanted = min(self.held_out, max(1, len(groups) // _HELD_OUT_PART))
+        count = int(np.searchsorted(np.cumsum(sizes[order]), wanted)) + 1
+        held = np.isin(group_of, order[:count])
+        if held.all():
+            raise InputError(
+                f"held_out is {self.held_out}, and all {len(groups):,} training examples of {self.task} belong to one "
+                f"text; nothing would be left to train on: set held_out to 0."
+            )
+        return every[~held], every[held]
 
     def training_subset(self, count: int) -> Rows:
         """Numbers of the examples to train on, ascending: all `count`, or `max_train_examples` random ones."""
@@ -218,6 +281,8 @@ class TaskDataModule(LightningDataModule):
         """Prepare what `stage` (fit, validate, test, predict; None: all) needs."""
         if stage in ("fit", None):
             self.features("train")
+            if self.held_out > 0:
+                self.features("held")
         self.features("predict" if stage == "predict" else "eval")
 
     def settings(self) -> dict[str, Any]:
@@ -255,12 +320,12 @@ class TaskDataModule(LightningDataModule):
         self._resume = states[0]
 
     def val_dataloader(self) -> ResumableDataLoader:
-        """Every evaluation row once, longest first."""
-        return self._dataloader("eval", self.eval_batch_size)
+        """Every row of the split that is judged by once, longest first."""
+        return self._dataloader(self.judged, self.eval_batch_size)
 
     def test_dataloader(self) -> ResumableDataLoader:
-        """As `val_dataloader`."""
-        return self.val_dataloader()
+        """Every evaluation row once, longest first."""
+        return self._dataloader("eval", self.eval_batch_size)
 
     def predict_dataloader(self) -> ResumableDataLoader:
         """Every row to predict once, longest first."""

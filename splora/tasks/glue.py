@@ -61,6 +61,7 @@ class GlueDataModule(TaskDataModule):
         cache_dir: str | None = None,
         task: str = "mnli",
         columns: dict[str, str] | None = None,
+        held_out: int = 0,
     ) -> None:
         super().__init__(
             model_name_or_path=model_name_or_path,
@@ -74,6 +75,7 @@ class GlueDataModule(TaskDataModule):
             group_by_length=group_by_length,
             num_workers=num_workers,
             cache_dir=cache_dir,
+            held_out=held_out,
         )
         if task not in TASKS:
             raise InputError(f"task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS) or '.'}")
@@ -83,7 +85,7 @@ class GlueDataModule(TaskDataModule):
         self.primary_metric = self.description.metrics[0]
         self.num_labels = len(self.description.labels) or 1
         self._order: tuple[str, ...] | None = None
-        self._parts: dict[str, slice] = {}
+        self._parts: dict[Split, dict[str, slice]] = {}
 
     @property
     def description(self) -> GlueTask:
@@ -116,25 +118,26 @@ class GlueDataModule(TaskDataModule):
         Raises:
             InputError: a file is missing or is not this task's table, or the hub cannot be reached.
         """
-        source = self.train_file if split == "train" else self.predict_file
+        trained = split in ("train", "held")
+        source = self.train_file if trained else self.predict_file
         labelled = split != "predict"
         if source == EMBEDDED:
             from splora.tasks.embedded.classification import table
 
             return {
                 part: parse_table(table(self.task, name), f"embedded {name}", self.description)
-                for part, name in self.description.files("train" if split == "train" else "eval").items()
+                for part, name in self.description.files("train" if trained else "eval").items()
             }
         if source is None or is_data_set(source):
             return self._tables_of_hub(source or HUB, split)
-        return read_source(source, self.task, "train" if split == "train" else "eval", self.columns, labelled)
+        return read_source(source, self.task, "train" if trained else "eval", self.columns, labelled)
 
     def prepare(self, split: Split) -> FeatureSet:
         """Token numbers and labels of a split."""
         tables = self._chosen(split)
-        if split == "eval":
+        if split in ("eval", "held"):
             ends = np.cumsum([len(table) for table in tables.values()])
-            self._parts = {
+            self._parts[split] = {
                 part: slice(end - len(table), end) for (part, table), end in zip(tables.items(), ends, strict=True)
             }
         rows = self._tokens(tables, self.tokenizer, split)
@@ -151,8 +154,12 @@ class GlueDataModule(TaskDataModule):
 
     def _chosen(self, split: Split) -> dict[str, Table]:
         tables = self.tables(split)
-        if split == "train":
-            tables[""] = tables[""].take(self.training_subset(len(tables[""])))
+        if split in ("train", "held"):
+            trained, held = self.held_back(
+                list(zip(*tables[""].texts, strict=True)) if self.held_out else range(len(tables[""]))
+            )
+            chosen = held if split == "held" else trained[self.training_subset(len(trained))]
+            tables[""] = tables[""].take(chosen)
         return tables
 
     def _tokens(self, tables: dict[str, Table], tokenizer: Any, split: Split) -> TokenRows:
@@ -167,8 +174,8 @@ class GlueDataModule(TaskDataModule):
         offsets = arrays["offsets"]
         return TokenRows(Ragged(arrays["input_ids"], offsets), Ragged(arrays[SEGMENTS], offsets))
 
-    def evaluate(self, outputs: dict[str, npt.NDArray[Any]]) -> TaskResult:
-        """Score the evaluation split.
+    def evaluate(self, outputs: dict[str, npt.NDArray[Any]], split: Split = "eval") -> TaskResult:
+        """Score a split, `eval` or `held`.
 
         Args:
             outputs: `logits`, float (examples, num_labels), in the order of the rows.
@@ -177,12 +184,12 @@ class GlueDataModule(TaskDataModule):
             The task's metrics in percent (MNLI: `accuracy` on the matched, `accuracy_mismatched` on the other part);
             artifact `predictions`: label name, or score, by row.
         """
-        logits, labels = outputs["logits"], self.features("eval").columns["labels"]
+        logits, labels = outputs["logits"], self.features(split).columns["labels"]
         assert isinstance(labels, np.ndarray)
         positive = self.label2id.get(self.description.labels[self.description.positive], 0) if self.label2id else 0
         metrics = {
             f"{name}{part}": value
-            for part, rows in self._parts.items()
+            for part, rows in self._parts[split].items()
             for name, value in score(self.description.metrics, logits[rows], labels[rows], positive).items()
         }
         return TaskResult(metrics, self.predict(outputs))
@@ -194,8 +201,9 @@ class GlueDataModule(TaskDataModule):
         return {"predictions": dict(enumerate(shown))}
 
     def _tables_of_hub(self, name: str, split: Split) -> dict[str, Table]:
-        parts = {"": "train"} if split == "train" else {"": "validation"}
-        if split != "train" and self.task == "mnli":
+        trained = split in ("train", "held")
+        parts = {"": "train"} if trained else {"": "validation"}
+        if not trained and self.task == "mnli":
             parts = {"": "validation_matched", "_mismatched": "validation_mismatched"}
         configuration = self.task if name == HUB else None
         return {

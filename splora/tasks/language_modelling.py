@@ -102,7 +102,7 @@ class TextDataModule(TaskDataModule):
             )
         return FeatureSet({"input_ids": windows}, np.full(len(windows), self.width, np.int64))
 
-    def evaluate(self, outputs: dict[str, npt.NDArray[Any]]) -> TaskResult:
+    def evaluate(self, outputs: dict[str, npt.NDArray[Any]], split: Split = "eval") -> TaskResult:
         """Score the evaluation split.
 
         Args:

@@ -15,6 +15,8 @@ from splora.model_sizes import WEIGHTS
 
 #: Name of the small model and of the data sets that the project makes itself.
 EMBEDDED = "embedded"
+#: In a finished run's folder: what marks it, and the model that it leaves.
+RUN_RESULT, RUN_MODEL = "result.json", "model"
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -32,7 +34,7 @@ def local_folder(name: str) -> Path | None:
 
     A folder with neither weights nor an adapter, such as this project's `bert-base-uncased` before it is filled, never
     stands in the way of the hub's model of that name: only what can be nothing but a path (`./bert-base-uncased`)
-    means it.
+    means it. The folder of a finished run means the model in it.
     """
     folder = expanded(name)
     try:
@@ -40,7 +42,17 @@ def local_folder(name: str) -> Path | None:
             return None
     except OSError:  # a name too long for a folder's
         return None
-    return folder if is_path(name) or has_weights(folder) or is_adapter(folder) else None
+    if has_weights(folder) or is_adapter(folder):
+        return folder
+    if (trained := model_of_run(folder)) is not None:
+        return trained
+    return folder if is_path(name) else None
+
+
+def model_of_run(folder: Path) -> Path | None:
+    """The model in the folder of a finished run; None where it is no such folder."""
+    model = folder / RUN_MODEL
+    return model if (folder / RUN_RESULT).is_file() and has_weights(model) else None
 
 
 def has_weights(folder: Path) -> bool:

@@ -21,7 +21,7 @@ from splora.tasks.squad_metric import References, best_thresholds, scores, total
 
 #: Data sets of the hub, used where no file is named.
 HUB = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
-HUB_SPLITS: dict[Split, str] = {"train": "train", "eval": "validation", "predict": "validation"}
+HUB_SPLITS: dict[Split, str] = {"train": "train", "held": "train", "eval": "validation", "predict": "validation"}
 
 
 class SquadDataModule(TaskDataModule):
@@ -61,6 +61,7 @@ class SquadDataModule(TaskDataModule):
         n_best_size: int = 20,
         max_answer_length: int = 30,
         null_score_diff_threshold: float = 0.0,
+        held_out: int = 0,
     ) -> None:
         super().__init__(
             model_name_or_path=model_name_or_path,
@@ -74,6 +75,7 @@ class SquadDataModule(TaskDataModule):
             group_by_length=group_by_length,
             num_workers=num_workers,
             cache_dir=cache_dir,
+            held_out=held_out,
         )
         self.task = task
         self.doc_stride = doc_stride
@@ -93,7 +95,7 @@ class SquadDataModule(TaskDataModule):
         Raises:
             InputError: as `read_squad`; the hub cannot be reached; or a question of 1.1 has no answer.
         """
-        source = self.train_file if split == "train" else self.predict_file
+        source = self.train_file if split in ("train", "held") else self.predict_file
         found = self._read(source, split)
         unanswered = sum(not question.answers for question in found)
         if unanswered and not self.version_2 and split != "predict":
@@ -118,22 +120,26 @@ class SquadDataModule(TaskDataModule):
 
     def _chosen(self, split: Split) -> list[Question]:
         found = self.questions(split)
-        if split != "train":
+        if split not in ("train", "held"):
             return found
         usable = [question for question in found if question.usable]
-        return [usable[number] for number in self.training_subset(len(usable))]
+        trained, held = self.held_back([question.context for question in usable])
+        if split == "held":
+            return [usable[number] for number in held]
+        return [usable[trained[number]] for number in self.training_subset(len(trained))]
 
-    def evaluate(self, outputs: dict[str, npt.NDArray[Any]]) -> TaskResult:
-        """Score the evaluation split.
+    def evaluate(self, outputs: dict[str, npt.NDArray[Any]], split: Split = "eval") -> TaskResult:
+        """Score a split.
 
         Args:
             outputs: `start_logits` and `end_logits`, float (windows, width), in the order of the windows.
+            split: `eval` or `held`.
 
         Returns:
             Metrics `exact_match`, `f1` and, in 2.0, the official ones with their prefixes and best thresholds;
             artifacts `predictions`, `nbest_predictions`, `scores` and, in 2.0, `null_odds`, all by question ID.
         """
-        answers, found = self._answers(outputs, "eval")
+        answers, found = self._answers(outputs, split)
         return score_answers(answers, found, self.version_2)
 
     def predict(self, outputs: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
@@ -164,7 +170,7 @@ class SquadDataModule(TaskDataModule):
         if source == EMBEDDED:
             from splora.tasks.embedded import corpus
 
-            if split == "train":
+            if split in ("train", "held"):
                 content = corpus.corpus("train", corpus.TRAIN_QUESTIONS, impossible=self.version_2)
             else:
                 content = corpus.corpus("dev", corpus.DEV_QUESTIONS, impossible=self.version_2)

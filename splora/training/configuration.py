@@ -24,7 +24,7 @@ def lightning_config(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
         "seed_everything": spec.seed,
         "trainer": _trainer(spec, output_dir),
         "model": _model(spec),
-        "data": _data(spec),
+        "data": data_config(spec),
     }
 
 
@@ -47,7 +47,10 @@ def _trainer(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
     trainer["plugins"] = plugins()
     if spec.num_train_epochs < 1 and spec.max_steps is None:
         trainer["limit_train_batches"] = spec.num_train_epochs
-    if spec.val_check_per_epoch > 1:
+    if spec.evaluate_every_n_steps is not None:
+        trainer["val_check_interval"] = spec.evaluate_every_n_steps * spec.gradient_accumulation_steps
+        trainer["check_val_every_n_epoch"] = None  # counted over all epochs
+    elif spec.val_check_per_epoch > 1:
         trainer["val_check_interval"] = 1.0 / spec.val_check_per_epoch
     run_name = f"{spec.sheet} {spec.exp_id} seed {spec.seed}".strip()
     extra = [logger_choice.entry(name, run_name) for name in logger_choice.chosen(spec.logger)]
@@ -106,9 +109,11 @@ def _callbacks(spec: RunSpecification) -> list[dict[str, Any]]:
 def _judges(spec: RunSpecification) -> list[dict[str, Any]]:
     """Callbacks that let evaluations decide when to stop and which weights to keep."""
     metric = "f1" if spec.task in QA_TASKS else TASKS[spec.task].metrics[0]
-    best = [_callback("BestWeights", monitor=f"val/{metric}")] if spec.best_checkpoint else []
+    monitor = f"{'held' if spec.held_out else 'val'}/{metric}"
+    start = {"counts_start": True} if spec.held_out else {}
+    best = [_callback("BestWeights", monitor=monitor, **start)] if spec.best_checkpoint else []
     patience = spec.early_stopping
-    return best if patience is None else [*best, _callback("EarlyStop", monitor=f"val/{metric}", patience=patience)]
+    return best if patience is None else [*best, _callback("EarlyStop", monitor=monitor, patience=patience)]
 
 
 def _callback(name: str, **arguments: Any) -> dict[str, Any]:
@@ -140,14 +145,22 @@ def _model(spec: RunSpecification) -> dict[str, Any]:
             "shared_prototypes": spec.splopa_shared_prototypes,
             "shared_position_weights": spec.splopa_shared_pos_weights,
             "rank": spec.splora_rank,
+            "lora_rank": spec.lora_rank,
+            "lora_alpha": spec.lora_alpha,
         },
         "pruning": {
             "method": spec.pruning_method,
+            "units": spec.pruning_units,
             "mask_init": spec.mask_init,
             "mask_scale": spec.mask_scale,
             "attention_block": [spec.attention_block_rows, spec.attention_block_cols],
             "ffn_block": [spec.ffn_block_rows, spec.ffn_block_cols],
             "regularization": spec.regularization,
+        },
+        "prune_first": {
+            "method": spec.prune_first,
+            "budget": spec.budgets[-1] if spec.budgets else 0.5,
+            "samples": spec.prune_first_samples,
         },
         "optimizer": {
             "learning_rate": spec.learning_rate,
@@ -166,12 +179,16 @@ def _model(spec: RunSpecification) -> dict[str, Any]:
             "alpha_ce": spec.alpha_ce,
             "alpha_distil": spec.alpha_distil,
             "temperature": spec.temperature,
+            "alpha_hidden": spec.alpha_hidden,
+            "alpha_attention": spec.alpha_attention,
+            "hidden_weights": spec.hidden_weights,
             "teacher_type": spec.teacher_type,
         }
     return model
 
 
-def _data(spec: RunSpecification) -> dict[str, Any]:
+def data_config(spec: RunSpecification) -> dict[str, Any]:
+    """The section `data` of a configuration."""
     shared = {
         "model_name_or_path": spec.model_name_or_path,
         "train_file": spec.train_file,
@@ -181,6 +198,7 @@ def _data(spec: RunSpecification) -> dict[str, Any]:
         "eval_batch_size": spec.per_gpu_eval_batch_size,
         "seed": spec.seed,
         "max_train_examples": spec.max_train_examples,
+        "held_out": spec.held_out,
     }
     if spec.task in QA_TASKS:
         windows = {"doc_stride": spec.doc_stride}

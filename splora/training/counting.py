@@ -39,17 +39,19 @@ def count_weights(model: nn.Module) -> WeightCounts:
     shared prototypes once and every other trained parameter; without one, the non-zero encoder weights and
     every other trained parameter. Mask scores steer the training and are stored nowhere: they are not counted.
     """
-    encoder = remaining = learned = 0
+    from peft.tuners.lora import LoraLayer
+
+    remaining = learned = 0
     counted: set[int] = set()
     adapters: set[str] = set()
     for name in anatomy.encoder_linears(model):
         layer = model.get_submodule(name)
-        weight = effective_weight(layer)
-        kept = int(torch.count_nonzero(weight))
-        encoder += weight.numel()
+        kept = int(torch.count_nonzero(effective_weight(layer)))
         remaining += kept
         if isinstance(layer, MaskedAdapterLayer):
             adapters.add(_adapter(layer))
+        elif isinstance(layer, LoraLayer):
+            continue  # what of it trains is counted below
         elif any(parameter.requires_grad for parameter in layer.parameters()):
             assert isinstance(layer, nn.Linear | MaskedLinear)
             learned += kept + (0 if layer.bias is None else layer.bias.numel())
@@ -63,7 +65,7 @@ def count_weights(model: nn.Module) -> WeightCounts:
         for parameter in model.parameters()
         if parameter.requires_grad and id(parameter) not in counted
     )
-    return WeightCounts(encoder, remaining, learned)
+    return WeightCounts(dense_weights(model), remaining, learned)
 
 
 @torch.no_grad()
@@ -73,18 +75,17 @@ def count_cut(model: nn.Module) -> WeightCounts:
     Args:
         model: of `splora.export`, or any plain one, of which nothing is gone; nothing of it was learned.
     """
-    config = next(module.config for module in model.modules() if hasattr(module, "config"))
-    # Where layers differ, only the dictionary gives out the sizes of the dense model.
-    neurons = int(vars(config)[anatomy.family_of(config).sizes[1]])
-    hidden = anatomy.layers(model)[0].linears["query"].in_features
-    wide = int(vars(config)[anatomy.family_of(config).sizes[0]]) * anatomy.head_size(config)
-    dense = {"ffn_in": hidden * neurons, "ffn_out": hidden * neurons}
-    encoder = remaining = 0
-    for layer in anatomy.layers(model):
-        for role, linear in layer.linears.items():
-            encoder += dense.get(role, hidden * wide)
-            remaining += int(torch.count_nonzero(linear.weight))
-    return WeightCounts(encoder, remaining, learned=0)
+    linears = (linear for layer in anatomy.layers(model) for linear in layer.linears.values())
+    remaining = sum(int(torch.count_nonzero(linear.weight)) for linear in linears)
+    return WeightCounts(dense_weights(model), remaining, learned=0)
+
+
+def dense_weights(model: nn.Module) -> int:
+    """Weights of the prunable linears before anything was cut, as the model's configuration says."""
+    config = anatomy.config_of(model)
+    hidden, size = int(config.hidden_size), anatomy.head_size(config)
+    heads, neurons = anatomy.dense_sizes(config)
+    return sum(4 * hidden * size * own for own in heads) + sum(2 * hidden * own for own in neurons)
 
 
 @torch.no_grad()
@@ -95,6 +96,13 @@ def effective_weight(layer: nn.Module) -> Tensor:
         return layer.effective_weight(adapter, layer.binary_mask(adapter))
     if isinstance(layer, MaskedLinear):
         return layer.effective_weight()
+    from peft.tuners.lora import LoraLayer
+
+    if isinstance(layer, LoraLayer):
+        weight: Tensor = layer.get_base_layer().weight
+        for name in layer.active_adapters:
+            weight = weight + layer.get_delta_weight(name)
+        return weight
     assert isinstance(layer, nn.Linear)
     return layer.weight
 

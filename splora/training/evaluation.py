@@ -31,12 +31,13 @@ class OutputCollector:
             self._logits.setdefault(name, []).append(values.detach().float().cpu().numpy())
 
     def score(self, data: Any) -> dict[str, float]:
-        """Scores of the complete split, the same on every process; what was collected is dropped.
+        """Scores of the complete split that is judged, the same on every process; what was collected is dropped.
 
         Raises:
             InputError: rows are missing (``limit_val_batches`` cuts an evaluation short).
         """
-        result = data.evaluate(self._whole(data, "eval", "a score needs all: remove limit_val_batches"))
+        split = data.judged
+        result = data.evaluate(self._whole(data, split, "a score needs all: remove limit_val_batches"), split)
         self.artifacts = dict(result.artifacts)
         return dict(result.metrics)
 

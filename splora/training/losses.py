@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -48,3 +48,23 @@ def distillation_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tenso
         )
         losses.append(temperature**2 * divergence)
     return torch.stack(losses).mean()
+
+
+def states_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], keep: Tensor, weights: Tensor) -> Tensor:
+    """How far states of the layers are from the teacher's: per layer ``Σ (s − t)² / Σ t²``, weighted mean over layers.
+
+    Relative to the teacher's own squares, layers count the same whatever the scale of their states (feature
+    distillation as in TinyBERT, 1909.10351, eq. 8, with no projection: both are of one width).
+
+    Args:
+        student, teacher: one tensor (batch, tokens, hidden) per layer.
+        keep: tokens that are no padding, (batch, tokens): 1 or True.
+        weights: of the layers, (layers,); only their proportions count.
+    """
+    kept = keep.bool()
+    errors = []
+    for found, wanted in zip(student, teacher, strict=True):
+        target = wanted[kept].float()
+        errors.append((found[kept].float() - target).square().sum() / target.square().sum())
+    weights = weights.to(errors[0])
+    return (torch.stack(errors) * weights).sum() / weights.sum()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from splora import anatomy
 from splora.errors import InputError
-from splora.masks import BlockMask, mask_linears
+from splora.masks import BlockMask, Placement, mask_linears
 from splora.training.options import AdapterOptions, PruningOptions
 from splora.training.specification import QA_TASKS
 
@@ -62,25 +63,55 @@ def load_base(
 
 
 def block_shapes(model: nn.Module, pruning: PruningOptions) -> dict[str, tuple[int, int]]:
-    """Full name of every prunable linear layer → its block shape (rows, cols).
+    """Full name of every prunable linear layer → its block shape (rows, cols); of those that hold weights."""
+    shapes = {}
+    for name, place in _places(model).items():
+        rows, cols = pruning.attention_block if place.in_attention else pruning.ffn_block
+        shapes[name] = (int(rows), int(cols))
+    return shapes
+
+
+def mask_placement(model: nn.Module, pruning: PruningOptions, blocks: dict[str, tuple[int, int]]) -> Placement:
+    """Where the masks of a bare task model lie: blocks, or whole heads and neurons that share one mask.
+
+    Args:
+        blocks: what `block_shapes` gives.
 
     Raises:
-        InputError: a block shape does not divide its layer (all such layers are named).
+        InputError: a block shape does not divide its layer (all such layers are named), or blocks lie across heads
+            that are to be filled.
     """
-    shapes, problems = {}, []
-    for name, place in anatomy.encoder_linears(model).items():
-        rows, cols = pruning.attention_block if place.in_attention else pruning.ffn_block
+    size = anatomy.head_size(anatomy.config_of(model))
+    shapes, leaders, units, problems = {}, {}, {}, []
+    places = _places(model)
+    names = {place: name for name, place in places.items()}
+    for name, place in places.items():
         out_features, in_features = _linear(model, name).weight.shape
+        whole = pruning.units != "blocks" and (not place.in_attention or pruning.units == "heads_and_neurons")
+        if whole:
+            unit, leader, width = ("head", "attention_output", size) if place.in_attention else ("neuron", "ffn_out", 1)
+            decides = place.role == leader
+            shapes[name] = (out_features, width) if decides else (width, in_features)
+            if decides:
+                units[name] = unit
+            else:
+                leaders[name] = names[anatomy.Place(place.layer, leader)]
+            continue
+        rows, cols = shapes[name] = blocks[name]
         part = "attention" if place.in_attention else "ffn"
         if out_features % rows or in_features % cols:
             problems.append(
                 f"{part}_block {rows}x{cols} does not divide layer {name} of {out_features}x{in_features}; "
                 f"rows must divide {out_features} and cols must divide {in_features}."
             )
-        shapes[name] = (int(rows), int(cols))
+        elif pruning.units == "hybrid_filled" and size % (cols if place.role == "attention_output" else rows):
+            problems.append(
+                f"{part}_block {rows}x{cols} lies across heads of {size} channels in layer {name}, which hybrid_filled "
+                f"fills one by one; a divisor of {size} is needed."
+            )
     if problems:
         raise InputError(problems)
-    return shapes
+    return Placement(shapes, leaders, units)
 
 
 def prepare(base: nn.Module, adapter: AdapterOptions, pruning: PruningOptions) -> tuple[nn.Module, list[BlockMask]]:
@@ -89,42 +120,94 @@ def prepare(base: nn.Module, adapter: AdapterOptions, pruning: PruningOptions) -
     Without an adapter all weights of the model are trained; with one, the adapter, the biases, the
     norms and the task head are. Returns the model to call and its masks (empty for method none).
     """
-    shapes = block_shapes(base, pruning)
+    for parameter in base.parameters():
+        if not parameter.numel():  # of layers that lost all heads or neurons: nothing to train, and no gradient ever
+            parameter.requires_grad_(False)
+    blocks = block_shapes(base, pruning)
+    masks = mask_placement(base, pruning, blocks) if pruning.method != "none" else None
     if adapter.kind == "none":
-        if pruning.method == "none":
+        if masks is None:
             return base, []
-        return base, mask_linears(base, shapes, pruning.method, pruning.mask_init, pruning.mask_scale)
+        first = pruning.mask_init, pruning.mask_scale
+        return base, mask_linears(base, masks.shapes, pruning.method, *first, placement=masks)
 
     from peft import get_peft_model
 
     from splora.adapters import attach_block_masks
 
-    model = get_peft_model(base, _adapter_config(base, adapter, shapes), autocast_adapter_dtype=False)
-    if pruning.method == "none":
+    config = _CONFIGS[adapter.kind](base, adapter, blocks, {} if masks is None else masks.shapes)
+    model = get_peft_model(base, config, autocast_adapter_dtype=False)
+    if masks is None:
         return model, []
-    return model, attach_block_masks(model, pruning.method, pruning.mask_init, pruning.mask_scale)
+    return model, attach_block_masks(model, pruning.method, pruning.mask_init, pruning.mask_scale, placement=masks)
 
 
-def _adapter_config(base: nn.Module, adapter: AdapterOptions, shapes: dict[str, tuple[int, int]]) -> Any:
-    """The adapter's settings, without a task type: then PEFT's plain wrapper passes every input on to the model."""
-    from splora.adapters import SPLoPAConfig, SPLoRAConfig
+def _trained_beside(base: nn.Module) -> list[str]:
+    """Modules that train whole beside any adapter: the task's head, and norms."""
+    return anatomy.head_names(base) + anatomy.norm_names(base)
 
-    common: dict[str, Any] = {
+
+#: By layer: rows and columns.
+_Shapes = dict[str, tuple[int, int]]
+
+
+def _blocked(base: nn.Module, adapter: AdapterOptions, shapes: _Shapes, masks: _Shapes) -> dict[str, Any]:
+    """What SPLoPA and SPLoRA have in common; no task type: then PEFT's plain wrapper passes every input on."""
+    return {
         "target_modules": sorted(shapes),
-        "modules_to_save": anatomy.head_names(base) + anatomy.norm_names(base),
+        "modules_to_save": _trained_beside(base),
         "block_shapes": shapes,
+        "mask_shapes": {name: shape for name, shape in masks.items() if shape != shapes[name]},
         "bias": "all",
         "init_range": adapter.init_range,
     }
-    if adapter.kind == "splora":
-        return SPLoRAConfig(rank=adapter.rank if adapter.rank < 1 else int(adapter.rank), **common)
+
+
+def _splopa(base: nn.Module, adapter: AdapterOptions, shapes: _Shapes, masks: _Shapes) -> Any:
+    from splora.adapters import SPLoPAConfig
+
     return SPLoPAConfig(
         num_prototypes=adapter.num_prototypes,
         prototype_rank=adapter.prototype_rank,
         shared_prototypes=adapter.shared_prototypes,
         shared_position_weights=adapter.shared_position_weights,
-        **common,
+        **_blocked(base, adapter, shapes, masks),
     )
+
+
+def _splora(base: nn.Module, adapter: AdapterOptions, shapes: _Shapes, masks: _Shapes) -> Any:
+    from splora.adapters import SPLoRAConfig
+
+    rank = adapter.rank if adapter.rank < 1 else int(adapter.rank)
+    return SPLoRAConfig(rank=rank, **_blocked(base, adapter, shapes, masks))
+
+
+def _lora(base: nn.Module, adapter: AdapterOptions, shapes: _Shapes, masks: _Shapes) -> Any:
+    """PEFT's own LoRA in the same linears, with the same modules and biases trained beside it."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=adapter.lora_rank,
+        lora_alpha=adapter.lora_alpha,
+        lora_dropout=0.0,
+        target_modules=sorted(shapes),
+        modules_to_save=_trained_beside(base),
+        bias="lora_only",
+    )
+
+
+#: By kind, what makes an adapter's settings.
+_CONFIGS: dict[str, Callable[[nn.Module, AdapterOptions, _Shapes, _Shapes], Any]] = {
+    "splopa": _splopa,
+    "splora": _splora,
+    "lora": _lora,
+}
+
+
+def _places(model: nn.Module) -> dict[str, anatomy.Place]:
+    """The prunable linears that hold weights: in a pruned model a layer may have no heads or no neurons at all."""
+    places = anatomy.encoder_linears(model)
+    return {name: place for name, place in places.items() if _linear(model, name).weight.numel()}
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:

@@ -13,29 +13,33 @@ from torch import Tensor, nn
 from splora.errors import InputError, nearest
 from splora.files import write_json
 from splora.masks import BlockMask, masked_layers, penalties, update_global_cutoffs
+from splora.masks.block_mask import KNOWN_INITS
 from splora.posttraining.heads import has_head
 from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import OutputCollector
+from splora.training.filling import fill_heads
 from splora.training.half_base import keep_trained_in_single
-from splora.training.losses import distillation_loss, logits_of, task_loss
+from splora.training.known_scores import known_scores
+from splora.training.losses import distillation_loss, logits_of, states_loss, task_loss
 from splora.training.model import load_base, prepare
 from splora.training.optimizer import make_optimizer
 from splora.training.options import (
     AdapterOptions,
     DistillationOptions,
     OptimizerOptions,
+    PruneFirstOptions,
     PruningOptions,
     described,
+    layer_weights,
     wrong_choices,
 )
+from splora.training.prune_first import pruned_start
 from splora.training.saving import check_fits, load_run
 from splora.training.sense import ask
-from splora.training.specification import TASKS, scale_steps
-from splora.training.teacher import TEACHER_SEGMENTS, Teacher, feed, load_teacher
+from splora.training.signals import Signals, model_inputs, signals
+from splora.training.specification import SCORED, TASKS, scale_steps
+from splora.training.teacher import Teacher, check_states, feed, load_teacher
 from splora.training.threads import fit_threads
-
-#: What a batch holds besides the model's inputs.
-_NOT_INPUTS = ("index", "labels", "start_positions", "end_positions", TEACHER_SEGMENTS)
 
 
 @described(task="task")
@@ -46,6 +50,7 @@ class PruningModule(LightningModule):
         model_name_or_path: pretrained encoder: hub name, folder, or `embedded`.
         adapter: ΔW over frozen weights; `none` trains the weights themselves.
         pruning: block masks; method `none` is dense fine-tuning.
+        prune_first: pruning without training, before that.
         optimizer: learning rates and warm-up.
         distillation: a teacher, or None.
         seed: of new parameters, dropout and sampled gates.
@@ -59,6 +64,7 @@ class PruningModule(LightningModule):
         task: str = "squad",
         adapter: AdapterOptions = AdapterOptions(),
         pruning: PruningOptions = PruningOptions(),
+        prune_first: PruneFirstOptions = PruneFirstOptions(),
         optimizer: OptimizerOptions = OptimizerOptions(),
         distillation: DistillationOptions | None = None,
         seed: int = 92,
@@ -66,11 +72,12 @@ class PruningModule(LightningModule):
         trained_run: str | None = None,
     ) -> None:
         super().__init__()
-        _check_choices(task, adapter=adapter, pruning=pruning, distillation=distillation)
+        _check_choices(task, adapter=adapter, pruning=pruning, prune_first=prune_first, distillation=distillation)
         self.task = task
         self.model_name_or_path = model_name_or_path
         self.adapter = adapter
         self.pruning = pruning
+        self.prune_first = prune_first
         self.optimizer_options = optimizer
         self.distillation = distillation
         self.seed = seed
@@ -109,16 +116,21 @@ class PruningModule(LightningModule):
             check_fits(self.trained_run, data)
             self.network = load_run(self.trained_run)
             return
-        base = load_base(
-            self.model_name_or_path, self.task, label2id=self.label2id, dropout=self.dropout, seed=self.seed
-        )
-        if self.trainer.training and has_head(self.model_name_or_path, base.config, self.task):
+        source = self.model_name_or_path
+        if self.prune_first.method != "none":
+            blocks = self.pruning.attention_block, self.pruning.ffn_block
+            source = pruned_start(source, self.prune_first, blocks, data, Path(self.trainer.default_root_dir))
+        base = load_base(source, self.task, label2id=self.label2id, dropout=self.dropout, seed=self.seed)
+        if self.trainer.training and has_head(source, base.config, self.task):
             base.eval()
-            ask(self.model_name_or_path, lambda batch: logits_of(base(**_inputs(batch))), data)
+            ask(self.model_name_or_path, lambda batch: logits_of(base(**model_inputs(batch))), data)
             base.train()
         self.network, self.block_masks = prepare(base, self.adapter, self.pruning)
+        if self.trainer.training and self.pruning.mask_init in KNOWN_INITS:
+            known_scores(self.network, self.block_masks, self.pruning.mask_init, data)
         if self.distillation is not None and self.trainer.training:
             teacher = load_teacher(self.distillation, self.task, data.tokenizer, self.label2id)
+            check_states(teacher, base, self.distillation)
             feed(teacher, self.distillation.teacher_name_or_path, data)
             ask(f"The teacher {self.distillation.teacher_name_or_path}", teacher, data)
             self._teacher = [teacher]
@@ -146,12 +158,23 @@ class PruningModule(LightningModule):
         for mask in self.block_masks:
             mask.set_threshold(threshold)
 
+    def end_of_schedule(self) -> None:
+        """The threshold is final from now on: what stays of a head is dense again where that was asked for."""
+        filled = self.block_masks and all(mask.fixed is not None for mask in self.block_masks if mask.unit == "block")
+        if self.pruning.units == "hybrid_filled" and not filled:
+            assert self.network is not None
+            update_global_cutoffs(self.block_masks)
+            fill_heads(self.network)
+
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Logits in fp32: start_logits and end_logits (batch, tokens), or logits (batch, labels)."""
+        return self._signals(batch, hidden=False, attention=False).logits
+
+    def _signals(self, batch: dict[str, Tensor], *, hidden: bool, attention: bool) -> Signals:
         assert self.network is not None
         if self.pruning.method == "topK_global":
             update_global_cutoffs(self.block_masks)
-        return logits_of(self.network(**_inputs(batch)))
+        return signals(self.network, model_inputs(batch), hidden=hidden, attention=attention)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed this batch's randomness from its number alone, so that a resumed run repeats a quiet one."""
@@ -163,14 +186,7 @@ class PruningModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Task loss, mixed with distillation, plus the weighted penalty on the scores."""
-        logits = self(batch)
-        loss = task_loss(logits, batch)
-        if self._teacher:
-            options = self.distillation
-            assert options is not None
-            distilled = distillation_loss(logits, self._teach(batch), options.temperature)
-            self.log("train/distillation_loss", distilled.detach())
-            loss = options.alpha_ce * loss + options.alpha_distil * distilled
+        loss = self._taught(batch) if self._teacher else task_loss(self(batch), batch)
         penalty = self._penalty()
         if penalty is not None:
             self.log("train/penalty", penalty.detach())
@@ -203,8 +219,11 @@ class PruningModule(LightningModule):
                 write_json(Path(self.trainer.default_root_dir) / f"{name}.json", value)
 
     def on_validation_epoch_end(self) -> None:
-        """Gather all ranks' logits, score them, log ``val/<metric>`` and keep artifacts for the run's result."""
-        self._score("val")
+        """Gather all ranks' logits, score them, log ``val/<metric>`` and keep artifacts for the run's result.
+
+        Scores on what the training holds out for its own evaluations are ``held/<metric>``.
+        """
+        self._score("held" if self.trainer.datamodule.judged == "held" else "val")
 
     def on_test_epoch_end(self) -> None:
         """As for validation, under ``test/``."""
@@ -234,6 +253,7 @@ class PruningModule(LightningModule):
             "label2id": self.label2id,
             "adapter": asdict(self.adapter),
             "pruning": asdict(self.pruning),
+            "prune_first": asdict(self.prune_first),
             "optimizer": asdict(self.optimizer_options),
             "distillation": None if self.distillation is None else asdict(self.distillation),
             "seed": self.seed,
@@ -287,10 +307,27 @@ class PruningModule(LightningModule):
             return None
         return penalties.l0(scores) if self.pruning.regularization == "l0" else penalties.l1(scores)
 
-    @torch.no_grad()
-    def _teach(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        logits: dict[str, Tensor] = self._teacher[0](batch)
-        return logits
+    def _taught(self, batch: dict[str, Tensor]) -> Tensor:
+        """The task's loss and those of the teacher's logits and states, each with its weight."""
+        options = self.distillation
+        assert options is not None
+        wanted = {"hidden": options.alpha_hidden > 0, "attention": options.alpha_attention > 0}
+        with torch.no_grad():
+            teacher = self._teacher[0].signals(batch, **wanted)
+        student = self._signals(batch, **wanted)
+        loss = options.alpha_ce * task_loss(student.logits, batch)
+        if options.alpha_distil > 0:
+            distilled = distillation_loss(student.logits, teacher.logits, options.temperature)
+            self.log("train/distillation_loss", distilled.detach())
+            loss = loss + options.alpha_distil * distilled
+        for name, weight in (("hidden", options.alpha_hidden), ("attention", options.alpha_attention)):
+            if weight > 0:
+                found, target = getattr(student, name), getattr(teacher, name)
+                layers = layer_weights(options.hidden_weights, len(target))
+                states = states_loss(found, target, batch["attention_mask"], torch.tensor(layers))
+                self.log(f"train/{name}_loss", states.detach())
+                loss = loss + weight * states
+        return loss
 
     def _score(self, stage: str) -> None:
         data = self.trainer.datamodule
@@ -301,14 +338,17 @@ class PruningModule(LightningModule):
             self.log(data.primary_metric, primary, prog_bar=True, logger=False, sync_dist=False)
 
 
-def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What of a batch the model takes."""
-    return {name: value for name, value in batch.items() if name not in _NOT_INPUTS}
-
-
 def _check_choices(task: str, **sections: Any) -> None:
-    """Refuse options that are none of their choices, all of them at once."""
+    """Refuse options that are none of their choices, or out of range where YAML alone says them, all at once."""
     problems = []
+    first, pruning = sections["prune_first"], sections["pruning"]
+    if first.method != "none" and not 0 < first.budget < 1:
+        problems.append(f"model.prune_first.budget is {first.budget:g}; a fraction between 0 and 1 is needed.")
+    if pruning.mask_init in KNOWN_INITS and pruning.method in SCORED and not pruning.mask_scale > 0:
+        problems.append(
+            f"model.pruning.mask_scale is {pruning.mask_scale:g}, and {pruning.mask_init} spreads scores over it; a "
+            "number above 0 is needed."
+        )
     if task not in TASKS:
         problems.append(f"model.task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS) or '.'}")
     for section, options in sections.items():

@@ -23,7 +23,7 @@ def kind_of(name: str, parameter: nn.Parameter, norms: tuple[str, ...]) -> str:
         return "no_decay"
     if any(part in norms for part in parts):
         return "no_decay"
-    return "adapter" if any(part.startswith(("splopa_", "splora_")) for part in parts) else "weights"
+    return "adapter" if any(part.startswith(("splopa_", "splora_", "lora_")) for part in parts) else "weights"
 
 
 def parameter_groups(model: nn.Module, options: OptimizerOptions) -> list[dict[str, Any]]:

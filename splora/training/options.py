@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
-from splora.errors import nearest
-from splora.training.specification import FIELDS
+from splora.errors import InputError, nearest
+from splora.training.specification import FIELDS, parsed_weights
 
 T = TypeVar("T")
 
@@ -47,6 +47,20 @@ def wrong_choices(section: str, options: Any) -> list[str]:
     return problems
 
 
+def layer_weights(text: str | None, layers: int) -> list[float]:
+    """Weights of so many layers, as `hidden_weights` says them; all the same where it is empty.
+
+    Raises:
+        InputError: they are no numbers from 0 on with one above 0, or not as many as layers.
+    """
+    if text is None:
+        return [1.0] * layers
+    weights = parsed_weights(text)
+    if len(weights) != layers:
+        raise InputError(f"hidden_weights is {text!r}, of {len(weights)} layers; the model has {layers}.")
+    return weights
+
+
 def described(**columns: str) -> Callable[[type[T]], type[T]]:
     """Adds options to a class's docstring, where `help` and jsonargparse's ``--help`` read what they mean.
 
@@ -70,7 +84,7 @@ def described(**columns: str) -> Callable[[type[T]], type[T]]:
 @described()
 @dataclass(frozen=True)
 class AdapterOptions:
-    """ΔW: `kind` is none (the weights themselves are trained), splopa or splora."""
+    """ΔW: `kind` is none (the weights themselves are trained), splopa, splora or lora."""
 
     kind: str = option("adapter")
     num_prototypes: int = option("num_splopa_prototypes")
@@ -79,6 +93,8 @@ class AdapterOptions:
     shared_prototypes: bool = option("splopa_shared_prototypes")
     shared_position_weights: bool = option("splopa_shared_pos_weights")
     rank: float = option("splora_rank", help="SPLoRA's rank; below 1 it is a fraction of out_features.")
+    lora_rank: int = option("lora_rank")
+    lora_alpha: float = option("lora_alpha")
 
 
 @described()
@@ -96,6 +112,19 @@ class PruningOptions:
         "ffn_block_rows", "ffn_block_cols", help="Rows and columns of a block in feed-forward weights."
     )
     regularization: str = option("regularization")
+    units: str = option("pruning_units")
+
+
+@described()
+@dataclass(frozen=True)
+class PruneFirstOptions:
+    """Pruning without training before the run: `method` is none, stat or fisher."""
+
+    method: str = option("prune_first")
+    budget: float = field(
+        default=0.5, metadata={"help": "Fraction of the dense model's MACs that stays, above 0 and below 1."}
+    )
+    samples: int = option("prune_first_samples")
 
 
 @described()
@@ -123,6 +152,9 @@ class DistillationOptions:
     alpha_ce: float = option("alpha_ce")
     alpha_distil: float = option("alpha_distil")
     temperature: float = option("temperature")
+    alpha_hidden: float = option("alpha_hidden")
+    alpha_attention: float = option("alpha_attention")
+    hidden_weights: str | None = option("hidden_weights")
     teacher_type: str | None = option(
         "teacher_type", help="Family the teacher is said to be of; checked against its configuration."
     )

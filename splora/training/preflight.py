@@ -31,6 +31,9 @@ _SIZES = {
     "opt": ("hidden_size", "ffn_dim"),
 }
 
+#: Names of a configuration's number of heads.
+_COUNTS = {**dict.fromkeys(_SIZES, "num_attention_heads"), "distilbert": "n_heads"}
+
 
 def preflight(spec: RunSpecification, world_size: int = 1) -> list[Problem]:
     """All problems of a run that show in its settings, its data files and its models.
@@ -40,6 +43,8 @@ def preflight(spec: RunSpecification, world_size: int = 1) -> list[Problem]:
     problems = check_model(spec)
     if spec.teacher_name_or_path is not None:
         problems += _check_teacher(spec, spec.teacher_name_or_path)
+    if spec.prune_first != "none" and not problems:
+        problems += check_first(spec, spec.model_name_or_path)
     examples, found = _check_data(spec)
     problems += found
     if examples is not None and spec.task not in QA_TASKS:  # windows of questions are counted when there are any
@@ -114,30 +119,127 @@ def check_model(spec: RunSpecification, origin: str | None = None) -> list[Probl
         told = f"is a {cut(model_type)} model; supported are {', '.join(_SIZES)}"
         return [] if origin else [Problem("model_name_or_path", told)]
     try:
-        hidden, neurons = (int(config[name]) for name in _SIZES[model_type])
+        attention, ffn = _weight_sizes(config, model_type)
         most = positions(SimpleNamespace(**config)) or spec.max_seq_length
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, ZeroDivisionError) as error:
         told = f"is {cut(source)}; its config.json lacks a size or holds no number there ({cut(error)})"
         return [] if origin else [Problem("model_name_or_path", told)]
     name = f"{source}, which {spec.model_name_or_path} begins with" if origin else source
+    # Masks have whole blocks. Those of an adapter alone may reach beyond a weight, as they must in a pruned model.
+    alone = (
+        spec.pruning_method == "none"
+        and spec.adapter == "splopa"
+        and not isinstance(config.get("per_layer_config"), dict)
+    )
+    masks = set() if spec.pruning_method == "none" else _blocked_parts(spec.pruning_units)
+    parts = {"attention", "ffn"} if alone else masks
+    problems += _check_filled(spec, config, model_type, name)
     if spec.max_seq_length > most:
         problems.append(Problem("max_seq_length", f"is {spec.max_seq_length}; {name} has {most} positions"))
-    attention, ffn = (hidden, hidden), (neurons, hidden)
     return problems + [
         Problem(field, f"is {getattr(spec, field)}; blocks of that size do not divide {size} of {name}")
         for field, sizes in (
-            ("attention_block_rows", attention[:1]),
-            ("attention_block_cols", attention[1:]),
+            ("attention_block_rows", attention),
+            ("attention_block_cols", attention),
             ("ffn_block_rows", ffn),
             ("ffn_block_cols", ffn),
         )
-        for size in dict.fromkeys(sizes)
-        if (spec.pruning_method != "none" or spec.adapter == "splopa") and _leaves_a_rest(size, getattr(spec, field))
+        for size in sizes
+        if field.split("_")[0] in parts and _leaves_a_rest(size, getattr(spec, field))
     ]
+
+
+def _blocked_parts(units: str) -> set[str]:
+    """The parts of a layer whose weights have masks of blocks."""
+    return {"blocks": {"attention", "ffn"}, "heads_and_neurons": set()}.get(units, {"attention"})
+
+
+def _check_filled(spec: RunSpecification, config: dict[str, Any], model_type: str, name: str) -> list[Problem]:
+    """Whether blocks lie within heads, where what stays of a head is to be filled."""
+    heads = config.get(_COUNTS[model_type])
+    if (
+        spec.pruning_method == "none"
+        or spec.pruning_units != "hybrid_filled"
+        or not isinstance(heads, int)
+        or heads < 1
+    ):
+        return []
+    size = int(config[_SIZES[model_type][0]]) // heads
+    return [
+        Problem(
+            field,
+            f"is {getattr(spec, field)}, and hybrid_filled fills heads of {size} channels in {name}; a "
+            f"divisor of {size} is needed",
+        )
+        for field in ("attention_block_rows", "attention_block_cols")
+        if _leaves_a_rest(size, getattr(spec, field))
+    ]
+
+
+def _weight_sizes(config: dict[str, Any], model_type: str) -> tuple[list[int], list[int]]:
+    """Sizes of the weights of attention and feed-forward parts, as they are where layers were made smaller."""
+    hidden, neurons = (int(config[name]) for name in _SIZES[model_type])
+    layers = config.get("per_layer_config")
+    if not isinstance(layers, dict):
+        return [hidden], list(dict.fromkeys((neurons, hidden)))
+    heads_name, neurons_name = _COUNTS[model_type], _SIZES[model_type][1]
+    heads = int(config[heads_name])
+    wide = [int(of.get(heads_name, heads)) * (hidden // heads) for of in layers.values()]
+    thick = [int(of.get(neurons_name, neurons)) for of in layers.values()]
+    return list(dict.fromkeys((hidden, *wide))), list(dict.fromkeys((*thick, hidden)))
 
 
 def _leaves_a_rest(size: int, block: int) -> bool:
     return block > 0 and size % block != 0  # a block below 1 is told by its own limit
+
+
+def is_cut_model(source: str) -> bool:
+    """Whether a name means a folder of a model whose layers differ in size."""
+    config, _ = _config(source, "model_name_or_path")
+    return isinstance((config or {}).get("per_layer_config"), dict)
+
+
+def check_first(spec: RunSpecification, source: str) -> list[Problem]:
+    """Whether what `prune_first` prunes is fine-tuned, and keeps more than its first budget.
+
+    Args:
+        source: the model that the run starts from; of a row that starts from another one nothing is known yet.
+    """
+    if source.startswith("run:"):
+        return []
+    config, _ = _config(source, "model_name_or_path")
+    head = "QuestionAnswering" if spec.task in QA_TASKS else "SequenceClassification"
+    made_for = (config or {}).get("architectures")
+    known = local_folder(source) is not None or source == EMBEDDED or config is not None
+    tuned = isinstance(made_for, list) and any(head in str(name) for name in made_for)
+    if known and not tuned and not (config is not None and local_folder(source) and _brings(source, config, spec)):
+        told = (
+            f"is {source!r}, which has no head for {spec.task} yet, and prune_first {spec.prune_first} prunes models "
+            f"that are fine-tuned; train a dense row first (pruning_method none) and name it here as run:ID"
+        )
+        return [Problem("model_name_or_path", told)]
+    kept = None if config is None or spec.prune_first == "blocks" else _kept(config)
+    if kept is not None and spec.budgets and spec.budgets[0] >= kept:
+        told = f"is {spec.prune_first_budget}, and {source} keeps {kept:.2f} of its dense model's weights already"
+        return [Problem("prune_first_budget", told)]
+    return []
+
+
+def _kept(config: dict[str, Any]) -> float | None:
+    """The share of the weights of its layers that a pruned model keeps, about that of its MACs; None of a dense one."""
+    kind, layers = config.get("model_type"), config.get("per_layer_config")
+    if kind not in _SIZES or not isinstance(layers, dict):
+        return None
+    try:
+        heads, neurons = int(config[_COUNTS[kind]]), int(config[_SIZES[kind][1]])
+        hidden = int(config[_SIZES[kind][0]])
+        number = int(config["n_layers" if kind == "distilbert" else "num_hidden_layers"])
+        kept = [(int(of.get(_COUNTS[kind], heads)), int(of.get(_SIZES[kind][1], neurons))) for of in layers.values()]
+        kept += [(heads, neurons)] * (number - len(kept))
+        costs = [4 * own_heads * (hidden // heads) + 2 * own_neurons for own_heads, own_neurons in kept]
+        return sum(costs) / (number * (4 * hidden + 2 * neurons))
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+        return None
 
 
 def _check_teacher(spec: RunSpecification, teacher: str) -> list[Problem]:
@@ -155,11 +257,37 @@ def _check_teacher(spec: RunSpecification, teacher: str) -> list[Problem]:
         made = cut(", ".join(map(str, made_for)))
         told = f"is {teacher}, which is no fine-tuned {head} model; its config.json says {made}"
         problems.append(Problem("teacher_name_or_path", told))
+    problems += _check_states(spec, teacher, config)
     words, own = _vocabulary(teacher), _vocabulary(spec.model_name_or_path)
     if words is not None and own is not None and words != own:
         told = f"is {teacher}, which has another vocabulary than {spec.model_name_or_path}"
         problems.append(Problem("teacher_name_or_path", told))
     return problems
+
+
+def _check_states(spec: RunSpecification, teacher: str, config: dict[str, Any]) -> list[Problem]:
+    """Whether a teacher whose states are learned has as many layers, as wide, as the model that learns."""
+    weights = [name for name in ("alpha_hidden", "alpha_attention") if getattr(spec, name) > 0]
+    own, _ = _config(spec.model_name_or_path, "model_name_or_path")
+    shapes = [_shape(each) for each in (config, own)]
+    if not weights or None in shapes or shapes[0] == shapes[1]:
+        return []
+    (layers, width), (own_layers, own_width) = shapes  # type: ignore[misc]
+    told = (
+        f"is {teacher}, of {layers} layers {width} wide, and {weights[0]} compares its states with those of "
+        f"{spec.model_name_or_path}, of {own_layers} layers {own_width} wide; name a teacher of the same depth and "
+        f"width, or set {weights[0]} to 0"
+    )
+    return [Problem("teacher_name_or_path", told)]
+
+
+def _shape(config: dict[str, Any] | None) -> tuple[int, int] | None:
+    """Layers and width of a model, where its configuration tells."""
+    kind = (config or {}).get("model_type")
+    if config is None or kind not in _SIZES:
+        return None
+    layers, width = config.get("n_layers" if kind == "distilbert" else "num_hidden_layers"), config.get(_SIZES[kind][0])
+    return (layers, width) if isinstance(layers, int) and isinstance(width, int) else None
 
 
 def _brings(teacher: str, config: dict[str, Any], spec: RunSpecification) -> bool:

@@ -7,8 +7,9 @@ from typing import Any
 
 from splora.errors import InputError
 from splora.json_values import read_or_refuse
+from splora.tasks.source_names import RUN_RESULT
 
-RESULT = "result.json"
+RESULT = RUN_RESULT
 
 
 def read_result(folder: Path) -> dict[str, Any]:

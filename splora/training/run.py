@@ -28,7 +28,7 @@ from splora.training.state import LOG, STATE
 SPECIFICATION, CONFIGURATION, METRICS = "spec.json", "config.yaml", "metrics.csv"
 #: What a run writes into its folder: folders, and files besides the artifacts that its result names.
 _PARTS, _FILES = (
-    ("checkpoints", "adapter", "model", "masks", "tensorboard"),
+    ("checkpoints", "adapter", "model", "masks", "tensorboard", "before"),
     (SPECIFICATION, CONFIGURATION, STATE, LOG, METRICS, RESULT),
 )
 
@@ -59,7 +59,9 @@ def claim_folder(spec: RunSpecification, output_dir: Path, force: bool = False) 
         for folder, _, _ in os.walk(output_dir / part):
             remove_leftovers(Path(folder))
     write_json(output_dir / SPECIFICATION, _plain(spec))
-    write_text(output_dir / CONFIGURATION, yaml.safe_dump(lightning_config(spec, str(output_dir)), sort_keys=False))
+    several = "# The last of several trainings (prune_first_budget): the sheet's command repeats all of them.\n"
+    text = yaml.safe_dump(lightning_config(spec, str(output_dir)), sort_keys=False)
+    write_text(output_dir / CONFIGURATION, several * (len(spec.budgets) > 1) + text)
     return False
 
 
@@ -185,6 +187,13 @@ def run(
         return
     from lightning import seed_everything
 
+    if len(spec.budgets) > 1:
+        from splora.training.prune_first import last_of_budgets
+
+        def train(each: RunSpecification, folder: Path) -> None:
+            run(each, folder, trainer=trainer, callbacks=callbacks)
+
+        spec = last_of_budgets(spec, output_dir, train)
     config = lightning_config(spec, str(output_dir))
     config["trainer"].update(trainer or {})
     follow(config["trainer"])
@@ -221,13 +230,20 @@ def _fit(config: dict[str, Any], output_dir: Path, callbacks: Sequence[Any]) -> 
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from splora.training.module import PruningModule
-    from splora.training.options import AdapterOptions, DistillationOptions, OptimizerOptions, PruningOptions
+    from splora.training.options import (
+        AdapterOptions,
+        DistillationOptions,
+        OptimizerOptions,
+        PruneFirstOptions,
+        PruningOptions,
+    )
 
     options = dict(config["model"])
     options["adapter"] = AdapterOptions(**options["adapter"])
     pruning = options["pruning"]
     blocks = {name: tuple(pruning[name]) for name in ("attention_block", "ffn_block")}
     options["pruning"] = PruningOptions(**{**pruning, **blocks})
+    options["prune_first"] = PruneFirstOptions(**options["prune_first"])
     options["optimizer"] = OptimizerOptions(**options["optimizer"])
     if options["distillation"] is not None:
         options["distillation"] = DistillationOptions(**options["distillation"])

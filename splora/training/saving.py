@@ -13,35 +13,44 @@ from splora.errors import InputError
 from splora.export.card import run_card, write_card
 from splora.files import replacing_folder
 from splora.json_values import one_line, table, text, whole
+from splora.tasks.source_names import RUN_MODEL
 from splora.training.adapter_folder import TASK, put_adapter
+from splora.training.prune_first import BEFORE, PRUNED
 from splora.training.result_file import RESULT as RESULT
 from splora.training.result_file import read_result
+from splora.training.serving import merged
 
-MODEL = "model"
+MODEL = RUN_MODEL
 
 
-def save_trained(network: nn.Module, tokenizer: Any, output_dir: Path, result: dict[str, Any]) -> int:
+def save_trained(
+    network: nn.Module, tokenizer: Any, output_dir: Path, result: dict[str, Any], served: nn.Module | None = None
+) -> int:
     """Save what the task needs, with tokenizer and card, and return the bytes of its weights file.
 
-    An adapted network leaves its adapter, and its base model's configuration with the task's labels; a plain one the
-    whole model, pruned blocks exactly zero, as a checkpoint for stock transformers.
+    An adapted network leaves its adapter, and its base model's configuration with the task's labels. Every network
+    leaves the model that is served: merged and cut, as a checkpoint of transformers.
 
     Args:
-        result: what `result.json` will say; it gains `adapter_bytes`.
+        result: what `result.json` will say; it gains `model_bytes` and `adapter_bytes`, which without an adapter are
+            the model's.
+        served: what `serving.smaller` made of the network; None: the network merged, with its zeros.
     """
     from peft import PeftModel
 
-    from splora.masks import fold
-
-    saved: Any = network if isinstance(network, PeftModel) else fold(copy.deepcopy(network))
-    adapted = saved is network
-    with replacing_folder(output_dir / (ADAPTER if adapted else MODEL)) as folder:
-        saved.save_pretrained(str(folder))
-        if adapted:
-            _save_base_config(saved.get_base_model(), result["task"], folder)
+    bare: Any = merged(network) if served is None else served
+    with replacing_folder(output_dir / MODEL) as folder:
+        bare.save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))
-        weights = folder / ("adapter_model.safetensors" if adapted else "model.safetensors")
-        result["adapter_bytes"] = weights.stat().st_size
+        result["model_bytes"] = result["adapter_bytes"] = (folder / "model.safetensors").stat().st_size
+        write_card(folder, run_card(result, served=True))
+    if not isinstance(network, PeftModel):
+        return int(result["adapter_bytes"])
+    with replacing_folder(output_dir / ADAPTER) as folder:
+        network.save_pretrained(str(folder))
+        _save_base_config(network.get_base_model(), result["task"], folder)
+        tokenizer.save_pretrained(str(folder))
+        result["adapter_bytes"] = (folder / "adapter_model.safetensors").stat().st_size
         write_card(folder, run_card(result))
     return int(result["adapter_bytes"])
 
@@ -77,11 +86,13 @@ def _load(folder: Path, settings: dict[str, Any]) -> nn.Module:
     from splora.training.model import load_base
 
     task = text(settings.get("task"))
-    if (folder / MODEL).is_dir():
-        return load_base(str(folder / MODEL), task).eval()
     if not is_adapter(folder / ADAPTER):
+        if (folder / MODEL).is_dir():
+            return load_base(str(folder / MODEL), task).eval()
         raise InputError(f"{folder}: holds neither {MODEL}/ nor {ADAPTER}/ of a finished run.")
     source, labels, seed = text(settings.get("model_name_or_path")), settings.get("label2id"), settings.get("seed")
+    if table(settings.get("prune_first")).get("method", "none") != "none":  # what it pruned is its adapter's base
+        source = str(folder / BEFORE / PRUNED)
     return put_adapter(folder / ADAPTER, source, task, labels, seed=whole(seed) or 0, trainable=True)
 
 

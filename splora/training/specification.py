@@ -8,12 +8,13 @@ drop-down lists, its page of explanations, the command line's ``--set`` and `che
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from splora.errors import cut, nearest
+from splora.errors import InputError, cut, nearest
 from splora.training import logger_choice
 
 #: Every way to prune; `sigmoied_threshold` is the spelling of the published workbooks.
@@ -38,7 +39,11 @@ METHOD_ALIASES = {
 _SAME = ({"sigmoied_threshold", "sigmoid_threshold"},)
 #: Methods with learned scores (all that prune but magnitude).
 SCORED = METHODS[2:]
-ADAPTERS = ("none", "splopa", "splora")
+#: Ways to prune before training.
+PRUNERS = ("none", "stat", "fisher", "blocks")
+#: What masks lie over (see `splora.masks.units`).
+UNITS = ("blocks", "heads_and_neurons", "hybrid", "hybrid_filled")
+ADAPTERS = ("none", "splopa", "splora", "lora")
 QA_TASKS = ("squad", "squad_v2")
 CLASSIFICATION_TASKS = ("mnli", "qqp", "sst2", "qnli", "mrpc", "rte", "cola", "stsb")
 TASKS = QA_TASKS + CLASSIFICATION_TASKS
@@ -76,6 +81,13 @@ class RunSpecification:
         128, "Task", "Overlap of neighbouring windows of a long context.", minimum=0, unit="tokens"
     )
     max_train_examples: int | None = column(None, "Task", "Use only so many training examples.", minimum=1)
+    held_out: int = column(
+        0,
+        "Task",
+        "Hold back about so many training examples (whole texts, a fifth of all at most), by which evaluations while "
+        "training judge.",
+        minimum=0,
+    )
     seed: int = column(92, "Task", "Seed of data order, initialization, dropout and gates.", minimum=0, maximum=LARGEST)
 
     per_gpu_train_batch_size: int = column(16, "Training", "Examples per process and step.", minimum=1)
@@ -125,7 +137,10 @@ class RunSpecification:
         minimum=1,
     )
     best_checkpoint: bool = column(
-        False, "Training", "Save the weights of the best evaluation (since the final threshold) instead of the last."
+        False,
+        "Training",
+        "Save the weights of the best evaluation (since the final threshold) instead of the last; with held_out, those "
+        "of the start count, too.",
     )
     dropout: float | None = column(
         None, "Training", "Dropout everywhere; empty: the model's own.", minimum=0, maximum=0.9
@@ -138,9 +153,37 @@ class RunSpecification:
         1.0, "Scheduling", "v stays final for the last final_warmup · warmup_steps.", minimum=0
     )
 
+    prune_first: str = column(
+        "none",
+        "Pruning",
+        "Prune the model without training before this row trains it: heads and neurons by stat or fisher, or blocks.",
+        choices=PRUNERS,
+    )
+    prune_first_budget: str | None = column(
+        None,
+        "Pruning",
+        "Fraction of the dense MACs (of blocks) that prune_first leaves; after each of several, as 0.7,0.5, the row "
+        "trains.",
+        numbers=True,
+    )
+    prune_first_samples: int = column(512, "Pruning", "Training examples that prune_first looks at.", minimum=1)
     pruning_method: str = column("none", "Pruning", "How the mask is made.", choices=METHODS)
-    mask_init: str = column("constant", "Pruning", "Initial scores.", choices=("constant", "uniform", "kaiming"))
-    mask_scale: float = column(0.0, "Pruning", "Parameter of mask_init.")
+    pruning_units: str = column(
+        "blocks",
+        "Pruning",
+        "What is kept or goes as one: blocks of weights; heads and neurons, which can be cut out; hybrid: blocks in "
+        "attention weights and whole neurons; hybrid_filled: what stays of a head is dense again at the end.",
+        choices=UNITS,
+    )
+    mask_init: str = column(
+        "constant",
+        "Pruning",
+        "Initial scores; magnitude and fisher: by rank, as large or as sensitive as blocks or units are.",
+        choices=("constant", "uniform", "kaiming", "magnitude", "fisher"),
+    )
+    mask_scale: float = column(
+        0.0, "Pruning", "Parameter of mask_init; of magnitude and fisher, ranks lie between its negative and it."
+    )
     attention_block_rows: int = column(32, "Pruning", "Rows of a block in attention weights.", minimum=1)
     attention_block_cols: int = column(32, "Pruning", "Columns of a block in attention weights.", minimum=1)
     ffn_block_rows: int = column(32, "Pruning", "Rows of a block in feed-forward weights.", minimum=1)
@@ -157,6 +200,22 @@ class RunSpecification:
     temperature: float = column(
         2.0, "Distillation", "Softmax temperature T of the distillation.", above=0, maximum=1000
     )
+    alpha_hidden: float = column(
+        0.0,
+        "Distillation",
+        "Weight of the layers' hidden states: squared difference from the teacher's over the teacher's own squares; "
+        "needs a teacher of the same depth and width.",
+        minimum=0,
+    )
+    alpha_attention: float = column(
+        0.0, "Distillation", "The same of the states after each layer's attention part.", minimum=0
+    )
+    hidden_weights: str | None = column(
+        None,
+        "Distillation",
+        "Weights of the layers in both, from the first on, as 1,1,2; empty: all the same.",
+        numbers=True,
+    )
 
     adapter: str = column("none", "Adapter", "ΔW: none trains the weights themselves.", choices=ADAPTERS)
     num_splopa_prototypes: int = column(64, "Adapter", "Prototypes K.", minimum=1)
@@ -172,6 +231,8 @@ class RunSpecification:
     splopa_shared_pos_weights: bool = column(False, "Adapter", "One set of position weights for layers of a shape.")
     splora_rank: float = column(8.0, "Adapter", "Rank r; below 1: fraction of out_features.", above=0)
     splora_init_range: float = column(1e-2, "Adapter", "Initial range of SPLoRA's A.", above=0, maximum=10)
+    lora_rank: int = column(8, "Adapter", "Rank r of PEFT's LoRA.", minimum=1)
+    lora_alpha: float = column(16.0, "Adapter", "LoRA's ΔW is scaled by lora_alpha / lora_rank.", above=0)
 
     precision: str = column(
         "32-true", "Machine", "Lightning's precision; auto: bf16-mixed where native.", choices=PRECISIONS
@@ -180,6 +241,9 @@ class RunSpecification:
         500, "Machine", "Optimizer steps between checkpoints to resume from.", minimum=1
     )
     val_check_per_epoch: int = column(1, "Machine", "Evaluations per epoch.", minimum=1)
+    evaluate_every_n_steps: int | None = column(
+        None, "Machine", "Optimizer steps between evaluations; replaces val_check_per_epoch.", minimum=1
+    )
     logger: str | None = column(
         None, "Machine", "Also log to: wandb, mlflow, comet, litlogger, csv, or the class path of a Lightning logger."
     )
@@ -194,6 +258,16 @@ class RunSpecification:
     def has_scores(self) -> bool:
         """Whether the method learns scores."""
         return self.pruning_method in SCORED
+
+    @property
+    def budgets(self) -> list[float]:
+        """Fractions of the dense MACs that are pruned to before training, one after the other; see `check`."""
+        if self.prune_first == "none" or self.prune_first_budget is None:
+            return []
+        try:
+            return [float(part) for part in str(self.prune_first_budget).split(",")]
+        except ValueError:  # told by `check`
+            return []
 
     @property
     def target_density(self) -> float | None:
@@ -233,6 +307,9 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
     if spec.adapter == "splora" and spec.splora_rank > 1 and spec.splora_rank % 1:
         told = f"is {spec.splora_rank}; a whole number, or a fraction of out_features below 1"
         problems.append(Problem("splora_rank", told))
+    if spec.adapter == "lora" and spec.pruning_method != "none":
+        told = f"is lora, whose layers have no masks, but pruning_method is {spec.pruning_method}; splopa and splora do"
+        problems.append(Problem("adapter", told))
     if spec.regularization in ("l0", "l1") and not spec.has_scores and spec.pruning_method in METHODS:
         problems.append(
             Problem("regularization", f"is {spec.regularization}, but {spec.pruning_method} has no scores to penalize")
@@ -246,11 +323,27 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
         problems.append(
             Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}")
         )
+    problems += _check_distillation(spec) + _check_prune_first(spec)
     if (unusable := logger_choice.problem(spec.logger)) is not None:
         problems.append(Problem("logger", unusable))
     if not any(problem.field in _SCHEDULE for problem in problems):
         problems += _check_schedule(spec, total_steps or spec.schedule_total_steps or published_steps(spec))
     return problems
+
+
+def parsed_weights(text: str) -> list[float]:
+    """Numbers of a list as `hidden_weights` holds it.
+
+    Raises:
+        InputError: something else stands there, or no weight is above 0.
+    """
+    try:
+        weights = [float(part) for part in str(text).split(",")]
+    except ValueError:
+        weights = []
+    if not weights or not all(0 <= weight < math.inf for weight in weights) or not any(weights):
+        raise InputError(f"is {cut(text)}; numbers from 0 on are needed, one for each layer, as 1,1,2")
+    return weights
 
 
 def methods_named(name: str) -> set[str]:
@@ -303,6 +396,45 @@ def _check_schedule(spec: RunSpecification, total_steps: int | None) -> list[Pro
             f"steps; lower warmup_steps, train longer, or set schedule_total_steps to scale it",
         )
     ]
+
+
+def _check_distillation(spec: RunSpecification) -> list[Problem]:
+    """States are learned from a teacher; without one their weights would say nothing."""
+    weights = {name: getattr(spec, name) for name in ("alpha_hidden", "alpha_attention")}
+    problems = []
+    if spec.teacher_name_or_path is None:
+        told = "but teacher_name_or_path is empty: there are no states to learn from"
+        problems += [Problem(name, f"is {value:g}, {told}") for name, value in weights.items() if value]
+    elif not any((spec.alpha_ce, spec.alpha_distil, *weights.values())):
+        problems.append(Problem("alpha_ce", "is 0, as are all other weights of the loss: nothing would be learned"))
+    if spec.hidden_weights is not None:
+        try:
+            parsed_weights(spec.hidden_weights)
+        except InputError as error:
+            problems.append(Problem("hidden_weights", error.problems[0]))
+    return problems
+
+
+def _check_prune_first(spec: RunSpecification) -> list[Problem]:
+    """Budgets that fall, where something is pruned by them, and scores that start from knowledge."""
+    if spec.mask_init in ("magnitude", "fisher") and spec.has_scores and not spec.mask_scale > 0:
+        told = f"is {spec.mask_scale:g}, and {spec.mask_init} spreads scores over it; a number above 0 is needed"
+        return [Problem("mask_scale", told)]
+    name, text = "prune_first_budget", spec.prune_first_budget
+    if spec.prune_first in ("stat", "fisher") and spec.pruning_method != "none" and spec.pruning_units == "blocks":
+        told = f"is blocks, which need not divide what prune_first {spec.prune_first} leaves; heads_and_neurons can"
+        return [Problem("pruning_units", told)]
+    if spec.prune_first == "blocks" and (spec.pruning_method == "none" or spec.pruning_units != "blocks"):
+        told = f"is {spec.pruning_method}, and only masks of blocks keep the zeros that prune_first blocks leaves"
+        return [Problem("pruning_method", told)]
+    if spec.prune_first == "none":
+        return [] if text is None else [Problem(name, f"is {cut(text)}, but prune_first is none")]
+    budgets = spec.budgets
+    falling = all(later < earlier for earlier, later in itertools.pairwise(budgets))
+    if not budgets or not falling or not all(0 < budget < 1 for budget in budgets):
+        told = "is empty" if text is None else f"is {cut(text)}"
+        return [Problem(name, f"{told}; fractions between 0 and 1 are needed, each smaller than the one before")]
+    return []
 
 
 def _check_limits(name: str, value: Any) -> list[Problem]:

@@ -7,15 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from splora.anatomy import config_of
 from splora.errors import InputError
 from splora.tasks.data_module import TaskDataModule
 from splora.tasks.features import WIDTH_MULTIPLE
 from splora.tasks.model_inputs import SEGMENTS, check_length, fit_tokenizer, padding
 from splora.training.losses import logits_of
-from splora.training.options import DistillationOptions
-
-#: The column of a training batch with the segments that the teacher's own tokenizer makes.
-TEACHER_SEGMENTS = f"teacher_{SEGMENTS}"
+from splora.training.options import DistillationOptions, layer_weights
+from splora.training.signals import TEACHER_SEGMENTS, Signals, signals
 
 
 class Teacher(nn.Module):
@@ -41,11 +40,21 @@ class Teacher(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Logits, fp32, in the student's order of labels (see `losses.logits_of`), of a training batch."""
+        return self._ordered(logits_of(self.network(**self._inputs(batch))))
+
+    def signals(self, batch: Mapping[str, Tensor], *, hidden: bool, attention: bool) -> Signals:
+        """As `forward`, with what the layers put out (see `signals.signals`)."""
+        found = signals(self.network, self._inputs(batch), hidden=hidden, attention=attention)
+        return found._replace(logits=self._ordered(found.logits))
+
+    def _inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         mask = batch["attention_mask"]
         inputs = {"input_ids": batch["input_ids"].masked_fill(mask == 0, self.pad_token_id), "attention_mask": mask}
         if self.needs_segments:
             inputs[SEGMENTS] = batch[TEACHER_SEGMENTS]
-        logits = logits_of(self.network(**inputs))
+        return inputs
+
+    def _ordered(self, logits: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.order is None:
             return logits
         return {name: values[:, list(self.order)] for name, values in logits.items()}
@@ -101,6 +110,24 @@ def feed(teacher: Teacher, name: str, data: TaskDataModule) -> None:
     segments = data.teacher_segments(name, teacher.tokenizer)
     if teacher.needs_segments:
         features.columns[TEACHER_SEGMENTS] = segments
+
+
+def check_states(teacher: Teacher, student: nn.Module, options: DistillationOptions) -> None:
+    """Refuse a teacher whose states have no counterparts in the student, where they are to be learned.
+
+    Raises:
+        InputError: another number of layers, or of channels, or of weights for layers.
+    """
+    if not (options.alpha_hidden or options.alpha_attention):
+        return
+    shapes = [(config.num_hidden_layers, config.hidden_size) for config in map(config_of, (teacher.network, student))]
+    if shapes[0] != shapes[1]:
+        (layers, width), (own_layers, own_width) = shapes
+        raise InputError(
+            f"The teacher {options.teacher_name_or_path} has {layers} layers, {width} wide, and the student "
+            f"{own_layers} layers, {own_width} wide; alpha_hidden and alpha_attention need the same of both."
+        )
+    layer_weights(options.hidden_weights, shapes[0][0])
 
 
 def _order(path: str, config: Any, task: str, label2id: dict[str, int] | None) -> tuple[int, ...] | None:

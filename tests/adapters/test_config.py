@@ -12,7 +12,7 @@ import torch
 from peft import PeftConfig, get_peft_model
 from torch import nn
 
-from splora.adapters import SPLoPAConfig, SPLoRAConfig
+from splora.adapters import SPLoPAConfig, SPLoRAConfig, attach_block_masks
 from splora.errors import InputError
 
 
@@ -92,9 +92,13 @@ def test_targets_that_match_nothing_are_refused(
         get_peft_model(bert(), config_of(method, target_modules=targets))
 
 
-def test_blocks_that_do_not_divide_name_the_layer(method: str, config_of: Any, bert: Any) -> None:
+def test_mask_blocks_that_do_not_divide_name_the_layer(method: str, config_of: Any, bert: Any) -> None:
+    """An adapter's own blocks may reach beyond the weight; a mask's may not, and nothing is masked in silence."""
+    model = get_peft_model(bert(), config_of(method, block_shape=(5, 8)))
     with pytest.raises(InputError, match=r"encoder\.layer\.0\.attention\.self\.query.*5 × 8 do not divide"):
-        get_peft_model(bert(), config_of(method, block_shape=(5, 8)))
+        attach_block_masks(model, "topK")
+    with pytest.raises(InputError, match=r"encoder\.layer\.0\.attention\.self\.query.*5 × 8 do not divide"):
+        get_peft_model(bert(), config_of(method, mask_shapes={".*": (5, 8)}))
 
 
 def test_what_is_no_linear_is_refused(method: str, config_of: Any) -> None:

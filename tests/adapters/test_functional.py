@@ -75,6 +75,30 @@ def test_splopa_has_the_output_and_gradients_of_the_naive_formula(
     assert_same_gradients(splopa.splopa_linear(*case), F.linear(x, effective, bias), case)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    masks=st.tuples(SIZES, SIZES),
+    mask_block=st.tuples(SIZES, SIZES),
+    block=st.tuples(SIZES, SIZES),
+    k=SIZES,
+    rank=st.integers(1, 3),
+)
+def test_blocks_that_do_not_divide_and_masks_of_another_grid(
+    masks: tuple[int, int], mask_block: tuple[int, int], block: tuple[int, int], k: int, rank: int
+) -> None:
+    """ΔW is cut out of the blocks that cover the weight, and any mask that divides the weight may lie over it."""
+    size = masks[0] * mask_block[0], masks[1] * mask_block[1]
+    grid = -(-size[0] // block[0]), -(-size[1] // block[1])
+    x, _, columns, rows, position_weights, _, bias = splopa_case(grid, block, k, rank)
+    x, bias = (tensor.detach()[..., :end].requires_grad_() for tensor, end in ((x, size[1]), (bias, size[0])))
+    weight, mask = (torch.randn(shape, dtype=torch.float64).requires_grad_() for shape in (size, masks))
+    delta = naive_delta(columns, rows, position_weights, grid)[: size[0], : size[1]]
+    effective = expand(mask, mask_block) * (weight + delta)
+    case = (x, weight, columns, rows, position_weights, mask, bias)
+    assert_same_gradients(splopa.splopa_linear(*case), F.linear(x, effective, bias), case)
+    torch.testing.assert_close(splopa.effective_weight(*case[1:6]), effective)
+
+
 @settings(max_examples=40, deadline=None)
 @given(grid=st.tuples(SIZES, SIZES), block=st.tuples(SIZES, SIZES), rank=st.integers(1, 3))
 def test_splora_has_the_output_and_gradients_of_the_naive_formula(

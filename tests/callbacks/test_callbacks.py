@@ -37,6 +37,10 @@ class FakeModule:
         """Record the threshold."""
         self.thresholds.append(threshold)
 
+    def end_of_schedule(self) -> None:
+        """Record that the threshold is final."""
+        self.logged["over"] = 1.0
+
 
 def test_the_schedule_sets_and_logs_threshold_and_lambda() -> None:
     options = OptimizerOptions(warmup_steps=10, schedule_total_steps=200)
@@ -48,6 +52,7 @@ def test_the_schedule_sets_and_logs_threshold_and_lambda() -> None:
         wanted = threshold_at(step, 100, 0.0, 0.1, 5, 1.0, 2.0)  # 10 steps of 200 are 5 of 100
         assert module.thresholds[-1] == wanted == module.logged["threshold"]
         assert module.penalty_weight == lambda_at(wanted, 0.1, 50.0) == module.logged["lambda"]
+        assert ("over" in module.logged) == (step >= 90)  # final for twice 5 of 100 steps
     assert module.thresholds[0] == 0.0
     assert module.thresholds[-1] == 0.1
     assert module.penalty_weight == pytest.approx(50.0)

@@ -143,7 +143,7 @@ def book(tmp_path: Path, sheets: SimpleNamespace) -> Callable[..., str]:
     """Writes a workbook whose rows 1, 2, … differ in what is given; returns its path."""
 
     def make(*rows: dict[str, Any], **others: Any) -> str:
-        headings = (*sheets.columns, "reported_f1", "reported_exact_match", "teacher_type")
+        headings = (*sheets.columns, "reported_f1", "reported_exact_match", "teacher_type", "pruning_units")
         numbered = [{"exp_id": number, **row} for number, row in enumerate(rows, start=1)]
         return str(sheets.write(tmp_path / "a.xlsx", {"SQuAD": numbered, **others}, headings))
 
@@ -157,18 +157,19 @@ TAUGHT = {"teacher_name_or_path": "run:1", "alpha_ce": 0.5}
 
 
 @pytest.mark.parametrize("field", ["model_name_or_path", "teacher_name_or_path"])
-def test_nothing_builds_on_an_adapter_row(command: Command, book: Callable[..., str], sheets: Any, field: str) -> None:
-    path = book(SPLOPA, {field: "run:1"}, {})
-    for arguments in (["--exp-id", "2"], ["--exp-id", "2", "--dry-run"], ["--check"]):
-        done = command("--workbook", path, *arguments)
-        (line,) = [line for line in done.err.splitlines() if "alpha" not in line]
-        assert (done.status, done.ids) == (2, [])
-        assert (
-            f"cell {sheets.cell_of(field, 3)} ({field}): is 'run:1', a row with the adapter splopa, which leaves"
-            in line
-        )
-        assert "name 'bert-base-uncased', which that row starts from, or merge the adapter" in line
-    assert command("--workbook", path, "--exp-id", "1", "3").ids == [1, 3]
+def test_rows_build_on_an_adapter_row(command: Command, book: Callable[..., str], field: str) -> None:
+    """It leaves the model that is served beside its adapter."""
+    path = book(SPLOPA, {field: "run:1", "alpha_ce": 0.5, "alpha_distil": 0.5})
+    done = command("--workbook", path, "--exp-id", "2")
+    assert (done.status, done.ids, done.err) == (0, [1, 2], "")
+
+
+def test_blocks_do_not_build_on_a_row_that_cuts(command: Command, book: Callable[..., str], sheets: Any) -> None:
+    path = book({"pruning_units": "heads_and_neurons"}, {"model_name_or_path": "run:1"})
+    for arguments in (["--exp-id", "2"], ["--check"]):
+        told = one_sentence(command("--workbook", path, *arguments))
+        assert f"cell {sheets.cell_of('model_name_or_path', 3)} (model_name_or_path): is 'run:1', which leaves" in told
+        assert "set pruning_units to heads_and_neurons here, not blocks." in told
 
 
 def test_a_teacher_learns_the_same_task(command: Command) -> None:

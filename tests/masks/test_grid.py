@@ -82,3 +82,15 @@ def test_only_the_wrong_dimension_is_blamed() -> None:
     with pytest.raises(InputError, match="rows") as caught:
         grid.grid_shape((768, 768), (50, 32))
     assert "block cols" not in str(caught.value)
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=SIZES, cols=SIZES, p=SIZES, q=SIZES, block=st.tuples(SIZES, SIZES), seed=st.integers(0, 99))
+def test_blocks_that_a_mask_of_another_grid_touches(
+    rows: int, cols: int, p: int, q: int, block: tuple[int, int], seed: int
+) -> None:
+    mask = torch.rand(rows, cols, generator=torch.Generator().manual_seed(seed)) < 0.3
+    touched = grid.touched_blocks(mask, (p, q), block)
+    assert touched.shape == (-(-rows * p // block[0]), -(-cols * q // block[1]))
+    wanted = {(y // block[0], x // block[1]) for y in range(rows * p) for x in range(cols * q) if mask[y // p, x // q]}
+    assert {tuple(place) for place in touched.nonzero().tolist()} == wanted

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForQuestionAnswering, BertForSequenceClassification
 
-from splora.training.losses import distillation_loss, logits_of, task_loss
+from splora.training.losses import distillation_loss, logits_of, states_loss, task_loss
 
 TINY = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
@@ -46,3 +46,19 @@ def test_distillation_of_spans_is_the_mean_of_both_ends() -> None:
     teacher = {"start_logits": torch.randn(2, 4), "end_logits": torch.randn(2, 4)}
     ends = [distillation_loss({"logits": student[name]}, {"logits": teacher[name]}, 3.0) for name in student]
     torch.testing.assert_close(distillation_loss(student, teacher, 3.0), (ends[0] + ends[1]) / 2)
+
+
+def test_states_are_compared_layer_by_layer_without_padding_relative_to_the_teacher_s() -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)  # layers, rows, tokens, channels
+    keep, weights = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]]), torch.tensor([1.0, 3.0])
+    errors = []
+    for layer in range(2):
+        pairs = [
+            (student[layer, row, at], teacher[layer, row, at]) for row in range(3) for at in range(4) if keep[row, at]
+        ]
+        error = sum(((s - t) ** 2).sum() for s, t in pairs) / sum((t**2).sum() for _, t in pairs)
+        errors.append(error)
+    wanted = (errors[0] + 3 * errors[1]) / 4
+    torch.testing.assert_close(states_loss(student.unbind(), teacher.unbind(), keep, weights), wanted)
+    assert states_loss(teacher.unbind(), teacher.unbind(), keep, weights) == 0

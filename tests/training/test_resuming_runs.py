@@ -118,6 +118,7 @@ class StopAt(Callback):
         ("topK", {"max_steps": 12}, (3,)),
         ("topK_global", {"max_steps": None, "num_train_epochs": 2.0}, (6,)),
         ("magnitude", {"max_steps": 12}, (7, 8, 11)),
+        ("topK", {"max_steps": 8, "pruning_units": "hybrid_filled", "warmup_steps": 2}, (4, 7)),
     ],
 )
 def test_runs_go_on_alike_whether_counted_in_steps_or_epochs(
@@ -136,6 +137,35 @@ def test_runs_go_on_alike_whether_counted_in_steps_or_epochs(
     assert steps[1] == steps[0]
 
 
+def test_a_healing_row_goes_on_alike(tiny_spec: Make, tmp_path: Path) -> None:
+    """Pruned once, judged by the same examples at the same steps, and with the same state kept."""
+    run(tiny_spec(max_steps=2), tmp_path / "dense")
+    dense = str(tmp_path / "dense" / "model")
+    spec = tiny_spec(
+        model_name_or_path=dense,
+        prune_first="stat",
+        prune_first_budget="0.6",
+        teacher_name_or_path=dense,
+        alpha_hidden=1.0,
+        adapter="splopa",
+        held_out=4,
+        best_checkpoint=True,
+        evaluate_every_n_steps=2,
+        checkpoint_every_n_steps=1,
+        max_steps=6,
+    )
+    run(spec, tmp_path / "quiet")
+    for step in (1, 4):
+        with pytest.raises(Stopped):
+            run(spec, tmp_path / "stopped", callbacks=[StopAt(step)])
+    run(spec, tmp_path / "stopped")
+    assert_same_end(tmp_path / "quiet", tmp_path / "stopped")
+    one, other = (result(tmp_path / name)["chosen"] for name in ("quiet", "stopped"))
+    assert one["scores"].keys() == other["scores"].keys() == {"0", "2", "4", "6"}
+    assert one["step"] == other["step"]
+    assert list(one["scores"].values()) == pytest.approx(list(other["scores"].values()), abs=1e-6)
+
+
 def test_a_run_killed_after_its_last_step_is_still_scored(tiny_spec: Make, tmp_path: Path) -> None:
     spec = tiny_spec(pruning_method="topK", adapter="splopa", checkpoint_every_n_steps=6)
     run(spec, tmp_path)
@@ -147,7 +177,8 @@ def test_a_run_killed_after_its_last_step_is_still_scored(tiny_spec: Make, tmp_p
 
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(tiny_spec: Make, tmp_path: Path, root: Path) -> None:
-    settings = {"pruning_method": "l0", "adapter": "splopa", "max_steps": 8, "mask_scale": 0.2}
+    settings = {"pruning_method": "l0", "pruning_units": "hybrid", "adapter": "splopa", "max_steps": 8}
+    settings |= {"mask_scale": 0.2}
     run(tiny_spec(**settings, per_gpu_train_batch_size=4), tmp_path / "one")
     spec = tiny_spec(**settings, per_gpu_train_batch_size=2)
     assert start(spec, tmp_path / "two", root, devices=2, strategy="ddp", accelerator="cpu").wait() == 0

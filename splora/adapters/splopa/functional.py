@@ -4,6 +4,9 @@ Symbols: weight W0 (out, in), blocks of p × q on a grid (R, C) = (out/p, in/q),
 ρ: columns c (K, p, ρ), rows r (K, ρ, q), position weights P (N, K), mask M (R, C). The effective weight is
 W = expand(M) ⊙ (W0 + ΔW), ΔW = Σ_k P_k ⊗ c_k r_k. Block (i, j) of ΔW is Σ_k P_k[i, j] c_k r_k: all blocks together
 are one product of (N, K) by (K, p·q).
+
+Where p or q do not divide the weight, R and C are rounded up, and what the last blocks have beyond the weight is left
+out. The mask may have blocks of its own, which divide the weight: whole heads or neurons over an adapter of 32 × 32.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from splora.adapters.autocast import compute_dtype, without_autocast
+from splora.masks.grid import blockwise
 
 
 def prototypes(columns: Tensor, rows: Tensor) -> Tensor:
@@ -23,12 +27,26 @@ def prototypes(columns: Tensor, rows: Tensor) -> Tensor:
     return torch.bmm(columns, rows).flatten(1)
 
 
-def delta_weight(columns: Tensor, rows: Tensor, position_weights: Tensor, shape: tuple[int, int]) -> Tensor:
+def grid_of(shape: tuple[int, int] | torch.Size, p: int, q: int) -> tuple[int, int]:
+    """The grid (R, C) of blocks p × q that cover a weight of `shape` (out, in)."""
+    return -(-shape[0] // p), -(-shape[1] // q)
+
+
+def delta_weight(
+    columns: Tensor, rows: Tensor, position_weights: Tensor, shape: tuple[int, int] | torch.Size
+) -> Tensor:
     """ΔW of `shape` (out, in) from c (K, p, ρ), r (K, ρ, q) and P (N, K)."""
     p, q = columns.shape[1], rows.shape[2]
-    grid_rows, grid_cols = shape[0] // p, shape[1] // q
+    grid_rows, grid_cols = grid_of(shape, p, q)
     blocks = (position_weights @ prototypes(columns, rows)).view(grid_rows, grid_cols, p, q)
-    return blocks.transpose(1, 2).reshape(shape)
+    covering = blocks.transpose(1, 2).reshape(grid_rows * p, grid_cols * q)
+    return covering[: shape[0], : shape[1]]
+
+
+def _aligned(weight: Tensor, columns: Tensor, rows: Tensor, mask: Tensor) -> bool:
+    """Whether the mask has one value per block of ΔW, and these blocks divide the weight."""
+    p, q = columns.shape[1], rows.shape[2]
+    return (mask.shape[0] * p, mask.shape[1] * q) == tuple(weight.shape)
 
 
 def effective_weight(
@@ -41,12 +59,16 @@ def effective_weight(
 ) -> Tensor:
     """W = expand(M) ⊙ (W0 + ΔW) of shape (out, in) in `dtype` (W0's own if None), without a gradient.
 
-    The mask meets P before the product and W0 in the sum, so that neither an expanded mask nor ΔW in the weight's
-    layout ever takes memory: beside the result there is one tensor of the weight's size.
+    Where the mask's blocks are ΔW's, it meets P before the product and W0 in the sum, so that neither an expanded mask
+    nor ΔW in the weight's layout ever takes memory: beside the result there is one tensor of the weight's size.
     """
     dtype = dtype or weight.dtype
+    if not _aligned(weight, columns, rows, mask):
+        effective = adapted_weight(weight, columns, rows, position_weights, dtype)
+        blockwise(effective, mask.shape).mul_(mask.to(dtype)[:, None, :, None])
+        return effective
     p, q = columns.shape[1], rows.shape[2]
-    grid_rows, grid_cols = weight.shape[0] // p, weight.shape[1] // q
+    grid_rows, grid_cols = mask.shape
     mask = mask.to(weight.dtype)
     with torch.no_grad():
         masked = (position_weights * mask.reshape(-1, 1).to(position_weights.dtype)).to(dtype)
@@ -59,6 +81,15 @@ def effective_weight(
             out=effective.view(grid_rows, p, grid_cols, q),
         )
     return effective
+
+
+@torch.no_grad()
+def adapted_weight(
+    weight: Tensor, columns: Tensor, rows: Tensor, position_weights: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """W0 + ΔW, (out, in), in `dtype`, in memory of its own."""
+    delta = delta_weight(columns.to(dtype), rows.to(dtype), position_weights.to(dtype), weight.shape)
+    return torch.add(delta, weight.to(dtype))
 
 
 def splopa_linear(
@@ -122,8 +153,22 @@ class _SPLoPALinear(torch.autograd.Function):
                 return grad_x, None, None, None, None, None, grad_bias
 
             p, q = columns.shape[1], rows.shape[2]
-            grid_rows, grid_cols = weight.shape[0] // p, weight.shape[1] // q
+            grid_rows, grid_cols = grid_of(weight.shape, p, q)
             grid = grad.t() @ x.reshape(-1, weight.shape[1])
+            if not _aligned(weight, columns, rows, mask):
+                # The mask is dealt with in the weight's layout; what is left is a ΔW without one.
+                if need_mask:
+                    product = adapted_weight(weight, columns, rows, position_weights, dtype).mul_(grid)
+                    grad_mask = blockwise(product, mask.shape).sum((1, 3), dtype=mask.dtype)
+                    del product
+                blockwise(grid, mask.shape).mul_(mask.to(dtype)[:, None, :, None])
+                if need_weight:
+                    grad_weight = grid.to(weight.dtype)
+                grid = F.pad(grid, (0, grid_cols * q - weight.shape[1], 0, grid_rows * p - weight.shape[0]))
+                found = _delta_gradients(
+                    grid, columns, rows, position_weights, (need_columns, need_rows, need_position)
+                )
+                return grad_x, grad_weight, *found, grad_mask, grad_bias
             flat_mask = mask.reshape(-1, 1).to(position_weights.dtype)
             if need_weight:
                 expanded = mask.to(weight.dtype).view(grid_rows, 1, grid_cols, 1)
@@ -148,3 +193,20 @@ class _SPLoPALinear(torch.autograd.Function):
                 product.mul_(weight.view(grid_rows, p, grid_cols, q).transpose(1, 2))
                 grad_mask = (grad_mask + product.sum((2, 3), dtype=grad_mask.dtype)).to(mask.dtype)
         return grad_x, grad_weight, grad_columns, grad_rows, grad_position, grad_mask, grad_bias
+
+
+def _delta_gradients(
+    grid: Tensor, columns: Tensor, rows: Tensor, position_weights: Tensor, needed: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of c, r and P, those that are needed, from that of ΔW, (R·p, C·q)."""
+    p, q = columns.shape[1], rows.shape[2]
+    need_columns, need_rows, need_position = needed
+    blocks = blockwise(grid, (grid.shape[0] // p, grid.shape[1] // q)).transpose(1, 2).reshape(-1, p * q)
+    grad_columns = grad_rows = grad_position = None
+    if need_position:
+        grad_position = (blocks @ prototypes(columns, rows).to(blocks.dtype).t()).to(position_weights.dtype)
+    if need_columns or need_rows:
+        grad_prototypes = (position_weights.to(blocks.dtype).t() @ blocks).view(-1, p, q).to(columns.dtype)
+        grad_columns = torch.bmm(grad_prototypes, rows.transpose(1, 2)) if need_columns else None
+        grad_rows = torch.bmm(columns.transpose(1, 2), grad_prototypes) if need_rows else None
+    return grad_columns, grad_rows, grad_position

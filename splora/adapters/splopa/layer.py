@@ -33,7 +33,7 @@ class SPLoPALayer(MaskedAdapterLayer):
         "splopa_bias",
         "splopa_block_mask",
     )
-    other_param_names = ("splopa_mask", "block_shapes")
+    other_param_names = ("splopa_mask", "block_shapes", "mask_shapes")
 
     def __init__(self, base_layer: nn.Linear, where: str, shared: dict[str, nn.ModuleDict]) -> None:
         super().__init__(base_layer, where)
@@ -48,7 +48,8 @@ class SPLoPALayer(MaskedAdapterLayer):
         deviation = (config.init_range / rank**0.5) ** 0.5
         self._put("columns", adapter, shared, (config.num_prototypes, p, rank), deviation)
         self._put("rows", adapter, shared, (config.num_prototypes, rank, q), deviation)
-        blocks = self._masks[adapter].numel()
+        grid = functional.grid_of(self.base_layer.weight.shape, p, q)
+        blocks = grid[0] * grid[1]
         self._put("position_weights", adapter, config.shared_position_weights, (blocks, config.num_prototypes), 0.0)
 
     def _put(self, part: str, adapter: str, shared: bool, shape: tuple[int, ...], deviation: float) -> None:
@@ -98,7 +99,7 @@ class SPLoPALayer(MaskedAdapterLayer):
 
     def packed_parameters(self, adapter: str, state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         if self.owns("position_weights", adapter):
-            kept = self.binary_mask(adapter).flatten()
+            kept = self.used_blocks(adapter).flatten()
             yield "splopa_position_weights", keep_rows(state["splopa_position_weights"], kept)
         for part in ("columns", "rows"):
             if self.owns(part, adapter):
@@ -107,7 +108,7 @@ class SPLoPALayer(MaskedAdapterLayer):
     def unpacked_parameters(self, adapter: str, mask: Tensor, saved: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         for name, value in saved.items():
             if name == "splopa_position_weights":
-                value = restore_rows(value, mask.flatten(), f"{self.where}.{name}")
+                value = restore_rows(value, self.used_blocks(adapter, mask).flatten(), f"{self.where}.{name}")
             if name in ("splopa_position_weights", "splopa_columns", "splopa_rows"):
                 yield name, value
 
@@ -115,11 +116,11 @@ class SPLoPALayer(MaskedAdapterLayer):
     def clear_pruned(self, adapter: str) -> None:
         """Zero the position weights of pruned blocks, if they are this layer's own."""
         if self.owns("position_weights", adapter):
-            self.part("position_weights", adapter)[~self.binary_mask(adapter).flatten()] = 0.0
+            self.part("position_weights", adapter)[~self.used_blocks(adapter).flatten()] = 0.0
 
     def learned_parameters(self, adapter: str) -> int:
         """Position weights of kept blocks, own prototypes and own bias; shared parts are counted by the tuner, once."""
         count = self._biases[adapter].numel() if adapter in self._biases else 0
         if self.owns("position_weights", adapter):
-            count += self.kept_blocks(adapter) * self.part("position_weights", adapter).shape[1]
+            count += int(self.used_blocks(adapter).sum()) * self.part("position_weights", adapter).shape[1]
         return count + sum(self.part(p, adapter).numel() for p in ("columns", "rows") if self.owns(p, adapter))

@@ -51,7 +51,8 @@ class SPLoPAModel(MaskedAdapterModel):
                 and layer.shared_key("position_weights", adapter) == key
             ):
                 mask = layer.binary_mask(adapter) if masks is None else masks[f"{name}.splopa_mask.{adapter}"]
-                union = mask.flatten() if union is None else union | mask.flatten().to(union.device)
+                kept = layer.used_blocks(adapter, mask).flatten()
+                union = kept if union is None else union | kept.to(union.device)
         assert union is not None  # a shared parameter was made for a layer
         return union
 

@@ -15,11 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from splora.adapters.autocast import compute_dtype, without_autocast
-
-
-def blockwise(matrix: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
-    """A view (R, p, C, q) of a contiguous matrix (R·p, C·q)."""
-    return matrix.view(grid[0], matrix.shape[0] // grid[0], grid[1], matrix.shape[1] // grid[1])
+from splora.masks.grid import blockwise
 
 
 def effective_weight(weight: Tensor, b: Tensor, a: Tensor, mask: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -23,7 +23,7 @@ class SPLoRALayer(MaskedAdapterLayer):
 
     prefix = "splora_"
     adapter_layer_names = ("splora_B", "splora_A", "splora_bias", "splora_block_mask")
-    other_param_names = ("splora_mask", "block_shapes")
+    other_param_names = ("splora_mask", "block_shapes", "mask_shapes")
 
     def __init__(self, base_layer: nn.Linear, where: str) -> None:
         super().__init__(base_layer, where)
@@ -53,7 +53,7 @@ class SPLoRALayer(MaskedAdapterLayer):
 
     def _kept_channels(self, adapter: str, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of B and columns of A that some kept block reads: (out,) and (in,) bool."""
-        p, q = self.block_shapes[adapter]
+        p, q = self.mask_shapes[adapter]
         return mask.any(1).repeat_interleave(p), mask.any(0).repeat_interleave(q)
 
     def packed_parameters(self, adapter: str, state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -1,0 +1,46 @@
+"""Scores that start from knowledge: the ranks of importances, spread evenly, so that every method can read them.
+
+Only the order of an importance is known to mean something: ranks have the same spread for magnitudes and for Fisher
+information, and `mask_scale` says how far training must move a score to change its mind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from splora.masks.block_mask import BlockMask
+
+
+@torch.no_grad()
+def start_scores(masks: Sequence[BlockMask], importances: Sequence[Tensor]) -> None:
+    """Give masks the scores that their blocks' or units' importances make.
+
+    Scores lie evenly between ∓mask_scale, for l0, whose gates open at 0, between 0 and twice mask_scale. Methods with
+    one threshold for the whole encoder rank like with like over all layers, others rank each layer by itself.
+
+    Args:
+        masks: of which those with scores are started.
+        importances: of each mask's blocks or units, as many as it has, on any scale that layers share.
+    """
+    pairs = [(mask, values) for mask, values in zip(masks, importances, strict=True) if mask.scores is not None]
+    groups: dict[object, list[tuple[BlockMask, Tensor]]] = {}
+    for number, (mask, values) in enumerate(pairs):
+        groups.setdefault(mask.unit if mask.method == "topK_global" else number, []).append((mask, values))
+    for group in groups.values():
+        ranks = spread(torch.cat([values.flatten() for _, values in group]))
+        for (mask, _), own in zip(group, ranks.split([values.numel() for _, values in group]), strict=True):
+            assert mask.scores is not None
+            offset = mask.mask_scale if mask.method == "l0" else 0.0
+            mask.scores.copy_(mask.mask_scale * own.view(mask.grid) + offset)
+
+
+def spread(importance: Tensor) -> Tensor:
+    """Ranks of (n,) values, evenly from −1 (the least) to 1, fp32; of equal ones the first counts as more."""
+    count = importance.numel()
+    order = importance.double().flip(0).argsort(stable=True)
+    ranks = torch.empty(count, device=importance.device)
+    ranks[count - 1 - order] = torch.linspace(-1, 1, count, device=importance.device) if count > 1 else 0.0
+    return ranks

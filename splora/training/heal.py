@@ -1,0 +1,121 @@
+"""A pruned checkpoint becomes a healed one: train, judge before and after and the dense model, measure, save."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+from splora.export.card import pruned_card, write_card
+from splora.export.folder import WEIGHTS
+from splora.export.storage import weight_bytes
+from splora.files import replacing_folder, write_json
+from splora.json_values import table
+from splora.machine import versions
+from splora.posttraining.evaluation import Predictions, divergence, predict
+from splora.posttraining.request import RESULT
+from splora.posttraining.stages import Report, silent
+from splora.tasks.data_module import TaskDataModule
+from splora.training.healing import METHOD, HealRequest
+from splora.training.result_file import read_result
+from splora.training.saving import MODEL
+
+
+def heal(request: HealRequest, report: Report = silent) -> dict[str, Any]:
+    """Carry out a request and return its result, which is also written to `result.json`.
+
+    Raises:
+        InputError: something that the person gave does not work; nothing is written then.
+    """
+    with request.claimed():
+        return _heal(request, report)
+
+
+def _heal(request: HealRequest, report: Report) -> dict[str, Any]:
+    from splora.training.run import run
+
+    request.check()
+    run(request.specification(), request.training, force=request.force)
+    trained = read_result(request.training)
+    data = _data(trained)
+    folders = {"dense": request.teacher, "pruned": request.model, "healed": str(request.training / MODEL)}
+    found = {name: _predicted(name, folder, request.task, data, report) for name, folder in folders.items()}
+    result = _describe(request, trained, data, found)
+    _save(request, result)
+    return result
+
+
+def _data(trained: dict[str, Any]) -> TaskDataModule:
+    """The data module that a run was scored by."""
+    from splora.tasks.sources import make_data_module
+
+    settings = dict(table(table(trained["settings"])["data"]))
+    task, model = settings.pop("task"), settings.pop("model_name_or_path")
+    return make_data_module(task, model, **settings)
+
+
+def _predicted(name: str, folder: str, task: str, data: TaskDataModule, report: Report) -> Predictions:
+    from splora.posttraining.checkpoint import load_checkpoint
+
+    model = load_checkpoint(folder, task)
+    found = predict(
+        model, data, progress=lambda done, total: report(f"evaluate {name}", f"batch {done} of {total}", done / total)
+    )
+    del model
+    gc.collect()
+    return found
+
+
+def _describe(
+    request: HealRequest, trained: dict[str, Any], data: TaskDataModule, found: dict[str, Predictions]
+) -> dict[str, Any]:
+    """What `result.json` says: the form of a pruning's, so that tables and reports take both."""
+    metric = data.primary_metric
+    scores = {name: predictions.metrics[metric] for name, predictions in found.items()}
+    parameters = trained["parameters"]
+    return {
+        "method": METHOD,
+        "adapter": request.choices["adapter"],
+        "model": request.model,
+        "teacher": request.teacher,
+        "task": request.task,
+        "metric": metric,
+        "dense": scores["dense"],
+        "pruned": scores["healed"],
+        "stages": {"pruned": scores["pruned"], "healed": scores["healed"]},
+        "kl_divergence": {name: divergence(found["dense"], found[name]) for name in ("pruned", "healed")},
+        "metrics": {name: predictions.metrics for name, predictions in found.items()},
+        "is_healed": trained["chosen"]["step"] != 0,
+        "chosen": trained["chosen"],
+        **{name: trained[name] for name in ("macs_kept", "macs_counted_at_tokens", "heads_kept", "neurons_kept")},
+        "parameters": {"dense": parameters["dense"], "pruned": parameters["kept"]},
+        "learned_weights_percent": trained["learned_weights_percent"],
+        "adapter_bytes": trained["adapter_bytes"],
+        "latency_ms": trained["latency_ms"],
+        "steps": trained["steps"],
+        "seconds": trained["seconds"],
+        "seconds_of": {METHOD: trained["seconds"]},
+        "samples": len(data.features("train")),
+        "seed": request.seed,
+        "precision": trained["settings"]["trainer"]["precision"],
+        "device": trained["settings"]["trainer"]["accelerator"],
+        "threads": trained["settings"]["trainer"]["threads"],
+        "peak_memory_bytes": trained["peak_memory_bytes"],
+        "notes": {},
+        "versions": versions(),
+        "training": str(request.training),
+        "settings": request.settings(),
+    }
+
+
+def _save(request: HealRequest, result: dict[str, Any]) -> None:
+    """Put the trained model with its result in place of the output folder; the training's folder stays beside it."""
+    import shutil
+
+    source = request.training / MODEL
+    with replacing_folder(request.output) as beside:
+        for file in source.iterdir():
+            shutil.copyfile(file, Path(beside) / file.name)
+        result["bytes"] = {"dense": weight_bytes(request.teacher), "pruned": (Path(beside) / WEIGHTS).stat().st_size}
+        write_card(Path(beside), pruned_card(result))
+        write_json(Path(beside) / RESULT, result)

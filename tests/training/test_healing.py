@@ -1,0 +1,374 @@
+"""From a dense model to a small, healed one: the commands, what they leave, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from splora.export.cut import cut
+from splora.export.folder import load_pruned, save_pruned
+from splora.posttraining.plan import Plan
+from splora.training.preflight import preflight
+from splora.training.run import run
+from splora.training.specification import RunSpecification, check
+
+Make = Callable[..., RunSpecification]
+Command = Callable[..., tuple[int, str]]
+SHORT = ("--task", "squad", "--max_seq_length", 64, "--doc_stride", 16)
+SETS = ("held_out=12", "per_gpu_train_batch_size=4", "num_splopa_prototypes=4", "evaluate_every_n_steps=2")
+FEW = tuple(word for setting in SETS for word in ("--set", setting))
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """A folder's result."""
+    return dict(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a few of the embedded questions."""
+    from splora.tasks.embedded.corpus import corpus
+
+    folder = tmp_path_factory.mktemp("data")
+    for name, split, count in (("train.json", "train", 60), ("dev.json", "dev", 40)):
+        (folder / name).write_text(json.dumps(corpus(split, count)), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny question-answering model."""
+    from transformers import BertForQuestionAnswering
+
+    from splora.tasks.embedded.model import embedded_config
+    from splora.tasks.embedded.tokenizer import build_tokenizer
+
+    folder = tmp_path_factory.mktemp("dense")
+    torch.manual_seed(0)
+    config = embedded_config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    BertForQuestionAnswering(config).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pruned(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half of it: odd numbers of neurons, and a layer without heads."""
+    from splora.tasks.hub import load_tokenizer
+
+    folder = tmp_path_factory.mktemp("pruned")
+    plan = Plan(((1,), ()), (tuple(range(37)), (3, 5, 61)))
+    save_pruned(cut(load_pruned(dense), plan), load_tokenizer(str(dense)), folder)
+    return folder
+
+
+@pytest.mark.parametrize("adapter", ["none", "splopa", "splora", "lora"])
+def test_heal(command: Command, dense: Path, pruned: Path, data: Path, tmp_path: Path, adapter: str) -> None:
+    output = tmp_path / "healed"
+    teacher = ("--teacher", dense, "--adapter", adapter, "--max_steps", 4, "--seed", 1)
+    status, told = command("heal", pruned, *SHORT, "--data", data, *teacher, *FEW, "--output", output)
+    assert status == 0, told
+    result = read(output)
+    scores = result["chosen"]["scores"]
+    assert set(scores) == {"0", "2", "4"}
+    # By what was held out it is never worse than it was, and the result says where nothing was better.
+    assert result["chosen"]["score"] == max(scores.values()) >= scores["0"]
+    assert result["is_healed"] == (result["chosen"]["step"] > 0)
+    assert result["stages"]["healed"] == result["pruned"]
+    assert 0.25 < result["macs_kept"] < 0.4  # by the length of the questions
+    assert (result["heads_kept"], result["neurons_kept"]) == ([1, 0], [37, 3])
+    assert {"dense", "pruned", "batch_size", "threads"} <= result["latency_ms"].keys()
+    assert "heal " + adapter in told
+    ids = torch.randint(5, 60, (2, 9))
+    trained = load_pruned(tmp_path / "healed-training" / "model")
+    torch.testing.assert_close(load_pruned(output)(ids).start_logits, trained(ids).start_logits)
+
+
+def test_prune_and_heal_in_one_command_then_again_and_export(
+    command: Command, dense: Path, data: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "small"
+    words = ("prune", "stat", "--model", dense, *SHORT, "--data", data, "--num_samples", 64, "--output", output)
+    heal = ("--heal", 0.5, "--adapter", "lora", *FEW)
+    status, told = command(*words, "--budget", "mac=0.7", *heal)
+    assert status == 0, told
+    assert 0.5 < read(output)["macs_kept"] <= 0.7  # two heads a layer: budgets are met coarsely
+    assert read(tmp_path / "small-pruned")["method"] == "stat"
+    # The healed folder is a checkpoint like any other: it is pruned further, to a share of the dense model.
+    again = ("--model", output, *SHORT, "--data", data, "--num_samples", 64, "--output", tmp_path / "smaller")
+    status, told = command("prune", "stat", *again, "--budget", "mac=0.5")
+    assert status == 0, told
+    assert 0.3 < read(tmp_path / "smaller")["macs_kept"] <= 0.5
+    status, told = command("prune", "stat", *again, "--budget", "mac=0.9", "--force")
+    assert status == 2
+    assert f"keeps {read(output)['macs_kept']:.2f}" in told
+    assert "of its dense model's MACs already" in told
+    status, told = command("export", tmp_path / "small-training", "--output", tmp_path / "exported")
+    assert status == 0, told
+    assert read(tmp_path / "exported")["largest_difference"] <= 1e-5
+    assert f"MACs kept {read(output)['macs_kept']:.3f}" in told
+
+
+def test_a_model_that_was_served_needs_no_splora(
+    command: Command, dense: Path, pruned: Path, data: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import sys; sys.modules['splora'] = None\n"
+        "import torch, transformers\n"
+        "model = transformers.AutoModelForQuestionAnswering.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
+        "print([tuple(layer.intermediate.dense.weight.shape) for layer in model.bert.encoder.layer])"
+    )
+    output = tmp_path / "healed"
+    words = ("heal", pruned, *SHORT, "--data", data, "--teacher", dense, "--max_steps", 2, *FEW, "--output", output)
+    assert command(*words)[0] == 0
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(output)], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.strip() == "[(37, 32), (3, 32)]"
+
+
+def test_a_row_prunes_heals_and_prunes_again(tiny_spec: Make, dense: Path, tmp_path: Path) -> None:
+    taught = {"teacher_name_or_path": str(dense), "alpha_hidden": 1.0, "model_name_or_path": str(dense)}
+    first = {"prune_first": "stat", "prune_first_budget": "0.8,0.6", "prune_first_samples": 64}
+    spec = tiny_spec(adapter="splopa", max_steps=2, **taught, **first)
+    assert not preflight(spec)
+    run(spec, tmp_path)
+    result = read(tmp_path)
+    assert 0.4 < result["macs_kept"] <= 0.6 < read(tmp_path / "before" / "0-0.8")["macs_kept"] <= 0.8
+    ids = torch.randint(5, 60, (2, 9))
+    # The adapter lies over the pruned model, wherever the row began.
+    from splora.training.saving import load_run
+
+    torch.testing.assert_close(
+        load_pruned(tmp_path / "model")(ids).start_logits, load_run(tmp_path)(ids).start_logits, atol=1e-5, rtol=1e-4
+    )
+    # The folder of a run is a model's name like any other.
+    after = tiny_spec(model_name_or_path=str(tmp_path), max_steps=1)
+    assert not preflight(after)
+    run(after, tmp_path / "after")
+    assert read(tmp_path / "after")["macs_kept"] == pytest.approx(result["macs_kept"])
+
+
+def test_what_a_healing_lacks_is_told_before_anything_starts(
+    command: Command, tiny_model: Path, dense: Path, pruned: Path, data: Path, tmp_path: Path
+) -> None:
+    words = ("heal", pruned, *SHORT, "--output", tmp_path / "healed")
+    status, told = command(*words, "--data", data)
+    assert (status, "--teacher is missing: name the dense model" in told) == (2, True)
+    status, told = command(*words, "--data", tmp_path / "no", "--teacher", dense)
+    assert (status, "there is no such folder" in told) == (2, True)
+    status, told = command(*words, "--data", data, "--teacher", dense, "--adapter", "lara")
+    assert (status, "did you mean 'lora'?" in told) == (2, True)
+    status, told = command(*words, "--data", data, "--teacher", dense, "--set", "learning_rat=1")
+    assert (status, "did you mean 'learning_rate'?" in told) == (2, True)
+    status, told = command("export", pruned, "--output", tmp_path / "out")
+    assert (status, "no finished run is here" in told) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_rows_may_not_ask_for(tiny_spec: Make, dense: Path, pruned: Path, tmp_path: Path) -> None:
+    def told(**changes: Any) -> str:
+        return " ".join(f"{each.field} {each.message}" for each in preflight(tiny_spec(**changes)))
+
+    wide = tmp_path / "wide"
+    shutil.copytree(dense, wide)
+    config = json.loads((wide / "config.json").read_text())
+    (wide / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
+    deep = {"teacher_name_or_path": str(wide), "alpha_hidden": 1.0}
+    assert "of 4 layers 32 wide, and alpha_hidden compares its states" in told(**deep)
+    assert "of 2 layers 32 wide; name a teacher of the same depth and width" in told(**deep)
+    first = {"prune_first": "stat", "prune_first_budget": "0.5"}
+    assert "has no head for squad yet" in told(**first)
+    assert "train a dense row first" in told(**first)
+    assert "keeps 0.28" in told(**first, model_name_or_path=str(pruned))
+    assert "each smaller than the one before" in told(**{**first, "prune_first_budget": "0.5,0.7"})
+    assert "but prune_first is none" in told(prune_first_budget="0.5")
+    assert "there are no states to learn from" in told(alpha_hidden=1.0)
+    assert "numbers from 0 on are needed" in told(hidden_weights="1,x", **{**deep, "teacher_name_or_path": str(dense)})
+    assert "is lora, whose layers have no masks" in told(adapter="lora", pruning_method="topK")
+    # Blocks need not divide where no mask has them.
+    assert not told(model_name_or_path=str(pruned), adapter="splopa")
+    assert "do not divide 37" in told(model_name_or_path=str(pruned), adapter="splopa", pruning_method="topK")
+
+
+def test_a_run_whose_masks_empty_nothing(command: Command, tiny_spec: Make, tmp_path: Path) -> None:
+    run(tiny_spec(pruning_method="topK", adapter="splopa", final_threshold=0.9), tmp_path / "run")
+    status, told = command("export", tmp_path / "run", "--output", tmp_path / "out")
+    assert status == 2
+    assert "its masks empty no head and no neuron" in told
+    assert "layer 1: " in told
+    assert "heads_and_neurons or hybrid" in told
+
+
+@pytest.mark.parametrize("units", ["heads_and_neurons", "hybrid", "hybrid_filled"])
+def test_a_row_with_masks_that_can_be_cut(tiny_spec: Make, command: Command, tmp_path: Path, units: str) -> None:
+    spec = tiny_spec(pruning_method="topK", pruning_units=units, adapter="splopa", final_threshold=0.5)
+    assert not check(spec)
+    run(spec, tmp_path / "run")
+    result = read(tmp_path / "run")
+    assert result["macs_kept"] < (0.55 if units == "heads_and_neurons" else 0.85)
+    if units == "heads_and_neurons":
+        assert result["heads_kept"] == [1, 1]
+        assert result["neurons_kept"] == [32, 32]
+        assert result["remaining_weights_percent"] == 50
+    assert result["zeros_percent"] == (pytest.approx(0, abs=1e-9) if units != "hybrid" else result["zeros_percent"])
+    status, told = command("export", tmp_path / "run", "--output", tmp_path / "small")
+    assert status == 0, told
+    assert read(tmp_path / "small")["largest_difference"] <= 1e-4
+    from splora.training.saving import load_run
+
+    ids = torch.randint(5, 60, (2, 9))
+    wanted = load_run(tmp_path / "run")(ids).start_logits
+    torch.testing.assert_close(load_pruned(tmp_path / "small")(ids).start_logits, wanted, atol=1e-4, rtol=1e-4)
+    # A cut model is where another row begins.
+    run(replace(tiny_spec(max_steps=1), model_name_or_path=str(tmp_path / "small")), tmp_path / "after")
+    assert read(tmp_path / "after")["heads_kept"] == result["heads_kept"]
+
+
+@pytest.mark.parametrize("adapter", ["none", "splopa"])
+def test_blocks_that_were_chosen_before_training(tiny_spec: Make, dense: Path, tmp_path: Path, adapter: str) -> None:
+    """The row's masks keep what the surgery kept: zero blocks have the smallest magnitude."""
+    spec = tiny_spec(
+        **{"model_name_or_path": str(dense), "prune_first": "blocks", "prune_first_budget": "0.5"},
+        **{"pruning_method": "topK", "mask_init": "magnitude", "mask_scale": 1.0, "prune_first_samples": 24},
+        **{"initial_threshold": 0.5, "final_threshold": 0.5, "mask_scores_learning_rate": 1e-6, "adapter": adapter},
+    )
+    assert not preflight(spec)
+    run(spec, tmp_path)
+    assert read(tmp_path)["remaining_weights_percent"] == 50
+    names = ("attention.self.query", "output.dense")
+    pruned, trained = (load_pruned(tmp_path / folder) for folder in ("before/pruned", "model"))
+    for name in names:
+        weights = [model.get_submodule(f"bert.encoder.layer.1.{name}").weight for model in (pruned, trained)]
+        assert torch.equal(weights[0] == 0, weights[1] == 0)
+        assert not torch.equal(*weights)
+
+
+@pytest.mark.parametrize("units", ["blocks", "heads_and_neurons"])
+def test_fisher_scores_are_mean_squared_gradients(tiny_spec: Make, tiny_model: Path, units: str) -> None:
+    """By a naive loop: one backward pass per batch with everything kept."""
+    from splora.masks import masked_layers
+    from splora.masks.first_scores import spread
+    from splora.tasks.features import Collator
+    from splora.tasks.squad import SquadDataModule
+    from splora.training import known_scores
+    from splora.training.losses import logits_of, task_loss
+    from splora.training.model import load_base, prepare
+    from splora.training.options import AdapterOptions, PruningOptions
+    from splora.training.signals import model_inputs
+
+    data = SquadDataModule(str(tiny_model), "embedded", "embedded", 64, doc_stride=16, max_train_examples=8, seed=3)
+    blocks = {"attention_block": (8, 8), "ffn_block": (16, 16)}
+    options = PruningOptions("topK", "fisher", 1.0, units=units, **blocks)
+    network, masks = prepare(load_base(str(tiny_model), "squad", dropout=0.0), AdapterOptions(), options)
+    known_scores.known_scores(network, masks, "fisher", data)
+    layers: dict[str, Any] = masked_layers(network)
+    layer = layers["bert.encoder.layer.1.output.dense"]
+    features = data.features("train")
+    rows = np.random.default_rng(3).permutation(len(features))
+    total = torch.zeros(layer.block_mask.grid)
+    for mask in masks:
+        mask.fix(torch.ones(mask.grid, dtype=torch.bool))
+    for start in range(0, len(rows), known_scores.BATCH):
+        batch = Collator(features, data.pad_token_id, data.width)(rows[start : start + known_scores.BATCH].tolist())
+        network.eval().zero_grad()
+        task_loss(logits_of(network(**model_inputs(batch))), batch).backward()
+        total += layer.block_mask.scores.grad.square()
+    torch.testing.assert_close(layer.block_mask.scores.flatten(), spread(total.flatten()))
+
+
+def test_the_dense_model_is_found_over_all_folders(
+    command: Command, dense: Path, pruned: Path, data: Path, tmp_path: Path
+) -> None:
+    """Of a healed folder the teacher, of a pruned one the model, and so on: never a pruned one by mistake."""
+    from splora.errors import InputError
+    from splora.training.healing import dense_origin
+
+    healed = tmp_path / "healed"
+    words = ("heal", pruned, *SHORT, "--data", data, "--teacher", dense, "--max_steps", 1, *FEW, "--output", healed)
+    assert command(*words)[0] == 0
+    again = tmp_path / "again"
+    shutil.copytree(pruned, again)
+    (again / "result.json").write_text(json.dumps({"method": "stat", "model": str(healed), "settings": {}}))
+    assert [dense_origin(str(each)) for each in (dense, healed, again)] == [str(dense)] * 3
+    assert dense_origin(str(tmp_path / "healed-training")) == str(dense)
+    (again / "result.json").write_text(json.dumps({"model": str(tmp_path / "gone"), "settings": {}}))
+    with pytest.raises(InputError, match=r"was made from .*gone', which is not there"):
+        dense_origin(str(again))
+    # The same command again finds its own result, and changes nothing of what it says.
+    status, told = command("heal", pruned, *SHORT, "--data", data, "--max_steps", 1, *FEW, "--output", healed)
+    assert (status, "--teacher is missing" in told) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("adapter=lora", "--set adapter: is what --adapter says; give that."),
+        ("seed=3", "--set seed: is what --seed says"),
+        ("best_checkpoint=false", "--set best_checkpoint: healing needs it as it is."),
+        ("held_out=0", "--set held_out: is 0, and held-out examples decide"),
+        ("pruning_method=topK", "--set pruning_method: a healing prunes nothing; a row of the sheet does."),
+    ],
+)
+def test_columns_that_a_healing_does_not_leave_open(
+    command: Command, dense: Path, pruned: Path, data: Path, tmp_path: Path, setting: str, sentence: str
+) -> None:
+    words = ("heal", pruned, *SHORT, "--data", data, "--teacher", dense, "--output", tmp_path / "out")
+    status, told = command(*words, "--set", setting)
+    assert status == 2
+    assert sentence in told
+
+
+def test_a_killed_row_whose_budget_changes_is_pruned_anew(tiny_spec: Make, dense: Path, tmp_path: Path) -> None:
+    from lightning import Callback
+
+    class Stop(Callback):
+        def on_train_start(self, *_: Any) -> None:
+            raise KeyError("stopped")
+
+    first = {"model_name_or_path": str(dense), "prune_first": "stat", "prune_first_samples": 24, "max_steps": 1}
+    with pytest.raises(KeyError):
+        run(tiny_spec(**first, prune_first_budget="0.8"), tmp_path, callbacks=[Stop()])
+    run(tiny_spec(**first, prune_first_budget="0.5"), tmp_path)
+    assert read(tmp_path)["macs_kept"] <= 0.5
+
+
+def test_a_healing_killed_after_its_last_step_judges_its_last_weights(
+    tiny_spec: Make, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from splora.callbacks import best_score
+
+    changes = {"model_name_or_path": str(dense), "held_out": 4, "best_checkpoint": True, "max_steps": 4}
+    spec = tiny_spec(**changes, checkpoint_every_n_steps=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(best_score.BestWeights, "on_train_end", lambda *_: (_ for _ in ()).throw(KeyError("killed")))
+        with pytest.raises(KeyError):
+            run(spec, tmp_path / "killed")
+    run(spec, tmp_path / "killed")
+    run(spec, tmp_path / "quiet")
+    one, other = (read(tmp_path / name)["chosen"] for name in ("quiet", "killed"))
+    assert one["step"] == other["step"]
+    assert one["scores"] == pytest.approx(other["scores"])
+
+
+def test_half_precision_bases_are_served_in_single(tiny_spec: Make, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    run(tiny_spec(adapter="splopa", precision="bf16-true", pruning_method="topK", max_steps=2), tmp_path)
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+def test_magnitude_needs_no_scores_whatever_they_start_from(tiny_spec: Make, tmp_path: Path) -> None:
+    run(tiny_spec(pruning_method="magnitude", mask_init="fisher"), tmp_path)
+    assert read(tmp_path)["remaining_weights_percent"] == 50

@@ -1,0 +1,58 @@
+"""Wrapped, merged and cut: the same logits for every family, method, unit and adapter, with every input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from splora.masks import update_global_cutoffs
+from splora.training.model import prepare
+from splora.training.options import AdapterOptions, PruningOptions
+from splora.training.serving import describe, merged, smaller
+
+FAMILIES = ("BertForQuestionAnswering", "RobertaForSequenceClassification", "DistilBertForQuestionAnswering")
+METHODS = ("magnitude", "topK", "topK_global", "sigmoid_threshold", "l0")
+UNITS = ("blocks", "heads_and_neurons", "hybrid", "hybrid_filled")
+ADAPTERS = ("none", "splopa", "splora")
+#: Blocks of the tiny models, 24 wide with heads of 6 channels and 20 neurons; an adapter's reach beyond the weight.
+BLOCKS = {"attention_block": (3, 6), "ffn_block": (4, 4)}
+
+
+def pruned(model: Any, method: str, units: str, adapter: str, kept: float = 0.4) -> nn.Module:
+    """A wrapped model whose masks keep a part by random scores, with random adapters."""
+    torch.manual_seed(3)
+    options = AdapterOptions(kind=adapter, num_prototypes=3, rank=2)
+    network, masks = prepare(model, options, PruningOptions(method=method, units=units, **BLOCKS))
+    with torch.no_grad():
+        for mask in masks:
+            if mask.scores is not None:
+                mask.scores.normal_()
+            mask.set_threshold(kept)
+        update_global_cutoffs(masks)
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad and "scores" not in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return network.eval()
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_wrapped_merged_and_cut_say_the_same(tiny: Any, outputs: Any, family: str, units: str) -> None:
+    """Families by units by methods; adapters take turns, so that each meets each of the others' pairs."""
+    first = FAMILIES.index(family) + UNITS.index(units)
+    for number, method in enumerate(METHODS):
+        adapter = ADAPTERS[(first + number) % len(ADAPTERS)]
+        network = pruned(tiny(family), method, units, adapter)
+        wanted = outputs(network)
+        torch.testing.assert_close(outputs(merged(network)), wanted, atol=1e-5, rtol=1e-5)
+        served = smaller(network)
+        torch.testing.assert_close(outputs(served.model), wanted, atol=1e-5, rtol=1e-5)
+        if units != "blocks":
+            assert served.is_smaller
+            assert describe(served, 9)["macs_kept"] < 1
+        if units == "heads_and_neurons":
+            assert served.zeros == 0
