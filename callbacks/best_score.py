@@ -37,7 +37,7 @@ def check_monitor(trainer: Trainer, monitor: str) -> None:
     Raises:
         InputError: examples are held out and the score is of others, or the other way round.
     """
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    data: Any = trainer.datamodule
     part, held_out = monitor.partition("/")[0], getattr(data, "held_out", 0)
     wanted = "held" if held_out > 0 else "val"
     if part in ("held", "val") and part != wanted:
@@ -112,7 +112,7 @@ class BestWeights(Callback):
 
     def _judge_last(self, trainer: Trainer, module: Any) -> None:
         """Score the last weights on what was held out, outside of training."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule
         loggers, trainer.loggers = trainer.loggers, []
         with data.judging_held_out():
             trainer.validate(module, datamodule=data, verbose=False)

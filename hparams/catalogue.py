@@ -183,8 +183,8 @@ def _small_squad() -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     for percent in (50, 30):
         settings = {**_UNITS, "final_threshold": percent / 100}
         for adapter in ("none", "splopa"):
-            named = {**settings, **RATES[adapter], "adapter": adapter, "pruning_units": "heads_and_neurons"}
-            yield exp_id, f"Movement of heads and neurons, {_ADAPTERS[adapter]}, {percent} %", named
+            whole = {**settings, **RATES[adapter], "adapter": adapter, "pruning_units": "heads_and_neurons"}
+            yield exp_id, f"Movement of heads and neurons, {_ADAPTERS[adapter]}, {percent} %", whole
             exp_id += 1
         filled = {**settings, **RATES["none"], "pruning_units": "hybrid_filled"}
         yield exp_id, f"Movement, hybrid filled, all weights, {percent} %", filled

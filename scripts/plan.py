@@ -116,14 +116,14 @@ def plan(
             add(name, "")
         else:
             told += _reasons(name, problems, line)
-    for name, other in unfinished.items():
-        field = next(field for field in SOURCES if reference(getattr(specs[name], field)) == other)
+    for name, source in unfinished.items():
+        field = next(field for field in SOURCES if reference(getattr(specs[name], field)) == source)
         told.append(
             sentence(
                 line[name],
                 field,
-                f"is 'run:{other}', which an earlier version finished in {jobs[other].folder} without a model that "
-                f"is served; repeat it by --exp-id {other} --force",
+                f"is 'run:{source}', which an earlier version finished in {jobs[source].folder} without a model that "
+                f"is served; repeat it by --exp-id {source} --force",
             )
         )
         del jobs[name]
