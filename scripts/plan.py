@@ -91,6 +91,11 @@ def plan(
         # Rows that lead back to themselves have a problem, so that this ends.
         return not problems[name] and all(is_ready(other) for other in references(specs[name]))
 
+    def is_lost(name: str) -> bool:
+        """Whether a row builds on one that was left out, or was needed by such rows alone."""
+        needed = name in chosen or any(name in references(specs[other]) for other in jobs)
+        return not needed or any(other not in jobs for other in references(specs[name]))
+
     def add(name: str, needed_by: str) -> None:
         if name in jobs:
             return
@@ -101,7 +106,7 @@ def plan(
         folders = {other: str(jobs[other].folder / "model") for other in needs}
         folder = _folder(row, len(rows), output_dir, name in chosen, seed)
         for other in needs:
-            if finished_without_model(jobs[other].folder):
+            if other not in chosen and finished_without_model(jobs[other].folder):
                 unfinished[name] = other
         waits_for = tuple(str(label(jobs[other].spec, jobs[other].folder)) for other in needs)
         by, own_seed = ("", seed) if name in chosen else (needed_by, None)
@@ -127,6 +132,9 @@ def plan(
             )
         )
         del jobs[name]
+    while lost := [name for name in jobs if unfinished and is_lost(name)]:
+        for name in lost:
+            del jobs[name]
     folders: dict[Path, Job] = {}
     for job in jobs.values():
         if (other := folders.setdefault(job.folder, job)) is not job:

@@ -164,6 +164,17 @@ def test_rows_build_on_an_adapter_row(command: Command, book: Callable[..., str]
     assert (done.status, done.ids, done.err) == (0, [1, 2], "")
 
 
+def test_a_run_of_before_that_left_an_adapter_alone(command: Command, book: Callable[..., str], tmp_path: Path) -> None:
+    path = book(SPLOPA, {"model_name_or_path": "run:1"}, {"model_name_or_path": "run:2"}, {})
+    old = tmp_path / "runs" / "SQuAD" / "1"
+    (old / "adapter").mkdir(parents=True)
+    (old / "result.json").write_text("{}")
+    done = command("--workbook", path, "--exp-id", "2", "3", "4")
+    assert (done.status, done.ids) == (1, [4])
+    assert "is 'run:1', which an earlier version finished in runs/SQuAD/1 without a model" in done.err
+    assert "repeat it by --exp-id 1 --force." in done.err
+
+
 def test_blocks_do_not_build_on_a_row_that_cuts(command: Command, book: Callable[..., str], sheets: Any) -> None:
     path = book({"pruning_units": "heads_and_neurons"}, {"model_name_or_path": "run:1"})
     for arguments in (["--exp-id", "2"], ["--check"]):
