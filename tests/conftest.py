@@ -31,6 +31,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_latencies() -> Iterator[None]:
+    """What a run serves is timed on two short sequences, once: tests have hundreds of runs and look at no clock."""
+    from splora.training import serving
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("SEQUENCES", 2), ("TOKENS", 16), ("ROUNDS", 1)):
+            patch.setattr(serving, name, value)
+        yield
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project's folder."""

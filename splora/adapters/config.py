@@ -143,9 +143,12 @@ class MaskedAdapterConfig(PeftConfig):
             if not (
                 isinstance(shape, Sequence)
                 and len(shape) == 2
-                and all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape)
+                and all(isinstance(size, int) and not isinstance(size, bool) and 0 < size <= LARGEST for size in shape)
             ):
-                yield f"{name}: {option} is {cut(shape)}; two whole numbers above 0 are needed, rows and cols."
+                yield (
+                    f"{name}: {option} is {cut(shape)}; two whole numbers above 0 are needed, rows and cols, up to "
+                    f"{LARGEST:,}."
+                )
         for option in _BY_LAYER:
             for pattern in getattr(self, option):
                 if wrong := _irregular(pattern):

@@ -21,6 +21,9 @@ from splora.masks.block_mask import BlockMask
 from splora.masks.grid import BlockShape, block_mean_abs, grid_shape, touched_blocks
 from splora.masks.units import FollowingMask
 
+#: Rows or columns that a block may have whatever the weight: pruned layers may be smaller than one block.
+_REACH = 256
+
 
 class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
     """x ↦ x (expand(M) ⊙ (W0 + ΔW))ᵀ + bias, with ΔW, M and bias of the active adapter.
@@ -118,7 +121,11 @@ class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
         """
         weight = self.base_layer.weight
         shape = (self.out_features, self.in_features)
-        self.block_shapes[adapter] = config.block_shape_of(self.where)
+        self.block_shapes[adapter] = block = config.block_shape_of(self.where)
+        if any(side > max(size, _REACH) for side, size in zip(block, shape, strict=True)):
+            raise InputError(
+                f"{self.where}: blocks of {block[0]} × {block[1]} reach far beyond the weight of {shape[0]} × {shape[1]}."
+            )
         self.mask_shapes[adapter] = config.mask_shape_of(self.where, shape)
         grid = grid_shape(shape, self.mask_shapes[adapter], self.where)
         self._masks[adapter] = torch.ones(grid, dtype=torch.bool, device=weight.device)

@@ -87,7 +87,9 @@ def _load(folder: Path, settings: dict[str, Any]) -> nn.Module:
 
     task = text(settings.get("task"))
     if not is_adapter(folder / ADAPTER):
-        if (folder / MODEL).is_dir():
+        # Of a run with an adapter the model beside it is what is served, and does not know what was learned.
+        adapted = (folder / ADAPTER).exists() or text(table(settings.get("adapter")).get("kind")) not in ("", "none")
+        if (folder / MODEL).is_dir() and not adapted:
             return load_base(str(folder / MODEL), task).eval()
         raise InputError(f"{folder}: holds neither {MODEL}/ nor {ADAPTER}/ of a finished run.")
     source, labels, seed = text(settings.get("model_name_or_path")), settings.get("label2id"), settings.get("seed")

@@ -113,7 +113,9 @@ def test_a_pruned_model_is_pruned_further(folder: Path, tmp_path: Path, monkeypa
         prune.main(["stat", *given, *SHORT])
     results = [json.loads((tmp_path / name / "result.json").read_text(encoding="utf-8")) for name in ("once", "twice")]
     assert results[1]["dense"] == pytest.approx(results[0]["pruned"], rel=1e-4)
-    assert results[1]["parameters"]["pruned"] < results[1]["parameters"]["dense"] == results[0]["parameters"]["pruned"]
+    # Costs are compared with the dense model's, however often it was pruned.
+    assert results[1]["parameters"]["pruned"] < results[0]["parameters"]["pruned"] < results[0]["parameters"]["dense"]
+    assert results[1]["parameters"]["dense"] == results[0]["parameters"]["dense"]
     assert 0.4 < results[1]["macs_kept"] <= 0.5
 
 

@@ -72,7 +72,7 @@ def pruned(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("adapter", ["none", "splopa", "splora", "lora"])
+@pytest.mark.parametrize("adapter", ["none", "splora", "lora"])  # SPLoPA in the others
 def test_heal(command: Command, dense: Path, pruned: Path, data: Path, tmp_path: Path, adapter: str) -> None:
     output = tmp_path / "healed"
     teacher = ("--teacher", dense, "--adapter", adapter, "--max_steps", 4, "--seed", 1)
