@@ -124,7 +124,7 @@ class MaskedAdapterLayer(nn.Module, BaseTunerLayer):
         self.block_shapes[adapter] = block = config.block_shape_of(self.where)
         if any(side > max(size, _REACH) for side, size in zip(block, shape, strict=True)):
             raise InputError(
-                f"{self.where}: blocks of {block[0]} × {block[1]} reach far beyond the weight of {shape[0]} × {shape[1]}."
+                f"{self.where}: blocks of {block[0]} × {block[1]} reach far beyond the weight, {shape[0]} × {shape[1]}."
             )
         self.mask_shapes[adapter] = config.mask_shape_of(self.where, shape)
         grid = grid_shape(shape, self.mask_shapes[adapter], self.where)
