@@ -1,6 +1,7 @@
 """A whole BERT-base-shaped training step: SPLoPA with movement masks against plain full fine-tuning, both with AdamW.
 
     python benchmarks/bert_step.py [--repeats 3] [--threads 2] [--device cpu] [--precision fp32|bf16] [--layers 12]
+        [--units blocks|heads_and_neurons]
 
 Batch 8 × 384 tokens, random weights, scaled-dot-product attention, dropout 0, question answering. SPLoPA: all 72
 linears of the encoder, 64 shared prototypes of rank 1, blocks of 32 × 32, topK masks at half density, learned scores,
@@ -30,7 +31,8 @@ from transformers import BertConfig, BertForQuestionAnswering
 from splora.adapters import SPLoPAConfig, attach_block_masks
 
 BATCH, TOKENS, BLOCK, PROTOTYPES = 8, 384, 32, 64
-TIME_TARGET, MEMORY_TARGET = 1.15, 0.8
+#: By what masks lie over: time and memory.
+TARGETS = {"blocks": (1.15, 0.8), "heads_and_neurons": (1.05, 0.75)}
 
 
 class Trainee:
@@ -89,7 +91,16 @@ def bert(layers: int) -> BertForQuestionAnswering:
     return BertForQuestionAnswering(config)
 
 
-def pruned_and_adapted(layers: int) -> nn.Module:
+def pruned_and_adapted(layers: int, units: str) -> nn.Module:
+    if units != "blocks":
+        from splora.training.model import prepare
+        from splora.training.options import AdapterOptions, PruningOptions
+
+        adapter = AdapterOptions(kind="splopa", num_prototypes=PROTOTYPES, prototype_rank=1)
+        network, masks = prepare(bert(layers), adapter, PruningOptions(method="topK", units=units))
+        for mask in masks:
+            mask.set_threshold(0.5)
+        return network
     from peft import get_peft_model
 
     config = SPLoPAConfig(
@@ -113,7 +124,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--units", default="blocks", choices=tuple(TARGETS))
     options = parser.parse_args()
+    time_target, memory_target = TARGETS[options.units]
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -124,7 +137,7 @@ def main() -> None:
     }
     trainees = {
         "full fine-tuning": Trainee(bert(options.layers), options.device, options.precision),
-        "SPLoPA + topK": Trainee(pruned_and_adapted(options.layers), options.device, options.precision),
+        "SPLoPA + topK": Trainee(pruned_and_adapted(options.layers, options.units), options.device, options.precision),
     }
     seconds: dict[str, list[float]] = {name: [] for name in trainees}
     for trainee in trainees.values():
@@ -149,8 +162,8 @@ def main() -> None:
     full, ours = (statistics.median(values) for values in seconds.values())
     time_ratio, memory_ratio = ours / full, peaks["SPLoPA + topK"] / peaks["full fine-tuning"]
     verdict = {True: "reached", False: "missed"}
-    print(f"  time   {time_ratio:.2f} × (target ≤ {TIME_TARGET} ×): {verdict[time_ratio <= TIME_TARGET]}")
-    print(f"  memory {memory_ratio:.2f} × (target ≤ {MEMORY_TARGET} ×): {verdict[memory_ratio <= MEMORY_TARGET]}")
+    print(f"  time   {time_ratio:.2f} × (target ≤ {time_target} ×): {verdict[time_ratio <= time_target]}")
+    print(f"  memory {memory_ratio:.2f} × (target ≤ {memory_target} ×): {verdict[memory_ratio <= memory_target]}")
 
 
 if __name__ == "__main__":
