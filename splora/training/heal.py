@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from splora.export.card import pruned_card, write_card
-from splora.export.folder import WEIGHTS
-from splora.export.storage import weight_bytes
+from splora.export.folder import WEIGHTS, save_pruned
+from splora.export.storage import dtype_of, is_held_by, name_of, round_off, weight_bytes
 from splora.files import replacing_folder, write_json
 from splora.json_values import table
 from splora.machine import versions
+from splora.posttraining.checkpoint import load_checkpoint
 from splora.posttraining.evaluation import Predictions, divergence, predict
 from splora.posttraining.request import RESULT
 from splora.posttraining.stages import Report, silent
@@ -38,10 +41,19 @@ def _heal(request: HealRequest, report: Report) -> dict[str, Any]:
     run(request.specification(), request.training, force=request.force)
     trained = read_result(request.training)
     data = _data(trained)
-    folders = {"dense": request.teacher, "pruned": request.model, "healed": str(request.training / MODEL)}
-    found = {name: _predicted(name, folder, request.task, data, report) for name, folder in folders.items()}
+    found = {
+        name: _predicted(name, load_checkpoint(folder, request.task), data, report)
+        for name, folder in (("dense", request.teacher), ("pruned", request.model))
+    }
+    healed = load_checkpoint(str(request.training / MODEL), request.task)
+    dtype = dtype_of("auto", request.model)
+    if not is_held_by(healed, dtype):  # stored in what it came in, unless its weights have grown too large
+        dtype = torch.float32
+    round_off(healed, dtype)  # what is judged is what will be stored
+    found["healed"] = _predicted("healed", healed, data, report)
     result = _describe(request, trained, data, found)
-    _save(request, result)
+    result["dtype"] = name_of(dtype)
+    _save(request, result, healed, data.tokenizer, dtype)
     return result
 
 
@@ -54,16 +66,10 @@ def _data(trained: dict[str, Any]) -> TaskDataModule:
     return make_data_module(task, model, **settings)
 
 
-def _predicted(name: str, folder: str, task: str, data: TaskDataModule, report: Report) -> Predictions:
-    from splora.posttraining.checkpoint import load_checkpoint
-
-    model = load_checkpoint(folder, task)
-    found = predict(
+def _predicted(name: str, model: nn.Module, data: TaskDataModule, report: Report) -> Predictions:
+    return predict(
         model, data, progress=lambda done, total: report(f"evaluate {name}", f"batch {done} of {total}", done / total)
     )
-    del model
-    gc.collect()
-    return found
 
 
 def _describe(
@@ -108,14 +114,10 @@ def _describe(
     }
 
 
-def _save(request: HealRequest, result: dict[str, Any]) -> None:
-    """Put the trained model with its result in place of the output folder; the training's folder stays beside it."""
-    import shutil
-
-    source = request.training / MODEL
+def _save(request: HealRequest, result: dict[str, Any], model: nn.Module, tokenizer: Any, dtype: torch.dtype) -> None:
+    """Put the healed model with its result in place of the output folder; the training's folder stays beside it."""
     with replacing_folder(request.output) as beside:
-        for file in source.iterdir():
-            shutil.copyfile(file, Path(beside) / file.name)
+        save_pruned(model, tokenizer, beside, dtype=dtype)
         result["bytes"] = {"dense": weight_bytes(request.teacher), "pruned": (Path(beside) / WEIGHTS).stat().st_size}
         write_card(Path(beside), pruned_card(result))
         write_json(Path(beside) / RESULT, result)

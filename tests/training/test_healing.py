@@ -62,6 +62,16 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def half(pruned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pruned model, stored in half precision."""
+    from splora.tasks.hub import load_tokenizer
+
+    folder = tmp_path_factory.mktemp("half")
+    save_pruned(load_pruned(pruned), load_tokenizer(str(pruned)), folder, dtype=torch.float16)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def pruned(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Half of it: odd numbers of neurons, and a layer without heads."""
     from splora.tasks.hub import load_tokenizer
@@ -120,7 +130,7 @@ def test_prune_and_heal_in_one_command_then_again_and_export(
 
 
 def test_a_model_that_was_served_needs_no_splora(
-    command: Command, dense: Path, pruned: Path, data: Path, tmp_path: Path
+    command: Command, dense: Path, half: Path, data: Path, tmp_path: Path
 ) -> None:
     program = (
         "import sys; sys.modules['splora'] = None\n"
@@ -129,8 +139,12 @@ def test_a_model_that_was_served_needs_no_splora(
         "print([tuple(layer.intermediate.dense.weight.shape) for layer in model.bert.encoder.layer])"
     )
     output = tmp_path / "healed"
-    words = ("heal", pruned, *SHORT, "--data", data, "--teacher", dense, "--max_steps", 2, *FEW, "--output", output)
+    words = ("heal", half, *SHORT, "--data", data, "--teacher", dense, "--max_steps", 2, *FEW, "--output", output)
     assert command(*words)[0] == 0
+    # Stored in the type it came in: healing does not enlarge the file.
+    assert read(output)["dtype"] == "fp16"
+    assert read(output)["bytes"]["pruned"] < read(output)["bytes"]["dense"]
+    assert abs((output / "model.safetensors").stat().st_size - (half / "model.safetensors").stat().st_size) < 2000
     done = subprocess.run(
         [sys.executable, "-c", program, str(output)], capture_output=True, text=True, cwd=tmp_path, check=True
     )
