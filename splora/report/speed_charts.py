@@ -46,18 +46,30 @@ def speed_charts(runs: Sequence[Run], pruned: Sequence[Pruned]) -> list[Chart]:
 _FASTER = 95.0
 
 
+#: Looks of what is no method of masks: prunings by their own, healed rows by what they trained.
+_PRUNINGS = ("stat", "fisher", "heal", "export")
+_HEALED = ("none", "splopa", "lora", "splora")
+
+
 def _of_run(run: Run, score: float) -> _Point:
     assert run.latency is not None
-    kind = f"{method_name(run.method)}, {adapter_name(run.adapter)}, trained"
-    return _Point(run.label, kind, look_of(run.method), True, _share(run.latency), score, run.latency_of)
+    name, look = method_name(run.method), look_of(run.method)
+    if run.method == "none" and run.macs is not None and run.macs < 100:
+        name, look = "healed", 4 + _number(run.adapter or "none", _HEALED)
+    kind = f"{name}, {adapter_name(run.adapter)}, trained"
+    return _Point(run.label, kind, look, True, _share(run.latency), score, run.latency_of)
 
 
 def _of_pruned(one: Pruned) -> _Point:
     assert one.latency is not None
     trained = one.method == "heal"
     kind = f"{method_name(one.method)}{'' if trained else ', not trained'}"
-    look = look_of(one.method) + 1 + sum(map(ord, one.method)) % 4
+    look = 1 + _number(one.method, _PRUNINGS)
     return _Point(one.label, kind, look, trained, _share(one.latency), one.pruned, one.latency_of)
+
+
+def _number(name: str, known: tuple[str, ...]) -> int:
+    return known.index(name) if name in known else len(known)
 
 
 def _share(latency: tuple[float, float]) -> float:
