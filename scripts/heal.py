@@ -13,7 +13,7 @@ from splora.tasks.sources import TASKS
 from splora.training.specification import ADAPTERS
 
 if TYPE_CHECKING:
-    from splora.training.healing import HealRequest
+    from splora.training.heal_request import HealRequest
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -83,7 +83,7 @@ def request_of(
     """
     from splora.hparams.overrides import parse
     from splora.posttraining.budget import Budget
-    from splora.training.healing import METHOD, HealRequest
+    from splora.training.heal_request import METHOD, HealRequest
 
     return HealRequest(
         method=METHOD,
@@ -112,7 +112,7 @@ def carry_out(request: HealRequest) -> None:
     from splora.scripts.console import StageProgress
 
     quiet_libraries()
-    from splora.training.heal import heal
+    from splora.training.heal_pipeline import heal
 
     with StageProgress() as progress:
         result = heal(request, progress.report)

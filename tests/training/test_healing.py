@@ -306,7 +306,7 @@ def test_the_dense_model_is_found_over_all_folders(
 ) -> None:
     """Of a healed folder the teacher, of a pruned one the model, and so on: never a pruned one by mistake."""
     from splora.errors import InputError
-    from splora.training.healing import dense_origin
+    from splora.training.heal_request import dense_origin
 
     healed = tmp_path / "healed"
     words = ("heal", pruned, *SHORT, "--data", data, "--teacher", dense, "--max_steps", 1, *FEW, "--output", healed)

@@ -19,7 +19,7 @@ from splora.posttraining.evaluation import Predictions, divergence, predict
 from splora.posttraining.request import RESULT
 from splora.posttraining.stages import Report, silent
 from splora.tasks.data_module import TaskDataModule
-from splora.training.healing import METHOD, HealRequest
+from splora.training.heal_request import METHOD, HealRequest
 from splora.training.result_file import read_result
 from splora.training.saving import MODEL
 
