@@ -22,7 +22,7 @@ LOCAL: dict[str, Callable[[Tensor, float], Tensor]] = {
     "sigmoid_threshold": binarize.sigmoid_threshold,
 }
 METHODS = ("magnitude", "topK_global", "l0", *LOCAL)
-INITS = ("constant", "uniform", "kaiming", "magnitude", "fisher")
+INITS = ("constant", "uniform", "kaiming", "magnitude", "fisher", "stat")
 #: Those that start from what is known of the blocks (see `first_scores`); until then all scores are 0.
 KNOWN_INITS = INITS[3:]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from splora.masks.binarize import keep_largest, kept_count
 from splora.masks.grid import BlockShape
-from splora.posttraining.elimination import eliminate
+from splora.posttraining.elimination import eliminate, worth
 from splora.posttraining.interpolative import expand
 
 #: What is added to the diagonal of the Gram matrix, as a part of it, when blocks that stay are solved for.
@@ -51,9 +51,7 @@ def block_importance(gram: Tensor, weight: Tensor, block: BlockShape) -> Tensor:
     rows, columns = weight.shape[0] // p, weight.shape[1] // q
     found = torch.zeros(rows, columns, dtype=torch.float64, device=weight.device)
     for number, part in enumerate(weight.double().split(p)):
-        path = eliminate(gram.clone(), part, q)
-        costs = path.errors[:-1] - path.errors[1:]  # of the block that goes when k + 1 are left, by k
-        found[number, path.order] = costs.flip(0).cummax(0).values.flip(0).to(found)
+        found[number] = worth(eliminate(gram.clone(), part, q)).to(found)
     return found
 
 

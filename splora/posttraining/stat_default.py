@@ -83,17 +83,17 @@ def prune_default(
     metrics = None
     if options.sensitivities:
         report("interpolate", "sensitivities", 0.0)
-        metrics = output_metrics(model, _sample(model, batches, SENSITIVITY_SAMPLE), seed, precision)
-    chosen_by = _chosen_by(model, batches)
+        metrics = sensitivities(model, batches, seed, precision)
+    looked_at = chosen_by(model, batches)
     # The dense model's pass of the second stage is the first stage's where that saw all samples.
-    shared = options.reconstruct and _sequences(chosen_by) == _sequences(batches)
+    shared = options.reconstruct and _sequences(looked_at) == _sequences(batches)
     passes: Passes = {
         "first_token_only": first_token_only,
         "storage": options.storage,
         "precision": precision,
         "outputs": Outputs(model, batches, precision) if shared else None,
     }
-    paths, grams = _paths(model, chosen_by, metrics, passes, report, bias=options.bias)
+    paths, grams = removal_paths(model, looked_at, metrics, passes, report, bias=options.bias)
     heads, neurons = ([path.errors for path in paths[name]] for name in ("heads", "neurons"))
     plans = [_first(paths, allocate(heads, neurons, costs, budget, factor)) for factor in options.head_factors]
     report("interpolate", "weights", (layers + 1) / (layers + 2))
@@ -122,6 +122,11 @@ def prune_default(
     yield Stage("reconstruct", folded.model, plan, time.perf_counter() - begin, notes, last=True)
 
 
+def sensitivities(model: nn.Module, batches: Sequence[Batch], seed: int, precision: Precision) -> Metrics:
+    """What errors of each sub-layer's output are measured by, from a part of the batches."""
+    return output_metrics(model, _sample(model, batches, SENSITIVITY_SAMPLE), seed, precision)
+
+
 def _sample(model: nn.Module, batches: Sequence[Batch], sizes: tuple[int, int]) -> list[Batch]:
     """At least about so many tokens and sequences of all batches; of texts, the beginnings."""
     if is_language_model(model):
@@ -129,7 +134,7 @@ def _sample(model: nn.Module, batches: Sequence[Batch], sizes: tuple[int, int]) 
     return thinned(batches, *sizes)
 
 
-def _chosen_by(model: nn.Module, batches: Sequence[Batch]) -> list[Batch]:
+def chosen_by(model: nn.Module, batches: Sequence[Batch]) -> list[Batch]:
     """The samples that heads and neurons are chosen by, as many as the widest layer asks for."""
     widest = max(max(linear.in_features for linear in layer.linears.values()) for layer in anatomy.layers(model))
     return thinned(batches, max(CHOICE_TOKENS, CHOICE_TOKENS_PER_CHANNEL * widest))
@@ -139,7 +144,7 @@ def _sequences(batches: Sequence[Batch]) -> int:
     return sum(len(batch["attention_mask"]) for batch in batches)
 
 
-def _paths(
+def removal_paths(
     model: nn.Module,
     batches: Sequence[Batch],
     metrics: Metrics | None,

@@ -34,6 +34,8 @@ METHOD_ALIASES = {
 _SAME = ({"sigmoied_threshold", "sigmoid_threshold"},)
 #: Methods with learned scores (all that prune but magnitude).
 SCORED = METHODS[2:]
+#: Scores that start from what is known of blocks or units.
+KNOWN_INITS = ("magnitude", "fisher", "stat")
 #: Ways to prune before training.
 PRUNERS = ("none", "stat", "fisher", "blocks")
 #: What masks lie over (see `splora.masks.units`).
@@ -173,11 +175,12 @@ class RunSpecification:
     mask_init: str = column(
         "constant",
         "Pruning",
-        "Initial scores; magnitude and fisher: by rank, as large or as sensitive as blocks or units are.",
-        choices=("constant", "uniform", "kaiming", "magnitude", "fisher"),
+        "Initial scores; magnitude, fisher and stat: by rank, as large, as sensitive or as hard to spare as blocks "
+        "or units are.",
+        choices=("constant", "uniform", "kaiming", *KNOWN_INITS),
     )
     mask_scale: float = column(
-        0.0, "Pruning", "Parameter of mask_init; of magnitude and fisher, ranks lie between its negative and it."
+        0.0, "Pruning", "Parameter of mask_init; of magnitude, fisher and stat, ranks lie between its negative and it."
     )
     attention_block_rows: int = column(32, "Pruning", "Rows of a block in attention weights.", minimum=1)
     attention_block_cols: int = column(32, "Pruning", "Columns of a block in attention weights.", minimum=1)

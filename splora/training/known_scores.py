@@ -2,43 +2,95 @@
 
 `magnitude`: mean |W|. `fisher`: the mean of squared gradients of the task's loss by the masks themselves, over a few
 hundred training examples with everything kept: the diagonal of the empirical Fisher information of blocks or units
-(Molchanov et al., 1906.10771, whose Taylor expansion this is, one mask for all weights of a group).
+(Molchanov et al., 1906.10771, whose Taylor expansion this is, one mask for all weights of a group). `stat`: what would
+be lost by taking them while all others make up for it, see `posttraining.importance`; no labels are looked at, and the
+model is as it was before masks and adapters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from splora.masks import BlockMask, masked_layers
+from splora import anatomy
+from splora.masks import BlockMask, Placement, masked_layers
 from splora.masks.first_scores import start_scores
 from splora.tasks.data_module import TaskDataModule
 from splora.tasks.features import Collator
+from splora.tasks.sources import reads_first_token
 from splora.training.losses import logits_of, task_loss
 from splora.training.signals import model_inputs
 
-#: Training examples that Fisher information is of, and those of one gradient.
+#: Training examples that importances are of, and those of one gradient.
 EXAMPLES, BATCH = 256, 4
+#: What PEFT puts before the names of a base model's modules.
+_WRAPPED = "base_model.model."
 
 
-def known_scores(network: nn.Module, masks: Sequence[BlockMask], mask_init: str, data: TaskDataModule) -> None:
+def known_scores(
+    network: nn.Module,
+    masks: Sequence[BlockMask],
+    mask_init: str,
+    data: TaskDataModule,
+    importances: Mapping[str, Tensor] | None = None,
+) -> None:
     """Start the scores of a network's masks.
 
     Args:
         network: with masks attached, as it will be trained.
         masks: all of them.
-        mask_init: `magnitude` or `fisher`.
+        mask_init: `magnitude`, `fisher` or `stat`.
         data: whose training examples are looked at.
+        importances: for `stat`, what `stat_importances` found on the bare model.
     """
     scored = [mask for mask in masks if mask.scores is not None]
     if not scored:
         return
-    found = _magnitudes(network, scored) if mask_init == "magnitude" else _information(network, scored, data)
+    if mask_init == "stat":
+        assert importances is not None
+        layers: dict[str, Any] = masked_layers(network)
+        names = {id(layer.block_mask): name.removeprefix(_WRAPPED) for name, layer in layers.items()}
+        found = [importances[names[id(mask)]].flatten() for mask in scored]
+    elif mask_init == "magnitude":
+        found = _magnitudes(network, scored)
+    else:
+        found = _information(network, scored, data)
     start_scores(scored, found)
+
+
+def stat_importances(base: nn.Module, placement: Placement, data: TaskDataModule) -> dict[str, Tensor]:
+    """By linear whose mask decides, the worth of its blocks or units.
+
+    Args:
+        base: a task model without masks and adapters.
+        placement: where its masks will lie.
+        data: whose training examples are looked at.
+    """
+    from splora.posttraining.calibration import draw
+    from splora.posttraining.importance import block_importances, unit_importances
+    from splora.posttraining.precision import Precision
+    from splora.posttraining.stat_grams import arguments_of
+
+    batches, precision = arguments_of(list(draw(data, EXAMPLES))), Precision.parse("auto")
+    own = {name: shape for name, shape in placement.shapes.items() if name not in placement.leaders}
+    blocks = {name: shape for name, shape in own.items() if name not in placement.units}
+    training = base.training
+    base.eval()
+    try:
+        found = block_importances(base, batches, blocks, precision=precision) if blocks else {}
+        if placement.units:
+            first = reads_first_token(data.task)
+            of = unit_importances(base, batches, first_token_only=first, precision=precision, seed=data.seed)
+            places = anatomy.encoder_linears(base)
+            parts = {"head": "heads", "neuron": "neurons"}
+            found |= {name: of[places[name].layer][parts[unit]] for name, unit in placement.units.items()}
+    finally:
+        base.train(training)
+    return found
 
 
 @torch.no_grad()

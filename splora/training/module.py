@@ -19,9 +19,9 @@ from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import OutputCollector
 from splora.training.filling import fill_heads
 from splora.training.half_base import keep_trained_in_single
-from splora.training.known_scores import known_scores
+from splora.training.known_scores import known_scores, stat_importances
 from splora.training.losses import distillation_loss, logits_of, states_loss, task_loss
-from splora.training.model import load_base, prepare
+from splora.training.model import block_shapes, load_base, mask_placement, prepare
 from splora.training.optimizer import make_optimizer
 from splora.training.options import (
     AdapterOptions,
@@ -125,9 +125,12 @@ class PruningModule(LightningModule):
             base.eval()
             ask(self.model_name_or_path, lambda batch: logits_of(base(**model_inputs(batch))), data)
             base.train()
+        known: dict[str, Tensor] | None = None
+        if self.trainer.training and self.pruning.mask_init == "stat" and self.pruning.method in SCORED:
+            known = stat_importances(base, mask_placement(base, self.pruning, block_shapes(base, self.pruning)), data)
         self.network, self.block_masks = prepare(base, self.adapter, self.pruning)
         if self.trainer.training and self.pruning.mask_init in KNOWN_INITS:
-            known_scores(self.network, self.block_masks, self.pruning.mask_init, data)
+            known_scores(self.network, self.block_masks, self.pruning.mask_init, data, known)
         if self.distillation is not None and self.trainer.training:
             teacher = load_teacher(self.distillation, self.task, data.tokenizer, self.label2id)
             check_states(teacher, base, self.distillation)

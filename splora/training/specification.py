@@ -17,6 +17,7 @@ from splora.training.columns import (
     ADAPTERS,
     CLASSIFICATION_TASKS,
     FIELDS,
+    KNOWN_INITS,
     LARGEST,
     METHOD_ALIASES,
     METHODS,
@@ -184,7 +185,7 @@ def _check_distillation(spec: RunSpecification) -> list[Problem]:
 
 def _check_prune_first(spec: RunSpecification) -> list[Problem]:
     """Budgets that fall, where something is pruned by them, and scores that start from knowledge."""
-    if spec.mask_init in ("magnitude", "fisher") and spec.has_scores and not spec.mask_scale > 0:
+    if spec.mask_init in KNOWN_INITS and spec.has_scores and not spec.mask_scale > 0:
         told = f"is {spec.mask_scale:g}, and {spec.mask_init} spreads scores over it; a number above 0 is needed"
         return [Problem("mask_scale", told)]
     name, text = "prune_first_budget", spec.prune_first_budget

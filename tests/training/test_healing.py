@@ -301,6 +301,42 @@ def test_fisher_scores_are_mean_squared_gradients(tiny_spec: Make, tiny_model: P
     torch.testing.assert_close(layer.block_mask.scores.flatten(), spread(total.flatten()))
 
 
+@pytest.mark.parametrize(
+    ("units", "adapter"), [("blocks", "none"), ("hybrid", "splopa"), ("heads_and_neurons", "none")]
+)
+def test_rows_start_from_what_pruning_without_training_would_keep(
+    tiny_spec: Make, dense: Path, tmp_path: Path, units: str, adapter: str
+) -> None:
+    """By rank, whatever the wrapper calls the layers; a run with no time to learn keeps just that."""
+    from splora.masks import masked_layers
+    from splora.masks.first_scores import spread
+    from splora.tasks.squad import SquadDataModule
+    from splora.training.known_scores import known_scores, stat_importances
+    from splora.training.model import block_shapes, load_base, mask_placement, prepare
+    from splora.training.options import AdapterOptions, PruningOptions
+
+    data = SquadDataModule(str(dense), "embedded", "embedded", 64, doc_stride=16, max_train_examples=24, seed=3)
+    options = PruningOptions("topK", "stat", 1.0, units=units, attention_block=(8, 8), ffn_block=(16, 16))
+    base = load_base(str(dense), "squad", dropout=0.0)
+    found = stat_importances(base, mask_placement(base, options, block_shapes(base, options)), data)
+    assert base.training
+    network, masks = prepare(base, AdapterOptions(adapter), options)
+    known_scores(network, masks, "stat", data, found)
+    layers: dict[str, Any] = masked_layers(network)
+    scored = {name: layer for name, layer in layers.items() if layer.block_mask.scores is not None}
+    assert len(scored) == len(found) > 1
+    for name, layer in scored.items():
+        wanted = found[name.removeprefix("base_model.model.")]
+        torch.testing.assert_close(layer.block_mask.scores.flatten(), spread(wanted.flatten()))
+    spec = tiny_spec(
+        **{"model_name_or_path": str(dense), "pruning_units": units, "adapter": adapter, "pruning_method": "topK"},
+        **{"mask_init": "stat", "mask_scale": 1.0, "mask_scores_learning_rate": 1e-6, "max_steps": 2},
+    )
+    assert not preflight(spec)
+    run(spec, tmp_path)
+    assert (tmp_path / "result.json").is_file()
+
+
 def test_the_dense_model_is_found_over_all_folders(
     command: Command, dense: Path, pruned: Path, data: Path, tmp_path: Path
 ) -> None:
