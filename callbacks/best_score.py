@@ -17,6 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from splora.callbacks.sparsity_schedule import SparsitySchedule
 from splora.errors import InputError
 from splora.training.checkpoint_files import damage, previous
+from splora.training.columns import DIVERGENCE
 from splora.training.going_on import evaluate
 
 #: The best weights, beside the checkpoint that a run goes on from.
@@ -46,15 +47,21 @@ def check_monitor(trainer: Trainer, monitor: str) -> None:
         )
 
 
+def less_is_better(monitor: str) -> bool:
+    """Whether a score is a distance."""
+    return monitor.rpartition("/")[2] == DIVERGENCE
+
+
 class EarlyStop(EarlyStopping):
     """Ends training after `patience` evaluations without a better score.
 
     Args:
-        monitor: name of the score, such as ``val/f1``; more is better.
+        monitor: name of the score, such as ``val/f1``; more is better, but of a divergence.
     """
 
     def __init__(self, monitor: str, patience: int) -> None:
-        super().__init__(monitor, patience=patience, mode="max", check_on_train_epoch_end=False)
+        mode = "min" if less_is_better(monitor) else "max"
+        super().__init__(monitor, patience=patience, mode=mode, check_on_train_epoch_end=False)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a score that will not come."""
@@ -74,7 +81,8 @@ class BestWeights(Callback):
     """Keeps the weights of the best evaluation, and gives them back before the run is scored and saved.
 
     Args:
-        monitor: name of the score, such as ``val/f1``; more is better, and of equals the first is kept.
+        monitor: name of the score, such as ``val/f1``; more is better, but of a divergence, and of equals the first is
+            kept.
         counts_start: whether the model that training starts from is judged, too, and stays if nothing beats it; so are
             then the last weights. For scores on examples that are held out, which cost nothing of the evaluation data.
     """
@@ -119,8 +127,14 @@ class BestWeights(Callback):
         trainer.loggers = loggers
         score = float(trainer.callback_metrics.get(self.monitor, float("nan")))
         self.scores[trainer.global_step] = score
-        if self.best is None or score > self.best:
+        if self._beats(score):
             self.best, self.step = score, trainer.global_step
+
+    def _beats(self, score: float) -> bool:
+        """Whether a score, which may be no number, is better than the best so far."""
+        if self.best is None:
+            return score == score
+        return score < self.best if less_is_better(self.monitor) else score > self.best
 
     def chosen(self) -> dict[str, Any]:
         """What the result says of the choice: score and step of the best, and all scores by step."""
@@ -132,7 +146,7 @@ class BestWeights(Callback):
         score = float(trainer.callback_metrics.get(self.monitor, float("nan")))
         if counts(trainer, pl_module):
             self.scores[trainer.global_step] = score
-        if counts(trainer, pl_module) and (score > self.best if self.best is not None else score == score):
+        if counts(trainer, pl_module) and self._beats(score):
             self.best, self.step = score, trainer.global_step
             trainer.save_checkpoint(Path(trainer.default_root_dir) / BEST, weights_only=True)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from splora.interruption import ending_tidily
 from splora.scripts.option_help import add_choice
-from splora.scripts.prune_options import add_data, add_output
+from splora.scripts.prune_options import add_data, add_labelled, add_output
 from splora.tasks.sources import TASKS
 from splora.training.specification import ADAPTERS
 
@@ -24,6 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help="folder of a pruned checkpoint, of splora prune, heal or export")
     add_choice(parser, "--task", allowed=TASKS, required=True, metavar="TASK", help="what it is fine-tuned for")
     add_data(parser)
+    add_labelled(parser)
     parser.add_argument("--teacher", metavar="PATH", help="the dense model (default: the one MODEL was made from)")
     add_output(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the order of examples and of new weights (default: 0)")
@@ -95,6 +96,7 @@ def request_of(
         seed=options.seed,
         max_seq_length=options.max_seq_length,
         doc_stride=options.doc_stride,
+        labelled=options.labelled,
         force=options.force,
         choices={
             "teacher": teacher,

@@ -16,6 +16,7 @@ from splora.scripts.prune_options import (
     SAMPLES,
     add_data,
     add_fisher,
+    add_labelled,
     add_output,
     add_shared,
     add_stat,
@@ -104,6 +105,7 @@ def _add_common(parser: argparse.ArgumentParser, method: str) -> None:
     allowed = TASKS if method == "fisher" else ALL_TASKS
     add_choice(parser, "--task", allowed=allowed, required=True, metavar="TASK", help="what it is fine-tuned for")
     add_data(parser)
+    add_labelled(parser)
     parser.add_argument("--budget", required=True, metavar="mac=0.5", help="mac=F or latency=F, F above 0, at most 1")
     add_output(parser)
     add_shared(parser, SAMPLES[method])

@@ -126,6 +126,17 @@ def add_data(parser: argparse.ArgumentParser, what: str = "folder of the task's 
     )
 
 
+def add_labelled(parser: argparse.ArgumentParser) -> None:
+    """Whether the data say what is right."""
+    parser.add_argument(
+        "--no_labels",
+        "--no-labels",
+        dest="labelled",
+        action="store_false",
+        help="training data have no labels: none are read, and healing learns from the teacher alone",
+    )
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Where the result goes; spelled as `add_data`."""
     parser.add_argument(
@@ -354,6 +365,7 @@ def request_of(
         latency_tokens=options.latency_seq_len,
         dtype=options.dtype,
         columns=read(lambda: columns_of(options.column), {}),
+        labelled=getattr(options, "labelled", True),
         force=options.force,
         summary=summary_path(model_label) if of_text else folder / f"{found_task}.txt",
         choices=read(choices, {}),

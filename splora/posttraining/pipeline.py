@@ -119,6 +119,7 @@ def prepare(request: PruneRequest, report: Report) -> Subject:
         max_seq_length=request.max_seq_length or length,
         seed=request.seed,
         max_train_examples=request.samples,
+        labelled=request.labelled,
         **options,
     )
     report("load", "model", 0.0)

@@ -45,6 +45,7 @@ class PruneRequest:
         latency_tokens: tokens per sequence then; None: `max_seq_length`.
         dtype: what the result's weights are stored in, one of `storage.DTYPES`.
         columns: names of the data's columns, where they are not recognized.
+        labelled: whether training examples have labels.
         force: replace the result of another request.
         summary: text file that gets one line; None: none.
         choices: of the method, by name.
@@ -69,6 +70,7 @@ class PruneRequest:
     latency_tokens: int | None = None
     dtype: str = "auto"
     columns: dict[str, str] = field(default_factory=dict)
+    labelled: bool = True
     force: bool = False
     summary: Path | None = None
     choices: dict[str, Any] = field(default_factory=dict)
@@ -91,6 +93,7 @@ class PruneRequest:
             "tables": list(self.tables) if self.tables else None,
             "dtype": self.dtype,
             "columns": self.columns,
+            **({} if self.labelled else {"labelled": False}),
             **self.choices,
         }
 
@@ -121,6 +124,10 @@ class PruneRequest:
                 f"Fisher pruning is for encoders and their tasks; {self.task} is a text: prune its language models "
                 f"by STAT (splora prune stat)."
             )
+        if not self.labelled and self.task in TEXT_TASKS:
+            problems.append(f"--no_labels is given, but {self.task} is a text, which has none; leave it out.")
+        if not self.labelled and self.choices.get("labels") == "data":
+            problems.append("--no_labels is given, but --fisher_labels data needs them; model does not.")
         problems += problems_of(self._check_output, self._check_compute, lambda: check_dtype(self.dtype))
         if problems:
             raise InputError(problems)

@@ -64,6 +64,7 @@ class TaskDataModule(LightningDataModule):
         max_train_examples: train on a random subset of so many examples.
         held_out: about so many training examples are held back, a fifth of them at most, and evaluations while training
             judge by them.
+        labelled: whether labels of training examples are read; there need be none otherwise.
         group_by_length: put training rows of similar length into one batch.
         num_workers: processes that prepare batches ahead.
         cache_dir: folder of prepared data and downloads.
@@ -88,6 +89,7 @@ class TaskDataModule(LightningDataModule):
         num_workers: int = 0,
         cache_dir: str | None = None,
         held_out: int = 0,
+        labelled: bool = True,
     ) -> None:
         super().__init__()
         # A rank without an evaluation row just evaluates nothing; training refuses that case itself.
@@ -104,6 +106,7 @@ class TaskDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.cache_dir = cache_dir
         self.held_out = held_out
+        self.labelled = labelled
         self._judging = False
         self._tokenizer: Any = None
         self._config: Any = None
@@ -178,17 +181,18 @@ class TaskDataModule(LightningDataModule):
         """The token that fills up rows."""
         return padding(self.config, self.tokenizer)
 
-    def teacher_segments(self, name: str, tokenizer: Any) -> Ragged:
-        """`token_type_ids` of the training rows as a teacher's tokenizer makes them.
+    def teacher_segments(self, name: str, tokenizer: Any, split: Split = "train") -> Ragged:
+        """`token_type_ids` of the rows of a split as a teacher's tokenizer makes them.
 
         Args:
             name: the teacher's.
             tokenizer: the teacher's.
+            split: `train` or `held`.
 
         Raises:
             InputError: it cuts a text into other tokens than the student's, so that the rows are none of the teacher's.
         """
-        features, other = self.features("train"), self.rows_of(tokenizer, "train")
+        features, other = self.features(split), self.rows_of(tokenizer, split)
         own = features.columns["input_ids"]
         assert isinstance(own, Ragged)
         if not (
@@ -237,6 +241,10 @@ class TaskDataModule(LightningDataModule):
             yield
         finally:
             self._judging = False
+
+    def has_labels(self, split: Split) -> bool:
+        """Whether a split's labels are read."""
+        return split != "predict" and (self.labelled or split == "eval")
 
     def held_back(self, groups: Sequence[Hashable]) -> tuple[Rows, Rows]:
         """Numbers of the training examples to train on and of those held out, both ascending.

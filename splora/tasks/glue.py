@@ -62,6 +62,7 @@ class GlueDataModule(TaskDataModule):
         task: str = "mnli",
         columns: dict[str, str] | None = None,
         held_out: int = 0,
+        labelled: bool = True,
     ) -> None:
         super().__init__(
             model_name_or_path=model_name_or_path,
@@ -76,6 +77,7 @@ class GlueDataModule(TaskDataModule):
             num_workers=num_workers,
             cache_dir=cache_dir,
             held_out=held_out,
+            labelled=labelled,
         )
         if task not in TASKS:
             raise InputError(f"task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS) or '.'}")
@@ -120,7 +122,7 @@ class GlueDataModule(TaskDataModule):
         """
         trained = split in ("train", "held")
         source = self.train_file if trained else self.predict_file
-        labelled = split != "predict"
+        labelled = self.has_labels(split)
         if source == EMBEDDED:
             from splora.tasks.embedded.classification import table
 
@@ -144,7 +146,7 @@ class GlueDataModule(TaskDataModule):
         columns: dict[str, Any] = {"input_ids": rows.input_ids}
         if SEGMENTS in self.tokenizer.model_input_names:
             columns[SEGMENTS] = rows.segments
-        if split != "predict":
+        if self.has_labels(split):
             columns["labels"] = self._in_model_order(np.concatenate([table.labels for table in tables.values()]))
         return FeatureSet(columns, rows.input_ids.lengths)
 
@@ -212,7 +214,7 @@ class GlueDataModule(TaskDataModule):
                 name,
                 self.description,
                 self.columns,
-                split != "predict",
+                self.has_labels(split),
             )
             for part, on_hub in parts.items()
         }

@@ -99,9 +99,11 @@ def find_source(source: str, task: str, split: Literal["train", "eval"]) -> dict
     return {part: files for part, files in found.items() if files}
 
 
-def count_examples(source: str, task: str, split: Literal["train", "eval"], columns: Columns = None) -> int:
+def count_examples(
+    source: str, task: str, split: Literal["train", "eval"], columns: Columns = None, labelled: bool = True
+) -> int:
     """Examples of a GLUE folder or file, read and checked as `read_source` does."""
-    return sum(len(table) for table in read_source(source, task, split, columns).values())
+    return sum(len(table) for table in read_source(source, task, split, columns, labelled).values())
 
 
 def read_table(

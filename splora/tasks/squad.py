@@ -62,6 +62,7 @@ class SquadDataModule(TaskDataModule):
         max_answer_length: int = 30,
         null_score_diff_threshold: float = 0.0,
         held_out: int = 0,
+        labelled: bool = True,
     ) -> None:
         super().__init__(
             model_name_or_path=model_name_or_path,
@@ -76,6 +77,7 @@ class SquadDataModule(TaskDataModule):
             num_workers=num_workers,
             cache_dir=cache_dir,
             held_out=held_out,
+            labelled=labelled,
         )
         self.task = task
         self.doc_stride = doc_stride
@@ -98,7 +100,7 @@ class SquadDataModule(TaskDataModule):
         source = self.train_file if split in ("train", "held") else self.predict_file
         found = self._read(source, split)
         unanswered = sum(not question.answers for question in found)
-        if unanswered and not self.version_2 and split != "predict":
+        if unanswered and not self.version_2 and self.has_labels(split):
             raise InputError(
                 f"{source or HUB[self.task]}: {unanswered:,} of {len(found):,} questions have no answer; "
                 f"task squad (1.1) needs one for each, task squad_v2 does not."
@@ -111,7 +113,9 @@ class SquadDataModule(TaskDataModule):
         windows = self._windows(found, split, self.tokenizer)
         if split != "train":
             self._evaluated[split] = found, windows
-        return windows.feature_set(SEGMENTS in self.tokenizer.model_input_names, labels=split == "train")
+        return windows.feature_set(
+            SEGMENTS in self.tokenizer.model_input_names, labels=split == "train" and self.labelled
+        )
 
     def rows_of(self, tokenizer: Any, split: Split) -> TokenRows:
         """See `TaskDataModule`."""
@@ -178,8 +182,8 @@ class SquadDataModule(TaskDataModule):
         if source is None or is_data_set(source):
             name_on_hub = source or HUB[self.task]
             rows = hub.load_dataset(name_on_hub, None, HUB_SPLITS[split], self.cache_dir)
-            return questions_from_rows(rows, name_on_hub, answered=split != "predict")
-        return read_squad(source, answered=split != "predict")
+            return questions_from_rows(rows, name_on_hub, answered=self.has_labels(split))
+        return read_squad(source, answered=self.has_labels(split))
 
     def _windows(self, questions: list[Question], split: Split, tokenizer: Any) -> Windows:
         contexts = {text: number for number, text in enumerate(dict.fromkeys(q.context for q in questions))}

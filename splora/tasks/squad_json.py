@@ -73,9 +73,9 @@ def read_squad(path: str | os.PathLike[str], answered: bool = True) -> list[Ques
     return questions_from_content(_parse(path), str(path), answered)
 
 
-def count_questions(path: str | os.PathLike[str]) -> int:
+def count_questions(path: str | os.PathLike[str], answered: bool = True) -> int:
     """How many questions a file holds, after all of `read_squad`'s checks."""
-    return len(read_squad(path))
+    return len(read_squad(path, answered))
 
 
 def questions_from_content(content: Any, where: str, answered: bool = True) -> list[Question]:

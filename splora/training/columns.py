@@ -34,6 +34,8 @@ METHOD_ALIASES = {
 _SAME = ({"sigmoied_threshold", "sigmoid_threshold"},)
 #: Methods with learned scores (all that prune but magnitude).
 SCORED = METHODS[2:]
+#: What held-out examples without labels are judged by; less is better.
+DIVERGENCE = "divergence"
 #: Scores that start from what is known of blocks or units.
 KNOWN_INITS = ("magnitude", "fisher", "stat")
 #: Ways to prune before training.
@@ -84,6 +86,12 @@ class RunSpecification:
         "Hold back about so many training examples (whole texts, a fifth of all at most), by which evaluations while "
         "training judge.",
         minimum=0,
+    )
+    labelled: bool = column(
+        True,
+        "Task",
+        "Training data have labels. FALSE: none are read, a teacher alone is learned from, and held-out examples are "
+        "judged by the divergence from it.",
     )
     seed: int = column(92, "Task", "Seed of data order, initialization, dropout and gates.", minimum=0, maximum=LARGEST)
 

@@ -12,7 +12,7 @@ from splora import precision
 from splora.tasks.glue_tasks import TASKS
 from splora.training import logger_choice
 from splora.training.run_folder import FOLDER
-from splora.training.specification import QA_TASKS, RunSpecification
+from splora.training.specification import DIVERGENCE, QA_TASKS, RunSpecification
 
 
 def lightning_config(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
@@ -109,6 +109,7 @@ def _callbacks(spec: RunSpecification) -> list[dict[str, Any]]:
 def _judges(spec: RunSpecification) -> list[dict[str, Any]]:
     """Callbacks that let evaluations decide when to stop and which weights to keep."""
     metric = "f1" if spec.task in QA_TASKS else TASKS[spec.task].metrics[0]
+    metric = metric if spec.labelled or not spec.held_out else DIVERGENCE
     monitor = f"{'held' if spec.held_out else 'val'}/{metric}"
     start = {"counts_start": True} if spec.held_out else {}
     best = [_callback("BestWeights", monitor=monitor, **start)] if spec.best_checkpoint else []
@@ -199,6 +200,7 @@ def data_config(spec: RunSpecification) -> dict[str, Any]:
         "seed": spec.seed,
         "max_train_examples": spec.max_train_examples,
         "held_out": spec.held_out,
+        "labelled": spec.labelled,
     }
     if spec.task in QA_TASKS:
         windows = {"doc_stride": spec.doc_stride}

@@ -15,6 +15,28 @@ from splora.errors import InputError
 PADDING = -1e9
 
 
+class DivergenceMeter:
+    """The mean of per-example divergences over batches and processes."""
+
+    def __init__(self) -> None:
+        self._sum, self._rows = 0.0, 0
+
+    def add(self, mean: Tensor, rows: int) -> None:
+        """Add a batch of so many rows and this mean."""
+        self._sum += float(mean) * rows
+        self._rows += rows
+
+    def value(self) -> float:
+        """The mean, the same on every process; what was added is dropped."""
+        mine = (self._sum, self._rows)
+        parts: list[Any] = [mine]
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            parts = [None] * dist.get_world_size()
+            dist.all_gather_object(parts, mine)
+        self._sum, self._rows = 0.0, 0
+        return float(sum(part[0] for part in parts) / max(1, sum(part[1] for part in parts)))
+
+
 class OutputCollector:
     """Keeps fp32 logits on the CPU by row number until all of an evaluation split is there."""
 

@@ -41,7 +41,7 @@ _OWN = {
     **{"model_name_or_path": "MODEL", "teacher_name_or_path": "--teacher", "task": "--task", "seed": "--seed"},
     **{"train_file": "--data", "predict_file": "--data", "adapter": "--adapter", "max_steps": "--max_steps"},
     **{"num_train_epochs": "--epochs", "max_seq_length": "--max_seq_length", "doc_stride": "--doc_stride"},
-    "best_checkpoint": "",
+    **{"best_checkpoint": "", "labelled": "--no_labels"},
 }
 #: Folders that lead from one to the next, of which no model has more.
 _MOST_STEPS = 50
@@ -126,10 +126,13 @@ class HealRequest(PruneRequest):
             doc_stride=self.doc_stride,
             adapter=adapter,
             seed=self.seed,
+            labelled=self.labelled,
             **length,
             **COMMON,
             **RATES.get(adapter, {}),
         )
+        if not spec.labelled:
+            spec = replace(spec, alpha_ce=0.0)
         return replace(spec, **self.choices["set"])
 
     def check(self) -> None:

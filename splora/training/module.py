@@ -16,7 +16,7 @@ from splora.masks import BlockMask, masked_layers, penalties, update_global_cuto
 from splora.masks.block_mask import KNOWN_INITS
 from splora.posttraining.heads import has_head
 from splora.training.counting import WeightCounts, count_weights
-from splora.training.evaluation import OutputCollector
+from splora.training.evaluation import DivergenceMeter, OutputCollector
 from splora.training.filling import fill_heads
 from splora.training.half_base import keep_trained_in_single
 from splora.training.known_scores import known_scores, stat_importances
@@ -37,7 +37,7 @@ from splora.training.prune_first import pruned_start
 from splora.training.saving import check_fits, load_run
 from splora.training.sense import ask
 from splora.training.signals import Signals, model_inputs, signals
-from splora.training.specification import SCORED, TASKS, scale_steps
+from splora.training.specification import DIVERGENCE, SCORED, TASKS, scale_steps
 from splora.training.teacher import Teacher, check_states, feed, load_teacher
 from splora.training.threads import fit_threads
 
@@ -93,6 +93,7 @@ class PruningModule(LightningModule):
         # A list keeps the frozen teacher out of state_dict(), parameters() and checkpoints.
         self._teacher: list[Teacher] = []
         self._outputs = OutputCollector()
+        self._divergences = DivergenceMeter()
         # Checkpoints leave out what is frozen (see on_save_checkpoint).
         self.strict_loading = False
 
@@ -150,6 +151,10 @@ class PruningModule(LightningModule):
                 f"model.pruning.method is {self.pruning.method!r}, but trainer.callbacks has no "
                 "splora.callbacks.SparsitySchedule; add one with final_threshold, else nothing is pruned."
             )
+        options = self.distillation
+        if not self.trainer.datamodule.labelled and (options is None or options.alpha_ce):
+            told = "there is no teacher" if options is None else f"model.distillation.alpha_ce is {options.alpha_ce:g}"
+            raise InputError(f"data.labelled is false, but {told}; a teacher and alpha_ce 0 are needed without labels.")
         for teacher in self._teacher:
             teacher.to(self.device)
         if self.device.type == "cpu" and self.network is not None:
@@ -203,7 +208,12 @@ class PruningModule(LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Collect logits; the score needs all of them at once."""
+        """Collect logits; the score needs all of them at once. Without labels, compare them with the teacher's."""
+        if self._judged_by_teacher:
+            logits = self(batch)
+            divergence = distillation_loss(logits, self._teacher[0](batch), temperature=1.0)
+            self._divergences.add(divergence, len(batch["index"]))
+            return
         self._outputs.add(batch["index"], self(batch))
 
     test_step = validation_step
@@ -224,8 +234,13 @@ class PruningModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Gather all ranks' logits, score them, log ``val/<metric>`` and keep artifacts for the run's result.
 
-        Scores on what the training holds out for its own evaluations are ``held/<metric>``.
+        Scores on what the training holds out for its own evaluations are ``held/<metric>``; of examples without labels
+        that is ``held/divergence``, KL(teacher ‖ student) in nats per example.
         """
+        if self._judged_by_teacher:
+            self.scores = {DIVERGENCE: self._divergences.value()}
+            self.log(f"held/{DIVERGENCE}", self.scores[DIVERGENCE], sync_dist=False)
+            return
         self._score("held" if self.trainer.datamodule.judged == "held" else "val")
 
     def on_test_epoch_end(self) -> None:
@@ -304,6 +319,11 @@ class PruningModule(LightningModule):
         """Files of the last evaluation by name (predictions, n-best lists)."""
         return self._outputs.artifacts
 
+    @property
+    def _judged_by_teacher(self) -> bool:
+        data = self.trainer.datamodule
+        return data.judged == "held" and not data.has_labels("held")
+
     def _penalty(self) -> Tensor | None:
         scores = [mask.scores for mask in self.block_masks if mask.scores is not None]
         if self.pruning.regularization == "none" or not scores:
@@ -318,7 +338,9 @@ class PruningModule(LightningModule):
         with torch.no_grad():
             teacher = self._teacher[0].signals(batch, **wanted)
         student = self._signals(batch, **wanted)
-        loss = options.alpha_ce * task_loss(student.logits, batch)
+        loss = student.logits[next(iter(student.logits))].new_zeros(())
+        if options.alpha_ce > 0:
+            loss = loss + options.alpha_ce * task_loss(student.logits, batch)
         if options.alpha_distil > 0:
             distilled = distillation_loss(student.logits, teacher.logits, options.temperature)
             self.log("train/distillation_loss", distilled.detach())

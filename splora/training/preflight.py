@@ -85,7 +85,8 @@ def _check_data(spec: RunSpecification) -> tuple[int | None, list[Problem]]:
             continue
         try:
             split: Literal["train", "eval"] = "train" if name == "train_file" else "eval"
-            count = _examples(source, spec.task, split, expanded(source).stat().st_mtime_ns)
+            labelled = spec.labelled or split == "eval"
+            count = _examples(source, spec.task, split, expanded(source).stat().st_mtime_ns, labelled)
             examples = count if name == "train_file" else examples
         except InputError as error:
             problems += [Problem(name, f"cannot be used: {problem.rstrip('.')}") for problem in error.problems]
@@ -93,15 +94,15 @@ def _check_data(spec: RunSpecification) -> tuple[int | None, list[Problem]]:
 
 
 @functools.lru_cache(maxsize=8)
-def _examples(source: str, task: str, split: Literal["train", "eval"], changed: int) -> int:
+def _examples(source: str, task: str, split: Literal["train", "eval"], changed: int, labelled: bool) -> int:
     """Examples of a file or folder; sheets name the same in many rows, `changed` (ns) tells a new version of it."""
     if task in QA_TASKS:
         from splora.tasks.squad_json import count_questions
 
-        return count_questions(source)
+        return count_questions(source, labelled)
     from splora.tasks.glue_tables import count_examples
 
-    return count_examples(source, task, split)
+    return count_examples(source, task, split, labelled=labelled)
 
 
 def check_model(spec: RunSpecification, origin: str | None = None) -> list[Problem]:

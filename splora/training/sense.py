@@ -28,7 +28,7 @@ def ask(name: str, answer: Callable[[dict[str, Tensor]], Mapping[str, Tensor]], 
     Raises:
         InputError: its outputs stand in another order than was understood (see `chance.check_sense`).
     """
-    if data.task not in TASKS:
+    if data.task not in TASKS or not data.labelled:
         return
     features = data.features("train")
     rows = np.random.default_rng(data.seed).permutation(len(features))[:EXAMPLES]

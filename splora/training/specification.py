@@ -16,6 +16,7 @@ from splora.training import logger_choice
 from splora.training.columns import (
     ADAPTERS,
     CLASSIFICATION_TASKS,
+    DIVERGENCE,
     FIELDS,
     KNOWN_INITS,
     LARGEST,
@@ -35,6 +36,7 @@ from splora.training.columns import (
 __all__ = [
     "ADAPTERS",
     "CLASSIFICATION_TASKS",
+    "DIVERGENCE",
     "FIELDS",
     "LARGEST",
     "METHODS",
@@ -101,7 +103,7 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
         problems.append(
             Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}")
         )
-    problems += _check_distillation(spec) + _check_prune_first(spec)
+    problems += _check_distillation(spec) + _check_labelled(spec) + _check_prune_first(spec)
     if (unusable := logger_choice.problem(spec.logger)) is not None:
         problems.append(Problem("logger", unusable))
     if not any(problem.field in _SCHEDULE for problem in problems):
@@ -180,6 +182,22 @@ def _check_distillation(spec: RunSpecification) -> list[Problem]:
             parsed_weights(spec.hidden_weights)
         except InputError as error:
             problems.append(Problem("hidden_weights", error.problems[0]))
+    return problems
+
+
+def _check_labelled(spec: RunSpecification) -> list[Problem]:
+    """Without labels there must be a teacher, and nothing else may ask for them."""
+    if spec.labelled:
+        return []
+    if spec.teacher_name_or_path is None:
+        return [Problem("labelled", "is FALSE, but teacher_name_or_path is empty: there is nothing to learn from")]
+    problems = []
+    if spec.alpha_ce:
+        told = f"is {spec.alpha_ce:g}, but labelled is FALSE: there is no loss of the task; set alpha_ce to 0"
+        problems.append(Problem("alpha_ce", told))
+    if spec.mask_init == "fisher" and spec.has_scores:
+        told = "is fisher, whose gradients are of the task's loss, but labelled is FALSE; stat looks at no labels"
+        problems.append(Problem("mask_init", told))
     return problems
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from splora.anatomy import config_of
 from splora.errors import InputError
-from splora.tasks.data_module import TaskDataModule
+from splora.tasks.data_module import Split, TaskDataModule
 from splora.tasks.features import WIDTH_MULTIPLE
 from splora.tasks.model_inputs import SEGMENTS, check_length, fit_tokenizer, padding
 from splora.training.losses import logits_of
@@ -100,16 +100,20 @@ def load_teacher(
 def feed(teacher: Teacher, name: str, data: TaskDataModule) -> None:
     """Add to the training rows of a data module what the teacher needs besides the student's inputs.
 
+    The rows that are held out are judged by the teacher where there are no labels, and are fed to it, too.
+
     Raises:
         InputError: the teacher has fewer positions than rows have tokens, or its tokenizer cuts texts otherwise.
     """
-    features = data.features("train")
-    # As wide as the widest batch is padded.
-    width = min(-(-int(features.lengths.max()) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE, data.width)
-    check_length(f"the teacher {name}", teacher.network.config, width, "The length of training rows")
-    segments = data.teacher_segments(name, teacher.tokenizer)
-    if teacher.needs_segments:
-        features.columns[TEACHER_SEGMENTS] = segments
+    splits: tuple[Split, ...] = ("train",) if data.labelled or not data.held_out else ("train", "held")
+    for split in splits:
+        features = data.features(split)
+        # As wide as the widest batch is padded.
+        width = min(-(-int(features.lengths.max()) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE, data.width)
+        check_length(f"the teacher {name}", teacher.network.config, width, "The length of training rows")
+        segments = data.teacher_segments(name, teacher.tokenizer, split)
+        if teacher.needs_segments:
+            features.columns[TEACHER_SEGMENTS] = segments
 
 
 def check_states(teacher: Teacher, student: nn.Module, options: DistillationOptions) -> None:
