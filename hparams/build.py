@@ -66,6 +66,8 @@ def relevant(spec: RunSpecification, name: str) -> bool:
         return spec.pruning_method != "none" or spec.adapter == "splopa"
     if name in ("initial_threshold", "final_threshold", "initial_warmup", "final_warmup", "pruning_units"):
         return spec.pruning_method != "none"
+    if name == "threshold_of":
+        return spec.pruning_method == "topK_global"
     if name in ("prune_first_budget", "prune_first_samples"):
         return spec.prune_first != "none"
     if name in ("mask_init", "mask_scale"):

@@ -84,6 +84,32 @@ def keep_largest_global(scores: Sequence[Tensor], v: float) -> list[Tensor]:
     return [part.view(layer.shape) for part, layer in zip(parts, scores, strict=True)]
 
 
+def keep_within(scores: Sequence[Tensor], costs: Sequence[float], fraction: float) -> list[Tensor]:
+    """The bool masks, one per layer, of the highest scores whose costs are at most a fraction of what all cost.
+
+    What is next in the ranking and costs too much ends it, so that a higher threshold only adds. At least one stays.
+    Equal scores: earlier layers first.
+
+    Args:
+        scores: of each layer, of any shapes.
+        costs: of one unit of each layer.
+        fraction: of Σ costs, from 0 to 1.
+    """
+    flat = torch.cat([layer.detach().flatten() for layer in scores])
+    each = torch.cat(
+        [flat.new_full((layer.numel(),), cost, dtype=torch.float64) for layer, cost in zip(scores, costs, strict=True)]
+    )
+    order = flat.argsort(descending=True, stable=True)
+    spent = each[order].cumsum(0)
+    # What adding up in another order rounds is no reason to leave the last one out.
+    fits = spent <= fraction * spent[-1:] * (1 + 1e-9)
+    fits[:1] = True
+    kept = torch.zeros_like(flat, dtype=torch.bool)
+    kept[order] = fits
+    parts = kept.split([layer.numel() for layer in scores])
+    return [part.view(layer.shape) for part, layer in zip(parts, scores, strict=True)]
+
+
 def threshold(scores: Tensor, v: float) -> Tensor:
     """Keep blocks with score > v, but never fewer than 0.5 % of the layer's blocks, nor none."""
     return straight_through(scores, (scores > v) | _survivors(scores))

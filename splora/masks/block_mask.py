@@ -75,6 +75,8 @@ class BlockMask(nn.Module):
         self.mask_scale = mask_scale
         self.index = index
         self.unit = unit
+        #: What one value costs, in MACs; where it is known, all values of such masks compete within one budget.
+        self.cost: float | None = None
         #: Mean |W| of each of its units in every linear that has a part of them; empty: in its own alone.
         self.members: list[Callable[[], Tensor]] = []
         self.scores: nn.Parameter | None
@@ -103,6 +105,11 @@ class BlockMask(nn.Module):
             self.scores.uniform_(-self.mask_scale, self.mask_scale)
         else:
             nn.init.kaiming_uniform_(self.scores, a=math.sqrt(5))
+
+    @property
+    def rivals(self) -> str:
+        """What `topK_global` ranks it with: units of its kind, or all whose cost is known."""
+        return self.unit if self.cost is None else "all"
 
     @property
     def threshold(self) -> float:
@@ -208,7 +215,8 @@ def update_global_cutoffs(masks: Sequence[BlockMask]) -> None:
     """Make the masks of all `topK_global` layers among `masks`, from their scores and their common threshold.
 
     Blocks compete with blocks, heads with heads, neurons with neurons: so the fraction kept of each kind is the
-    threshold, and that of the MACs is, too.
+    threshold, and that of the MACs is, too. Masks that know what their units cost compete together, and the threshold
+    is the fraction of all their costs.
 
     Called once per optimizer step and before an evaluation; in between the layers only read their mask. Other
     methods' masks are left alone.
@@ -220,10 +228,15 @@ def update_global_cutoffs(masks: Sequence[BlockMask]) -> None:
     thresholds = {mask.threshold for mask in layers}
     if len(thresholds) > 1:
         raise ValueError(f"topK_global has one threshold for all layers, found {sorted(thresholds)}.")
-    for unit in dict.fromkeys(mask.unit for mask in layers):
-        like = [mask for mask in layers if mask.unit == unit]
+    for rivals in dict.fromkeys(mask.rivals for mask in layers):
+        like = [mask for mask in layers if mask.rivals == rivals]
         scores = [mask.scores for mask in like if mask.scores is not None]
-        for mask, kept in zip(like, binarize.keep_largest_global(scores, like[0].threshold), strict=True):
+        costs = [mask.cost for mask in like if mask.cost is not None]
+        if costs:
+            chosen = binarize.keep_within(scores, costs, like[0].threshold)
+        else:
+            chosen = binarize.keep_largest_global(scores, like[0].threshold)
+        for mask, kept in zip(like, chosen, strict=True):
             mask.global_mask.copy_(kept)
 
 

@@ -19,7 +19,8 @@ def start_scores(masks: Sequence[BlockMask], importances: Sequence[Tensor]) -> N
     """Give masks the scores that their blocks' or units' importances make.
 
     Scores lie evenly between ∓mask_scale, for l0, whose gates open at 0, between 0 and twice mask_scale. Methods with
-    one threshold for the whole encoder rank like with like over all layers, others rank each layer by itself.
+    one threshold for the whole encoder rank rivals over all layers (by worth per MAC, where they compete for MACs),
+    others rank each layer by itself.
 
     Args:
         masks: of which those with scores are started.
@@ -28,7 +29,9 @@ def start_scores(masks: Sequence[BlockMask], importances: Sequence[Tensor]) -> N
     pairs = [(mask, values) for mask, values in zip(masks, importances, strict=True) if mask.scores is not None]
     groups: dict[object, list[tuple[BlockMask, Tensor]]] = {}
     for number, (mask, values) in enumerate(pairs):
-        groups.setdefault(mask.unit if mask.method == "topK_global" else number, []).append((mask, values))
+        # Of two units of one worth, the cheaper one stays longer.
+        worth = values if mask.cost is None or mask.mask_init == "magnitude" else values / mask.cost
+        groups.setdefault(mask.rivals if mask.method == "topK_global" else number, []).append((mask, worth))
     for group in groups.values():
         ranks = spread(torch.cat([values.flatten() for _, values in group]))
         for (mask, _), own in zip(group, ranks.split([values.numel() for _, values in group]), strict=True):

@@ -42,6 +42,8 @@ KNOWN_INITS = ("magnitude", "fisher", "stat")
 PRUNERS = ("none", "stat", "fisher", "blocks")
 #: What masks lie over (see `splora.masks.units`).
 UNITS = ("blocks", "heads_and_neurons", "hybrid", "hybrid_filled")
+#: What a threshold of `topK_global` is a fraction of.
+THRESHOLDS_OF = ("units", "macs")
 ADAPTERS = ("none", "splopa", "splora", "lora")
 QA_TASKS = ("squad", "squad_v2")
 CLASSIFICATION_TASKS = ("mnli", "qqp", "sst2", "qnli", "mrpc", "rte", "cola", "stsb")
@@ -179,6 +181,13 @@ class RunSpecification:
         "What is kept or goes as one: blocks of weights; heads and neurons, which can be cut out; hybrid: blocks in "
         "attention weights and whole neurons; hybrid_filled: what stays of a head is dense again at the end.",
         choices=UNITS,
+    )
+    threshold_of: str = column(
+        "units",
+        "Pruning",
+        "What topK_global's threshold is a fraction of: units (heads compete with heads, neurons with neurons), or "
+        "MACs, for which heads and neurons compete together.",
+        choices=THRESHOLDS_OF,
     )
     mask_init: str = column(
         "constant",

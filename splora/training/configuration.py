@@ -152,6 +152,7 @@ def _model(spec: RunSpecification) -> dict[str, Any]:
         "pruning": {
             "method": spec.pruning_method,
             "units": spec.pruning_units,
+            "threshold_of": spec.threshold_of,
             "mask_init": spec.mask_init,
             "mask_scale": spec.mask_scale,
             "attention_block": [spec.attention_block_rows, spec.attention_block_cols],

@@ -14,6 +14,7 @@ from splora.errors import InputError, nearest
 from splora.files import write_json
 from splora.masks import BlockMask, masked_layers, penalties, update_global_cutoffs
 from splora.masks.block_mask import KNOWN_INITS
+from splora.posttraining.budget import Costs
 from splora.posttraining.heads import has_head
 from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import DivergenceMeter, OutputCollector
@@ -129,7 +130,11 @@ class PruningModule(LightningModule):
         known: dict[str, Tensor] | None = None
         if self.trainer.training and self.pruning.mask_init == "stat" and self.pruning.method in SCORED:
             known = stat_importances(base, mask_placement(base, self.pruning, block_shapes(base, self.pruning)), data)
+        costs = Costs.of(base, data.mean_tokens)
         self.network, self.block_masks = prepare(base, self.adapter, self.pruning)
+        if self.pruning.threshold_of == "macs":
+            for mask in self.block_masks:
+                mask.cost = {"head": float(costs.head), "neuron": float(costs.neuron)}.get(mask.unit)
         if self.trainer.training and self.pruning.mask_init in KNOWN_INITS:
             known_scores(self.network, self.block_masks, self.pruning.mask_init, data, known)
         if self.distillation is not None and self.trainer.training:

@@ -113,6 +113,7 @@ class PruningOptions:
     )
     regularization: str = option("regularization")
     units: str = option("pruning_units")
+    threshold_of: str = option("threshold_of")
 
 
 @described()

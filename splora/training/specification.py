@@ -104,6 +104,7 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
             Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}")
         )
     problems += _check_distillation(spec) + _check_labelled(spec) + _check_prune_first(spec)
+    problems += _check_threshold_of(spec)
     if (unusable := logger_choice.problem(spec.logger)) is not None:
         problems.append(Problem("logger", unusable))
     if not any(problem.field in _SCHEDULE for problem in problems):
@@ -199,6 +200,16 @@ def _check_labelled(spec: RunSpecification) -> list[Problem]:
         told = "is fisher, whose gradients are of the task's loss, but labelled is FALSE; stat looks at no labels"
         problems.append(Problem("mask_init", told))
     return problems
+
+
+def _check_threshold_of(spec: RunSpecification) -> list[Problem]:
+    """MACs are shared out over heads and neurons by a ranking of all of them."""
+    if spec.threshold_of != "macs" or spec.pruning_method == "none":
+        return []
+    told = "and threshold_of macs needs topK_global over heads_and_neurons, whose ranking is one for the whole encoder"
+    wanted = {"pruning_method": "topK_global", "pruning_units": "heads_and_neurons"}
+    wrong = [name for name, value in wanted.items() if getattr(spec, name) != value]
+    return [Problem(name, f"is {getattr(spec, name)}, {told}") for name in wrong]
 
 
 def _check_prune_first(spec: RunSpecification) -> list[Problem]:

@@ -337,6 +337,22 @@ def test_rows_start_from_what_pruning_without_training_would_keep(
     assert (tmp_path / "result.json").is_file()
 
 
+def test_a_row_keeps_a_fraction_of_the_macs(tiny_spec: Make, dense: Path, tmp_path: Path) -> None:
+    """Heads and neurons share one budget, whatever kind there is more of at the end."""
+    spec = tiny_spec(
+        **{"model_name_or_path": str(dense), "pruning_method": "topK_global", "pruning_units": "heads_and_neurons"},
+        **{"threshold_of": "macs", "mask_init": "stat", "mask_scale": 1.0, "mask_scores_learning_rate": 1e-3},
+        **{"initial_threshold": 0.4, "final_threshold": 0.4, "max_steps": 2},
+    )
+    assert not preflight(spec)
+    run(spec, tmp_path)
+    result = read(tmp_path)
+    assert 0.25 < result["macs_kept"] <= 0.4001
+    assert result["heads_kept"] != [1, 1]  # as fractions of units would leave
+    told = [f"{each.field} {each.message}" for each in preflight(replace(spec, pruning_units="blocks"))]
+    assert [each for each in told if "threshold_of macs needs topK_global over heads_and_neurons" in each]
+
+
 def test_the_dense_model_is_found_over_all_folders(
     command: Command, dense: Path, pruned: Path, data: Path, tmp_path: Path
 ) -> None:
