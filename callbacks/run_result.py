@@ -117,7 +117,8 @@ class RunResult(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             served = smaller(module.network, cuts=module.pruning.units != "blocks")
             result |= describe(served, trainer.datamodule.mean_tokens)
-            result["latency_ms"] = measure_latency(served.model)
+            result["latency_ms"] = measure_latency(served.model.to(trainer.strategy.root_device))
+            served.model.cpu()
             save_trained(module.network, trainer.datamodule.tokenizer, folder, result, served.model)
             result["artifacts"] = [f"{name}.json" for name in module.artifacts]
             for name, value in module.artifacts.items():

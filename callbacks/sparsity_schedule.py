@@ -50,6 +50,7 @@ class SparsitySchedule(Callback):
         patience = [callback.patience for callback in trainer.callbacks if isinstance(callback, EarlyStop)]
         spec = RunSpecification(
             pruning_method=pl_module.pruning.method,
+            pruning_units=pl_module.pruning.units,
             regularization=pl_module.pruning.regularization,
             mask_scores_learning_rate=options.mask_scores_learning_rate,
             warmup_steps=options.warmup_steps,

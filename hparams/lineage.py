@@ -76,6 +76,23 @@ def _ends_smaller(spec: RunSpecification, specs: Mapping[str, RunSpecification])
     return False
 
 
+def _fewest_macs(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> float | None:
+    """The fraction of the dense MACs that a row prunes its model to in the end, or one that it starts from did."""
+    for _ in range(len(specs) + 1):
+        if spec.prune_first in ("stat", "fisher") and spec.budgets:
+            return spec.budgets[-1]
+        name = reference(spec.model_name_or_path)
+        if name is None or name not in specs:
+            return None
+        spec = specs[name]
+    return None
+
+
+def _prunes_more_than(spec: RunSpecification, kept: float) -> bool:
+    """Whether a row's first budget is one that its start is within already."""
+    return spec.prune_first in ("stat", "fisher") and bool(spec.budgets) and spec.budgets[0] >= kept
+
+
 def _problems(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> Iterator[Problem]:
     for field in SOURCES:
         name = reference(getattr(spec, field))
@@ -90,6 +107,11 @@ def _problems(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> 
             )
         elif field == "teacher_name_or_path" and other.task != spec.task and not {other.task, spec.task} <= {*QA_TASKS}:
             yield Problem(field, f"is 'run:{name}', which learns {other.task} and cannot teach {spec.task}")
+        elif field == "model_name_or_path" and (kept := _fewest_macs(other, specs)) and _prunes_more_than(spec, kept):
+            yield Problem(
+                "prune_first_budget",
+                f"is {spec.prune_first_budget}, and 'run:{name}' keeps no more than {kept:g} of the dense MACs already",
+            )
         elif field == "model_name_or_path" and (begin := origin(f"{REFERENCE}{name}", specs)) is not None:
             yield from check_model(spec, begin)
         elif field == "teacher_name_or_path" and (begin := origin(f"{REFERENCE}{name}", specs)) is not None:

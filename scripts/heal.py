@@ -34,6 +34,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--max_seq_length", "--max-seq-length", type=int, metavar="N", help="tokens per example at most"
     )
     parser.add_argument("--doc_stride", "--doc-stride", type=int, default=128, metavar="N", help="overlap of windows")
+    parser.add_argument(
+        "--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="auto (default) is a GPU where there is one"
+    )
     parser.add_argument("--force", action="store_true", help="replace another result, and start its training anew")
     return parser
 
@@ -97,6 +100,7 @@ def request_of(
         max_seq_length=options.max_seq_length,
         doc_stride=options.doc_stride,
         labelled=options.labelled,
+        device=options.device,
         force=options.force,
         choices={
             "teacher": teacher,

@@ -78,6 +78,11 @@ def _prune_and_heal(request: PruneRequest, options: argparse.Namespace) -> None:
     """
     if request.task in TEXT_TASKS:
         raise InputError(f"--heal trains encoders for their tasks, and {request.task} is a text; leave it out.")
+    if request.columns:
+        raise InputError(
+            "--column is given, and healing reads tables with the task's usual names of columns alone; rename them, "
+            "or leave out --heal."
+        )
     output = request.output.resolve()
     pruned = replace(request, output=output.with_name(f"{output.name}-pruned"))
     dense = heal.request_of(options, request.model, None, options.heal, request.task, request.output)

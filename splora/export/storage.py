@@ -7,6 +7,7 @@ type, and rounded to it before it is evaluated: the scores are those of what lie
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,6 +77,16 @@ def weight_files(checkpoint: str) -> list[Path]:
 def weight_bytes(checkpoint: str) -> int:
     """Bytes of a checkpoint's files of weights."""
     return sum(path.stat().st_size for path in weight_files(checkpoint))
+
+
+def weight_digest(checkpoint: str) -> str | None:
+    """A digest of a checkpoint's files of weights; None where none are at hand."""
+    files = weight_files(checkpoint)
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest() if files else None
 
 
 def stored_in(files: list[Path]) -> str:

@@ -14,12 +14,13 @@ from splora.report.log import Log, read_log
 from splora.report.read_pruned import POST_TRAINING, read_pruned
 from splora.report.read_run import LOG, RESULT, SPECIFICATION, read_run
 from splora.report.runs import Collection, Pruned, Run
+from splora.training.run_folder import BEFORE
 from splora.training.state import STATE
 
 #: Method of a result that changed nothing: a model's score as it is.
 EVALUATION = "evaluate"
 #: Folders of a run that hold no other run.
-_PARTS = {"adapter", "model", "checkpoints", "masks", "tensorboard", "lightning_logs", "before"}
+_PARTS = {"adapter", "model", "checkpoints", "masks", "tensorboard", "lightning_logs", BEFORE}
 #: Points of all curves together, so that a report of many runs stays small, and of one curve at least and at most.
 POINTS, FEWEST, MOST = 200_000, 60, 400
 

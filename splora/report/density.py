@@ -11,6 +11,7 @@ from splora.errors import InputError
 from splora.files import replacing
 from splora.json_values import number, numbers, one_line, read_object, text
 from splora.training.result_file import RESULT
+from splora.training.run_folder import BEFORE
 
 #: What a method is called in a picture.
 NAMES = {
@@ -53,6 +54,8 @@ def read_points(folder: str | Path, notices: list[str] | None = None) -> list[Po
     left_out: list[str] = []
     points = []
     for path in sorted(Path(folder).glob(f"**/{RESULT}")):
+        if BEFORE in path.relative_to(folder).parts[:-1]:  # a step on a run's way, no run of its own
+            continue
         try:
             points.append(_point(read_object(path) or {}))
         except ValueError as error:

@@ -8,18 +8,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from splora.errors import InputError
 from splora.export.card import pruned_card, write_card
 from splora.export.folder import WEIGHTS, save_pruned
 from splora.export.storage import dtype_of, is_held_by, name_of, round_off, weight_bytes
 from splora.files import replacing_folder, write_json
-from splora.json_values import table
+from splora.json_values import read_or_refuse, table, text
 from splora.machine import versions
 from splora.posttraining.checkpoint import load_checkpoint
+from splora.posttraining.compute import find_device
 from splora.posttraining.evaluation import Predictions, divergence, predict
 from splora.posttraining.request import RESULT
 from splora.posttraining.stages import Report, silent
 from splora.tasks.data_module import TaskDataModule
-from splora.training.heal_request import METHOD, HealRequest
+from splora.training.heal_request import METHOD, WEIGHTS_OF, HealRequest
 from splora.training.result_file import read_result
 from splora.training.saving import MODEL
 
@@ -38,37 +40,67 @@ def _heal(request: HealRequest, report: Report) -> dict[str, Any]:
     from splora.training.run import run
 
     request.check()
-    run(request.specification(), request.training, force=request.force)
+    _refuse_another_start(request)
+    run(request.specification(), request.training, force=request.force, trainer=trainer_on(request.device))
     trained = read_result(request.training)
-    data = _data(trained)
+    data, device = _data(trained), find_device(request.device)
+    teacher, pruned = (load_checkpoint(name, request.task) for name in (request.teacher, request.model))
     found = {
-        name: _predicted(name, load_checkpoint(folder, request.task), data, report)
-        for name, folder in (("dense", request.teacher), ("pruned", request.model))
+        "dense": _predicted("dense", teacher, _data(trained, request.teacher), device, report),
+        "pruned": _predicted("pruned", pruned, data, device, report),
     }
     healed = load_checkpoint(str(request.training / MODEL), request.task)
     dtype = dtype_of("auto", request.model)
     if not is_held_by(healed, dtype):  # stored in what it came in, unless its weights have grown too large
         dtype = torch.float32
     round_off(healed, dtype)  # what is judged is what will be stored
-    found["healed"] = _predicted("healed", healed, data, report)
+    found["healed"] = _predicted("healed", healed, data, device, report)
     result = _describe(request, trained, data, found)
     result["dtype"] = name_of(dtype)
-    _save(request, result, healed, data.tokenizer, dtype)
+    _save(request, result, healed.cpu(), data.tokenizer, dtype)
     return result
 
 
-def _data(trained: dict[str, Any]) -> TaskDataModule:
-    """The data module that a run was scored by."""
+def trainer_on(device: str) -> dict[str, Any]:
+    """The Trainer's settings for a device as `--device` names it."""
+    if device == "auto":
+        return {}
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return {"accelerator": "cpu"}
+    return {"accelerator": "gpu"} | ({"devices": [int(number)]} if number else {})
+
+
+def _refuse_another_start(request: HealRequest) -> None:
+    """A training that was begun on other weights under the same name is not gone on with.
+
+    Raises:
+        InputError: it was, and --force does not say to start anew.
+    """
+    from splora.training.run import SPECIFICATION
+
+    begun = read_or_refuse(request.training / SPECIFICATION) or {}
+    if not request.force and WEIGHTS_OF in text(begun.get("model")) and begun["model"] != request.shows:
+        raise InputError(
+            f"{request.training}: was trained from other weights of {request.model} than lie there now; give --force "
+            f"to heal these."
+        )
+
+
+def _data(trained: dict[str, Any], model: str | None = None) -> TaskDataModule:
+    """The data module that a run was scored by, or that of a model whose labels may stand in another order."""
     from splora.tasks.sources import make_data_module
 
     settings = dict(table(table(trained["settings"])["data"]))
-    task, model = settings.pop("task"), settings.pop("model_name_or_path")
-    return make_data_module(task, model, **settings)
+    task, own = settings.pop("task"), settings.pop("model_name_or_path")
+    return make_data_module(task, own if model is None else model, **settings)
 
 
-def _predicted(name: str, model: nn.Module, data: TaskDataModule, report: Report) -> Predictions:
+def _predicted(name: str, model: nn.Module, data: TaskDataModule, device: torch.device, report: Report) -> Predictions:
     return predict(
-        model, data, progress=lambda done, total: report(f"evaluate {name}", f"batch {done} of {total}", done / total)
+        model.to(device),
+        data,
+        progress=lambda done, total: report(f"evaluate {name}", f"batch {done} of {total}", done / total),
     )
 
 

@@ -20,6 +20,8 @@ from splora.training.preflight import preflight
 from splora.training.specification import ADAPTERS, FIELDS, QA_TASKS, RunSpecification
 
 METHOD = "heal"
+#: Stands between a model's name and the digest of its weights.
+WEIGHTS_OF = ", weights "
 #: What the folder of the training is called beside that of its result.
 TRAINING = "-training"
 #: Settings of a pruning that healing does not look at.
@@ -89,7 +91,16 @@ class HealRequest(PruneRequest):
 
     def settings(self) -> dict[str, Any]:
         """What decides the result, as JSON values."""
-        return {name: value for name, value in super().settings().items() if name not in _OTHERS}
+        kept = {name: value for name, value in super().settings().items() if name not in _OTHERS}
+        return kept | {"weights": self.shows.partition(WEIGHTS_OF)[2]}
+
+    @property
+    def shows(self) -> str:
+        """What the training is called: the model's name and a digest of its weights, which may change under it."""
+        from splora.export.storage import weight_digest
+
+        digest = weight_digest(self.model) if local_folder(self.model) is not None else None
+        return f"{METHOD} {Path(self.model).name}{WEIGHTS_OF}{(digest or 'of a hub')[:16]}"
 
     @property
     def training(self) -> Path:
@@ -116,7 +127,7 @@ class HealRequest(PruneRequest):
         spec = RunSpecification(
             exp_id=self.output.name,
             sheet=METHOD,
-            model=f"{METHOD} {Path(self.model).name}",
+            model=self.shows,
             task=self.task,
             model_name_or_path=self.model,
             teacher_name_or_path=self.teacher,

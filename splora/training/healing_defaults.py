@@ -18,6 +18,7 @@ COMMON: dict[str, Any] = {
     "alpha_hidden": 1.0,
     "best_checkpoint": True,
     "held_out": 500,
+    "evaluate_every_n_steps": 250,
     "checkpoint_every_n_steps": 100,
 }
 #: By adapter, what is learned at which rates.

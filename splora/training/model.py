@@ -192,7 +192,7 @@ def _lora(base: nn.Module, adapter: AdapterOptions, shapes: _Shapes, masks: _Sha
         lora_dropout=0.0,
         target_modules=sorted(shapes),
         modules_to_save=_trained_beside(base),
-        bias="lora_only",
+        bias="all",  # also those of layers that lost all heads or neurons, and are no target
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from splora.errors import InputError, nearest
+from splora.export.zeros import zeros_of
 from splora.files import write_json
+from splora.machine import is_first_process
 from splora.masks import BlockMask, masked_layers, penalties, update_global_cutoffs
 from splora.masks.block_mask import KNOWN_INITS
 from splora.posttraining.budget import Costs
 from splora.posttraining.heads import has_head
+from splora.tasks.data_module import TaskDataModule
 from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import DivergenceMeter, OutputCollector
 from splora.training.filling import fill_heads
@@ -41,6 +45,9 @@ from splora.training.signals import Signals, model_inputs, signals
 from splora.training.specification import DIVERGENCE, SCORED, TASKS, scale_steps
 from splora.training.teacher import Teacher, check_states, feed, load_teacher
 from splora.training.threads import fit_threads
+
+#: Share of zeros among an encoder's weights that somebody must have pruned.
+_MANY_ZEROS = 0.01
 
 
 @described(task="task")
@@ -118,6 +125,8 @@ class PruningModule(LightningModule):
             check_fits(self.trained_run, data)
             self.network = load_run(self.trained_run)
             return
+        if self.distillation is not None and self.trainer.training:
+            self._teacher = [self._find_teacher(self.distillation, data)]  # before anything costly
         source = self.model_name_or_path
         if self.prune_first.method != "none":
             blocks = self.pruning.attention_block, self.pruning.ffn_block
@@ -127,6 +136,10 @@ class PruningModule(LightningModule):
             base.eval()
             ask(self.model_name_or_path, lambda batch: logits_of(base(**model_inputs(batch))), data)
             base.train()
+        if self.trainer.training and self.pruning.method == "none" and (zeros := zeros_of(base)) > _MANY_ZEROS:
+            told = f"{100 * zeros:.1f} % of the encoder's weights are zeros, which this training fills again"
+            if is_first_process():
+                print(f"warning: {source}: {told}; masks of blocks would keep them.", file=sys.stderr, flush=True)
         known: dict[str, Tensor] | None = None
         if self.trainer.training and self.pruning.mask_init == "stat" and self.pruning.method in SCORED:
             known = stat_importances(base, mask_placement(base, self.pruning, block_shapes(base, self.pruning)), data)
@@ -137,12 +150,14 @@ class PruningModule(LightningModule):
                 mask.cost = {"head": float(costs.head), "neuron": float(costs.neuron)}.get(mask.unit)
         if self.trainer.training and self.pruning.mask_init in KNOWN_INITS:
             known_scores(self.network, self.block_masks, self.pruning.mask_init, data, known)
-        if self.distillation is not None and self.trainer.training:
-            teacher = load_teacher(self.distillation, self.task, data.tokenizer, self.label2id)
-            check_states(teacher, base, self.distillation)
-            feed(teacher, self.distillation.teacher_name_or_path, data)
-            ask(f"The teacher {self.distillation.teacher_name_or_path}", teacher, data)
-            self._teacher = [teacher]
+
+    def _find_teacher(self, options: DistillationOptions, data: TaskDataModule) -> Teacher:
+        """The teacher, checked against the model that learns from it, and what of the data is made for it."""
+        teacher = load_teacher(options, self.task, data.tokenizer, self.label2id)
+        check_states(teacher, data.config, options)
+        feed(teacher, options.teacher_name_or_path, data)
+        ask(f"The teacher {options.teacher_name_or_path}", teacher, data)
+        return teacher
 
     def on_fit_start(self) -> None:
         """Bring the teacher to the device (it is no submodule, so Lightning does not); choose threads of a CPU.

@@ -31,6 +31,9 @@ _SIZES = {
     "opt": ("hidden_size", "ffn_dim"),
 }
 
+#: The section that `splora quantize` writes into a configuration (`export.quantized` has it, and brings torch along).
+QUANTIZED = "splora_quantization"
+
 #: Names of a configuration's number of heads.
 _COUNTS = {**dict.fromkeys(_SIZES, "num_attention_heads"), "distilbert": "n_heads"}
 
@@ -271,6 +274,11 @@ def _check_states(spec: RunSpecification, teacher: str, config: dict[str, Any]) 
     weights = [name for name in ("alpha_hidden", "alpha_attention") if getattr(spec, name) > 0]
     own, _ = _config(spec.model_name_or_path, "model_name_or_path")
     shapes = [_shape(each) for each in (config, own)]
+    if weights and shapes[0] is not None and spec.hidden_weights is not None:
+        layers, given = shapes[0][0], spec.hidden_weights.count(",") + 1
+        if layers != given:
+            told = f"is {cut(spec.hidden_weights)}, {given} numbers, and {teacher} has {layers} layers"
+            return [Problem("hidden_weights", told)]
     if not weights or None in shapes or shapes[0] == shapes[1]:
         return []
     (layers, width), (own_layers, own_width) = shapes  # type: ignore[misc]
@@ -336,6 +344,9 @@ def _local_config(source: str, name: str) -> tuple[dict[str, Any] | None, list[P
         return None, [Problem(name, f"is {source!r}; its {CONFIG} cannot be read ({error})")]
     if config is None:
         return None, [Problem(name, f"is {source!r}; this folder is no model, it has no {CONFIG}{_inside(folder)}")]
+    if QUANTIZED in config:
+        told = "which is quantized, and trains and teaches no more; name the model that it was made from"
+        return None, [Problem(name, f"is {source!r}, {told}")]
     if (found := impossible(config, stored_bytes(folder))) is not None:
         return None, [Problem(name, f"is {source!r}; its {CONFIG}: {found}")]
     return config, []

@@ -25,10 +25,11 @@ from splora.posttraining.request import PruneRequest
 from splora.tasks.data_module import TaskDataModule
 from splora.tasks.source_names import RUN_MODEL
 from splora.training.options import PruneFirstOptions
+from splora.training.run_folder import BEFORE
 from splora.training.specification import RunSpecification
 
-#: Folders in a run's own: of what comes before its training, and of the pruned model in it.
-BEFORE, PRUNED = "before", "pruned"
+#: Folder of the pruned model, in `BEFORE`.
+PRUNED = "pruned"
 #: File in the pruned model's folder that says what it was made of; written last.
 MADE_OF = "made_of.json"
 #: Seconds that other processes wait for the first one to prune.
@@ -101,7 +102,8 @@ def _prune(
     from splora.posttraining.calibration import draw
     from splora.posttraining.checkpoint import load_checkpoint
     from splora.posttraining.compute import find_device
-    from splora.posttraining.pipeline import check_samples, run_method
+    from splora.posttraining.pipeline import check_samples, dense_macs, run_method
+    from splora.posttraining.plan import Plan
     from splora.posttraining.precision import Precision
     from splora.posttraining.stages import silent
     from splora.posttraining.stat_grams import arguments_of
@@ -114,6 +116,12 @@ def _prune(
     calibration, precision = draw(data, options.samples), Precision.parse("auto")
     subject = Subject(model, data, calibration, precision, Costs.of(model, tokens), tokens)
     check_samples(subject)
+    kept = subject.costs.of_plan(Plan.dense(model)) / dense_macs(subject)
+    if options.method != "blocks" and options.budget >= kept:
+        raise InputError(
+            f"prune_first_budget is {options.budget:g}, and {name} keeps {kept:.3f} of its dense model's MACs already; "
+            f"give less than that."
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     if options.method == "blocks":
         batches = arguments_of(list(calibration))

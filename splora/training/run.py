@@ -21,14 +21,14 @@ from splora.training.checkpoint_files import checkpoint_of, is_begun
 from splora.training.configuration import identity, lightning_config
 from splora.training.result_file import RESULT as RESULT
 from splora.training.result_file import read_result
-from splora.training.run_folder import class_name, follow
+from splora.training.run_folder import BEFORE, class_name, follow
 from splora.training.specification import FIELDS, RunSpecification
 from splora.training.state import LOG, STATE
 
 SPECIFICATION, CONFIGURATION, METRICS = "spec.json", "config.yaml", "metrics.csv"
 #: What a run writes into its folder: folders, and files besides the artifacts that its result names.
 _PARTS, _FILES = (
-    ("checkpoints", "adapter", "model", "masks", "tensorboard", "before"),
+    ("checkpoints", "adapter", "model", "masks", "tensorboard", BEFORE),
     (SPECIFICATION, CONFIGURATION, STATE, LOG, METRICS, RESULT),
 )
 

@@ -15,6 +15,8 @@ from splora.errors import InputError
 
 #: Stands for the run's folder in the paths of loggers, callbacks and plugins.
 FOLDER = "${trainer.default_root_dir}"
+#: Folder in a run's own of what comes before its training: a pruned model, and the trainings after earlier budgets.
+BEFORE = "before"
 #: A folder that holds one of these files is a run's, or what became of a model: a result, a row, a fit from YAML.
 MARKS = ("result.json", "spec.json", "fit.json")
 #: Arguments of loggers and callbacks that say where they write.

@@ -78,7 +78,7 @@ def describe(served: Cut, tokens: int) -> dict[str, Any]:
 def measure_latency(model: nn.Module, seed: int = 0) -> dict[str, Any]:
     """Median milliseconds of the dense model of a configuration and of the smaller one, by turns, on one batch.
 
-    The dense one has random weights: time does not depend on them.
+    The dense one has random weights: time does not depend on them. Both run where the model is.
     """
     bare: Any = model.eval()
     first = next(bare.parameters())
@@ -87,4 +87,10 @@ def measure_latency(model: nn.Module, seed: int = 0) -> dict[str, Any]:
     with torch.inference_mode():
         calls = {name: model_call(of, SEQUENCES, tokens, seed) for name, of in (("dense", dense), ("pruned", bare))}
         times = median_times(calls, ROUNDS, 1, seed, clock(first.device))
-    return {**times, "batch_size": SEQUENCES, "tokens": tokens, "threads": torch.get_num_threads()}
+    return {
+        **times,
+        "batch_size": SEQUENCES,
+        "tokens": tokens,
+        "threads": torch.get_num_threads(),
+        "device": str(first.device),
+    }

@@ -155,6 +155,12 @@ def _check_schedule(spec: RunSpecification, total_steps: int | None) -> list[Pro
         judges = [name for name in ("early_stopping", "best_checkpoint") if getattr(spec, name)]
         if judges:
             return [Problem(name, f"is {getattr(spec, name)}, {told}") for name in judges]
+        if spec.pruning_units == "hybrid_filled":
+            told = (
+                f"but heads are filled when the threshold is final, and it is so for final_warmup · warmup_steps = "
+                f"{spec.final_warmup:g} · {warmup} steps: nothing would train what was filled"
+            )
+            return [Problem("pruning_units", f"is hybrid_filled, {told}")]
     if total_steps is None:
         return []
     asked = max(1.0, (spec.initial_warmup + spec.final_warmup) if spec.pruning_method != "none" else 1.0) * warmup
@@ -224,6 +230,15 @@ def _check_prune_first(spec: RunSpecification) -> list[Problem]:
     if spec.prune_first == "blocks" and (spec.pruning_method == "none" or spec.pruning_units != "blocks"):
         told = f"is {spec.pruning_method}, and only masks of blocks keep the zeros that prune_first blocks leaves"
         return [Problem("pruning_method", told)]
+    if spec.prune_first == "blocks" and spec.has_scores and spec.mask_init not in ("magnitude", "stat"):
+        told = f"is {spec.mask_init}, and only magnitude and stat rank the zeros that prune_first blocks leaves lowest"
+        return [Problem("mask_init", told)]
+    if spec.prune_first == "blocks" and spec.budgets and spec.initial_threshold > spec.budgets[0]:
+        told = (
+            f"is {spec.initial_threshold:g}, and prune_first blocks leaves {spec.budgets[0]:g} of the blocks: what it "
+            f"chose would train back; set initial_threshold to that"
+        )
+        return [Problem("initial_threshold", told)]
     if spec.prune_first == "none":
         return [] if text is None else [Problem(name, f"is {cut(text)}, but prune_first is none")]
     budgets = spec.budgets

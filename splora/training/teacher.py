@@ -116,15 +116,18 @@ def feed(teacher: Teacher, name: str, data: TaskDataModule) -> None:
             features.columns[TEACHER_SEGMENTS] = segments
 
 
-def check_states(teacher: Teacher, student: nn.Module, options: DistillationOptions) -> None:
+def check_states(teacher: Teacher, student: Any, options: DistillationOptions) -> None:
     """Refuse a teacher whose states have no counterparts in the student, where they are to be learned.
+
+    Args:
+        student: the configuration of the model that learns.
 
     Raises:
         InputError: another number of layers, or of channels, or of weights for layers.
     """
     if not (options.alpha_hidden or options.alpha_attention):
         return
-    shapes = [(config.num_hidden_layers, config.hidden_size) for config in map(config_of, (teacher.network, student))]
+    shapes = [(config.num_hidden_layers, config.hidden_size) for config in (config_of(teacher.network), student)]
     if shapes[0] != shapes[1]:
         (layers, width), (own_layers, own_width) = shapes
         raise InputError(

@@ -353,6 +353,85 @@ def test_a_row_keeps_a_fraction_of_the_macs(tiny_spec: Make, dense: Path, tmp_pa
     assert [each for each in told if "threshold_of macs needs topK_global over heads_and_neurons" in each]
 
 
+def test_what_pruning_first_may_not_ask_for(tiny_spec: Make, dense: Path, tmp_path: Path) -> None:
+    def told(**changes: Any) -> str:
+        return " ".join(f"{each.field} {each.message}" for each in preflight(tiny_spec(**changes)))
+
+    blocks = {"model_name_or_path": str(dense), "prune_first": "blocks", "prune_first_budget": "0.5"}
+    scores = {"pruning_method": "topK", "mask_scale": 1.0, "mask_scores_learning_rate": 1e-2}
+    assert "mask_init is constant, and only magnitude and stat rank the zeros" in told(**blocks, **scores)
+    assert "initial_threshold is 1, and prune_first blocks leaves 0.5" in told(
+        **blocks, **scores, mask_init="magnitude", initial_threshold=1.0
+    )
+    filled = {"pruning_units": "hybrid_filled", "pruning_method": "magnitude", "warmup_steps": 0}
+    assert "nothing would train what was filled" in told(**filled)
+    teacher = {"teacher_name_or_path": str(dense), "model_name_or_path": str(dense), "alpha_hidden": 1.0}
+    assert "hidden_weights is '1,1,2', 3 numbers, and" in told(**teacher, hidden_weights="1,1,2")
+    quantized = tmp_path / "quantized"
+    shutil.copytree(dense, quantized)
+    config = json.loads((quantized / "config.json").read_text())
+    (quantized / "config.json").write_text(json.dumps(config | {"splora_quantization": {}}))
+    for name in ("model_name_or_path", "teacher_name_or_path"):
+        assert "is quantized, and trains and teaches no more" in told(**{name: str(quantized)})
+
+
+def test_rows_that_build_on_rows_that_prune_first(tiny_spec: Make) -> None:
+    from splora.hparams.lineage import check_lineage
+
+    first = tiny_spec(exp_id=1, prune_first="stat", prune_first_budget="0.7,0.5")
+    between = tiny_spec(exp_id=2, model_name_or_path="run:1")
+    specs = {"1": first, "2": between}
+    for budget, wrong in (("0.5", True), ("0.6,0.2", True), ("0.4", False)):
+        again = tiny_spec(exp_id=3, model_name_or_path="run:2", prune_first="fisher", prune_first_budget=budget)
+        told = [f"{each.field} {each.message}" for each in check_lineage(again, specs)]
+        found = f"prune_first_budget is {budget}, and 'run:2' keeps no more than 0.5 of the dense MACs already"
+        assert (found in told) == wrong
+
+
+@pytest.mark.parametrize("method", ["stat", "fisher"])
+def test_a_budget_that_a_folder_keeps_is_refused_before_pruning(
+    tiny_spec: Make, dense: Path, pruned: Path, tmp_path: Path, method: str
+) -> None:
+    """Where only the folder of a run tells, in the words of the row; and Fisher pruning first works as STAT does."""
+    from splora.errors import InputError
+
+    spec = tiny_spec(model_name_or_path=str(pruned), prune_first=method, prune_first_budget="0.6", max_steps=1)
+    with pytest.raises(InputError, match=r"prune_first_budget is 0.6, and .* keeps 0\.\d+ of its dense model's MACs"):
+        run(spec, tmp_path / "no")
+    run(replace(spec, model_name_or_path=str(dense)), tmp_path / "yes")
+    assert read(tmp_path / "yes")["macs_kept"] <= 0.6
+
+
+def test_healing_asks_for_force_where_other_weights_lie_under_the_name(
+    command: Command, dense: Path, pruned: Path, data: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    start = tmp_path / "start"
+    shutil.copytree(pruned, start)
+    words = ("heal", start, *SHORT, "--data", data, "--teacher", dense, "--max_steps", 1, *FEW)
+    output = ("--output", tmp_path / "healed")
+    assert command(*words, *output)[0] == 0
+    weights = load_file(start / "model.safetensors")
+    save_file({name: 2 * value for name, value in weights.items()}, start / "model.safetensors", {"format": "pt"})
+    status, told = command(*words, *output)
+    assert (status, "holds another result (weights" in told) == (2, True)
+    shutil.rmtree(tmp_path / "healed")  # the training alone is left
+    status, told = command(*words, *output)
+    assert (status, "was trained from other weights of" in told) == (2, True)
+    assert command(*words, *output, "--force", "--device", "cpu")[0] == 0
+
+
+def test_zeros_that_a_training_fills_are_told(
+    tiny_spec: Make, dense: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = tiny_spec(model_name_or_path=str(dense), pruning_method="magnitude", initial_threshold=0.5, max_steps=3)
+    run(blocks, tmp_path / "blocks")
+    again = tiny_spec(model_name_or_path=str(tmp_path / "blocks" / "model"), max_steps=1)
+    run(again, tmp_path / "again")
+    assert "% of the encoder's weights are zeros, which this training fills again" in capsys.readouterr().err
+
+
 def test_the_dense_model_is_found_over_all_folders(
     command: Command, dense: Path, pruned: Path, data: Path, tmp_path: Path
 ) -> None:
