@@ -46,7 +46,7 @@ def measured(folder: Path) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_killed_stopped_and_given_again_a_sweep_ends_like_a_quiet_one(sweep: SimpleNamespace, tmp_path: Path) -> None:
-    steps = 250
+    steps = 160
     # The driver is killed: its workers end with it, and nothing is in the way of the next one.
     process = sweep.start(*SWEEP, steps=steps)
     wait_for(lambda: has_checkpoint(sweep) or process.poll() is not None)

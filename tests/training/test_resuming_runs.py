@@ -175,10 +175,31 @@ def test_a_run_killed_after_its_last_step_is_still_scored(tiny_spec: Make, tmp_p
     assert result(tmp_path)["metrics"] == pytest.approx(wanted, abs=1e-6)
 
 
+#: Gates that are drawn, over blocks and neurons; heads and neurons of a model that one process pruned, with a teacher,
+#: known scores and a judge.
+OF_TWO: dict[str, dict[str, Any]] = {
+    "l0": {"pruning_method": "l0", "pruning_units": "hybrid", "adapter": "splopa", "mask_scale": 0.2},
+    "macs": {
+        **{"pruning_method": "topK_global", "pruning_units": "heads_and_neurons", "threshold_of": "macs"},
+        **{"mask_init": "stat", "mask_scale": 0.5, "final_threshold": 0.6, "prune_first": "stat", "held_out": 4},
+        **{
+            "prune_first_budget": "0.8",
+            "alpha_hidden": 1.0,
+            "adapter": "splopa",
+            "best_checkpoint": True,
+            "evaluate_every_n_steps": 4,
+        },
+    },
+}
+
+
 @pytest.mark.slow
-def test_two_processes_give_what_one_gives(tiny_spec: Make, tmp_path: Path, root: Path) -> None:
-    settings = {"pruning_method": "l0", "pruning_units": "hybrid", "adapter": "splopa", "max_steps": 8}
-    settings |= {"mask_scale": 0.2}
+@pytest.mark.parametrize("kind", OF_TWO)
+def test_two_processes_give_what_one_gives(tiny_spec: Make, tmp_path: Path, root: Path, kind: str) -> None:
+    settings = {**OF_TWO[kind], "max_steps": 8}
+    if "prune_first" in settings:
+        run(tiny_spec(max_steps=2), tmp_path / "dense")
+        settings |= dict.fromkeys(("model_name_or_path", "teacher_name_or_path"), str(tmp_path / "dense" / "model"))
     run(tiny_spec(**settings, per_gpu_train_batch_size=4), tmp_path / "one")
     spec = tiny_spec(**settings, per_gpu_train_batch_size=2)
     assert start(spec, tmp_path / "two", root, devices=2, strategy="ddp", accelerator="cpu").wait() == 0
