@@ -10,7 +10,7 @@ from typing import Any
 
 from splora.hparams.cells import from_text
 from splora.hparams.original import steps
-from splora.training.healing_defaults import COMMON, RATES
+from splora.hparams.recipes import DENSE, RECIPES, recipes
 from splora.training.specification import FIELDS, RunSpecification
 
 #: The published rows, with the scores reported for them.
@@ -82,17 +82,8 @@ DEMO: Sequence[tuple[int, str, Mapping[str, Any]]] = (
 )
 
 #: The project's own rows at the end of the SQuAD sheet. They start from the dense row's model, which also teaches.
-_DENSE: dict[str, Any] = {
-    "precision": "auto",
-    "dropout": 0.0,
-    "num_train_epochs": 2.0,
-    "learning_rate": 1.5e-4,
-    "warmup_steps": 100,
-    "schedule_total_steps": 1000,
-    "checkpoint_every_n_steps": 100,
-}
 _PRUNED: dict[str, Any] = {
-    **_DENSE,
+    **DENSE,
     "model_name_or_path": "run:63",
     "teacher_type": "bert",
     "teacher_name_or_path": "run:63",
@@ -141,7 +132,7 @@ _DENSITIES: dict[str, tuple[str, float, float]] = {
 
 
 def _own_squad() -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-    yield 63, "Dense", _DENSE
+    yield 63, "Dense", DENSE
     exp_id = 64
     for method, (name, settings) in _OWN_METHODS.items():
         field, *values = _DENSITIES[method]
@@ -151,58 +142,13 @@ def _own_squad() -> Iterator[tuple[int, str, Mapping[str, Any]]]:
                 exp_id += 1
 
 
-#: Rows that prune without training first and heal, and rows whose masks can be cut out. All start from row 63.
-_SMALL: dict[str, Any] = {
-    **COMMON,
-    "precision": "auto",
-    "model_name_or_path": "run:63",
-    "teacher_type": "bert",
-    "teacher_name_or_path": "run:63",
-    "num_train_epochs": 1.0,
-}
-_ADAPTERS: dict[str, str] = {"none": "all weights", "splopa": "SPLoPA", "lora": "LoRA"}
-_UNITS: dict[str, Any] = {
-    **{name: value for name, value in _SMALL.items() if name not in ("held_out", "best_checkpoint")},
-    "pruning_method": "topK_global",
-    "mask_scores_learning_rate": 1e-2,
-    "mask_init": "fisher",
-    "mask_scale": 0.5,
-    "initial_warmup": 0.5,
-    "final_warmup": 3.0,
-}
-
-
-def _small_squad() -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-    exp_id = 80
-    for percent in (50, 30, 20):
-        first = {"prune_first": "stat", "prune_first_budget": f"{percent / 100:g}"}
-        for adapter, named in _ADAPTERS.items():
-            settings = {**_SMALL, **RATES[adapter], **first, "adapter": adapter}
-            yield exp_id, f"STAT to {percent} % of the MACs, then healed: {named}", settings
-            exp_id += 1
-    for percent in (50, 30):
-        settings = {**_UNITS, "final_threshold": percent / 100}
-        for adapter in ("none", "splopa"):
-            whole = {**settings, **RATES[adapter], "adapter": adapter, "pruning_units": "heads_and_neurons"}
-            yield exp_id, f"Movement of heads and neurons, {_ADAPTERS[adapter]}, {percent} %", whole
-            exp_id += 1
-        filled = {**settings, **RATES["none"], "pruning_units": "hybrid_filled"}
-        yield exp_id, f"Movement, hybrid filled, all weights, {percent} %", filled
-        exp_id += 1
-    steps = {"prune_first": "stat", "prune_first_budget": "0.7,0.5,0.3", "adapter": "splopa"}
-    yield (
-        exp_id,
-        "STAT to 70, 50 and 30 % of the MACs, healed after each: SPLoPA",
-        {**_SMALL, **RATES["splopa"], **steps},
-    )
-
-
 def catalogue() -> dict[str, list[tuple[RunSpecification, str]]]:
     """By sheet, each row's specification and where it comes from."""
     sheets: dict[str, list[tuple[RunSpecification, str]]] = {"Demo": [_own("Demo", _DEMO, *row) for row in DEMO]}
     for task, sheet in _TASKS.items():
         sheets[sheet] = _published(task, sheet)
-    sheets["SQuAD"] += [_own("SQuAD", {}, *row) for row in (*_own_squad(), *_small_squad())]
+    sheets["SQuAD"] += [_own("SQuAD", {}, *row) for row in _own_squad()]
+    sheets[RECIPES] = list(recipes())
     return sheets
 
 

@@ -26,7 +26,7 @@ def test_the_committed_workbook_is_the_built_one() -> None:
     built = workbook_bytes()
     assert built == workbook_bytes()
     old, new = load_workbook(OWN), load_workbook(io.BytesIO(built))
-    assert old.sheetnames == new.sheetnames == ["Demo", "SQuAD", "MNLI", "QQP", "Columns"]
+    assert old.sheetnames == new.sheetnames == ["Demo", "SQuAD", "MNLI", "QQP", "Recipes", "Columns"]
     for name in new.sheetnames:
         assert list(old[name].values) == list(new[name].values), f"{name}: run python -m splora.hparams.build"
 
