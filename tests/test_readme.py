@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,9 @@ OF_MAKE = {"make setup", "make test", "make demo", "source .venv/bin/activate"}
 TRAINING = "python scripts/run_from_sheet.py --exp-id 2"
 
 
-def commands() -> list[str]:
-    """Lines of the README's shell blocks, continuation lines joined, comments dropped."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def commands(page: str = "README.md") -> list[str]:
+    """Lines of a page's shell blocks, continuation lines joined, comments dropped."""
+    text = (ROOT / page).read_text(encoding="utf-8")
     blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, flags=re.S)).replace("\\\n", " ")
     lines = (re.sub(r"\s+#.*", "", line).strip() for line in blocks.splitlines())
     return [line for line in dict.fromkeys(lines) if line and not line.startswith("#")]
@@ -54,6 +55,34 @@ def _project(folder: Path) -> None:
         (folder / name).symlink_to(ROOT / name)
 
 
+def shortened(line: str) -> tuple[str, list[str]]:
+    """A command's program, and its words with what lets it end in seconds."""
+    program, *rest = shlex.split(line)
+    assert program in ("python", "lightning", "splora"), f"a page uses {program!r}, which this test does not know"
+    checks_only = {"--list", "--check", "--dry-run"} & set(rest)
+    if program == "python" and rest[0] == "scripts/run_from_sheet.py" and not checks_only:
+        rest += SHORT_ROW
+    if rest[:1] == ["fit"]:
+        rest += SHORT_FIT
+    if rest[:1] == ["prune"]:
+        rest += SHORT_PRUNING
+    if "--heal" in rest or rest[:1] == ["heal"]:
+        rest += ["--max_steps", "2", "--set", "held_out=8"]
+    if rest[:1] == ["quantize"]:
+        rest += ["--num-samples", "32", "--threads", "1"]
+    return program, rest
+
+
+def give(program: str, rest: list[str], command: Callable[..., tuple[int, str]]) -> None:
+    """Give a command in the folder that is the current one, which ends well."""
+    if program != "python":
+        status, said = command(*rest)
+        assert status == 0, said[-2000:]
+        return
+    done = subprocess.run([sys.executable, *rest], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the command that trains a row was given."""
@@ -77,34 +106,33 @@ def test_the_readme_has_commands_of_every_kind() -> None:
 def test_a_command_of_the_readme_runs(
     line: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = shlex.split(line)
-    assert words[0] in ("python", "lightning", "splora"), f"the README uses {words[0]!r}, which this test does not know"
-    rest = words[1:]
-    checks_only = {"--list", "--check", "--dry-run"} & set(rest)
-    if words[0] == "python" and rest[0] == "scripts/run_from_sheet.py" and not checks_only:
-        rest += SHORT_ROW
-    if rest[:1] == ["fit"]:
-        rest += SHORT_FIT
-    if rest[:1] == ["prune"]:
-        rest += SHORT_PRUNING
-    if "--heal" in rest:
-        rest += ["--max_steps", "2"]
-    if rest[:1] == ["quantize"]:
-        rest += ["--num-samples", "32", "--threads", "1"]
+    program, rest = shortened(line)
     _project(tmp_path / "project")
     if "../shared" in line:
         real = request.getfixturevalue("shared")
         _excerpt(real, tmp_path / "shared", request.getfixturevalue("few_sentences"))
-    if "runs/" in line and words[0] == "splora" and words[1] in ("count", "plot"):
+    if "runs/" in line and program == "splora" and rest[0] in ("count", "plot"):
         shutil.copytree(request.getfixturevalue("trained") / "runs", tmp_path / "project" / "runs")
     if line == TRAINING:  # it ran for those that need its result
         assert (request.getfixturevalue("trained") / "runs" / "Demo" / "2" / "result.json").is_file()
         return
-    if words[0] != "python":
-        monkeypatch.chdir(tmp_path / "project")
-        status, said = request.getfixturevalue("command")(*rest)
-        assert status == 0, said[-2000:]
-        return
-    program = [sys.executable, *rest]
-    done = subprocess.run(program, cwd=tmp_path / "project", capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    monkeypatch.chdir(tmp_path / "project")
+    give(program, rest, request.getfixturevalue("command"))
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_the_commands_of_the_page_on_healing_run_one_after_another(
+    tmp_path: Path,
+    shared: Path,
+    few_sentences: Path,
+    command: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _project(tmp_path / "project")
+    _excerpt(shared, tmp_path / "shared", few_sentences)
+    monkeypatch.chdir(tmp_path / "project")
+    for line in commands("docs/healing.md"):
+        give(*shortened(line), command)
+    served = json.loads(Path("served/result.json").read_text(encoding="utf-8"))
+    assert served["macs_kept"] < 0.31
