@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from splora.training.preflight import check_model, check_teacher_type, is_cut_model
+from splora.training.preflight import check_model, check_states, check_teacher_type, is_cut_model
 from splora.training.specification import QA_TASKS, Problem, RunSpecification
 
 REFERENCE = "run:"
@@ -116,3 +116,5 @@ def _problems(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> 
             yield from check_model(spec, begin)
         elif field == "teacher_name_or_path" and (begin := origin(f"{REFERENCE}{name}", specs)) is not None:
             yield from check_teacher_type(spec, begin)
+            student = origin(spec.model_name_or_path, specs)
+            yield from check_states(spec, student, begin) if student is not None else ()

@@ -14,28 +14,28 @@ from splora.json_values import read_object
 _BERT = ("bert", 512)
 _ROBERTA = ("roberta", 514)
 _DISTILBERT = ("distilbert", 512)
-#: Name without its owner → model type and positions, hidden size, neurons.
-_KNOWN: dict[str, tuple[tuple[str, int], int, int]] = {
-    **dict.fromkeys(("bert-base-uncased", "bert-base-cased"), (_BERT, 768, 3072)),
-    **dict.fromkeys(("bert-base-multilingual-cased", "bert-base-multilingual-uncased"), (_BERT, 768, 3072)),
-    **dict.fromkeys(("bert-large-uncased", "bert-large-cased"), (_BERT, 1024, 4096)),
+#: Name without its owner → model type and positions, hidden size, neurons, layers.
+_KNOWN: dict[str, tuple[tuple[str, int], int, int, int]] = {
+    **dict.fromkeys(("bert-base-uncased", "bert-base-cased"), (_BERT, 768, 3072, 12)),
+    **dict.fromkeys(("bert-base-multilingual-cased", "bert-base-multilingual-uncased"), (_BERT, 768, 3072, 12)),
+    **dict.fromkeys(("bert-large-uncased", "bert-large-cased"), (_BERT, 1024, 4096, 24)),
     **dict.fromkeys(
-        ("bert-large-uncased-whole-word-masking", "bert-large-cased-whole-word-masking"), (_BERT, 1024, 4096)
+        ("bert-large-uncased-whole-word-masking", "bert-large-cased-whole-word-masking"), (_BERT, 1024, 4096, 24)
     ),
-    "MiniLM-L6-H384-uncased": (_BERT, 384, 1536),
-    "MiniLM-L12-H384-uncased": (_BERT, 384, 1536),
-    "roberta-base": (_ROBERTA, 768, 3072),
-    "roberta-large": (_ROBERTA, 1024, 4096),
-    "distilroberta-base": (_ROBERTA, 768, 3072),
+    "MiniLM-L6-H384-uncased": (_BERT, 384, 1536, 6),
+    "MiniLM-L12-H384-uncased": (_BERT, 384, 1536, 12),
+    "roberta-base": (_ROBERTA, 768, 3072, 12),
+    "roberta-large": (_ROBERTA, 1024, 4096, 24),
+    "distilroberta-base": (_ROBERTA, 768, 3072, 6),
     **dict.fromkeys(
         ("distilbert-base-uncased", "distilbert-base-cased", "distilbert-base-multilingual-cased"),
-        (_DISTILBERT, 768, 3072),
+        (_DISTILBERT, 768, 3072, 6),
     ),
 }
 #: Owners under which the hub keeps them, and names without one.
 _OWNERS = ("", "google-bert", "FacebookAI", "distilbert", "nreimers", "microsoft", "huggingface")
 #: Google's small BERTs, as in ``google/bert_uncased_L-4_H-256_A-4``: neurons are four times as many as dimensions.
-_SMALL = re.compile(r"google/bert_uncased_L-\d+_H-(\d+)_A-\d+")
+_SMALL = re.compile(r"google/bert_uncased_L-(\d+)_H-(\d+)_A-\d+")
 _NAME = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
 
 
@@ -46,19 +46,20 @@ def known_config(name: str) -> dict[str, Any] | None:
         name: a hub name or ``embedded``.
     """
     if name == "embedded":
-        return _config(_BERT, 128, 512)
+        return _config(_BERT, 128, 512, 3)
     owner, _, short = name.rpartition("/")
     if short in _KNOWN and owner in _OWNERS:
         return _config(*_KNOWN[short])
     if (match := _SMALL.fullmatch(name)) is not None:
-        return _config(_BERT, int(match[1]), 4 * int(match[1]))
+        return _config(_BERT, int(match[2]), 4 * int(match[2]), int(match[1]))
     return _cached(name)
 
 
-def _config(family: tuple[str, int], hidden: int, neurons: int) -> dict[str, Any]:
+def _config(family: tuple[str, int], hidden: int, neurons: int, layers: int) -> dict[str, Any]:
     model_type, positions = family
-    names = ("dim", "hidden_dim") if model_type == "distilbert" else ("hidden_size", "intermediate_size")
-    sizes = dict(zip(names, (hidden, neurons), strict=True))
+    usual = ("hidden_size", "intermediate_size", "num_hidden_layers")
+    names = ("dim", "hidden_dim", "n_layers") if model_type == "distilbert" else usual
+    sizes = dict(zip(names, (hidden, neurons, layers), strict=True))
     return {"model_type": model_type, "max_position_embeddings": positions, **sizes}
 
 

@@ -261,7 +261,7 @@ def _check_teacher(spec: RunSpecification, teacher: str) -> list[Problem]:
         made = cut(", ".join(map(str, made_for)))
         told = f"is {teacher}, which is no fine-tuned {head} model; its config.json says {made}"
         problems.append(Problem("teacher_name_or_path", told))
-    problems += _check_states(spec, teacher, config)
+    problems += _check_states(spec, spec.model_name_or_path, teacher, config)
     words, own = _vocabulary(teacher), _vocabulary(spec.model_name_or_path)
     if words is not None and own is not None and words != own:
         told = f"is {teacher}, which has another vocabulary than {spec.model_name_or_path}"
@@ -269,10 +269,19 @@ def _check_teacher(spec: RunSpecification, teacher: str) -> list[Problem]:
     return problems
 
 
-def _check_states(spec: RunSpecification, teacher: str, config: dict[str, Any]) -> list[Problem]:
-    """Whether a teacher whose states are learned has as many layers, as wide, as the model that learns."""
+def check_states(spec: RunSpecification, student: str, teacher: str) -> list[Problem]:
+    """Whether a teacher whose states are learned has as many layers, as wide, as the model that learns.
+
+    Args:
+        student, teacher: the models, or those that the rows which are named begin with.
+    """
+    config, problems = _config(teacher, "teacher_name_or_path")
+    return [] if config is None or problems else _check_states(spec, student, teacher, config)
+
+
+def _check_states(spec: RunSpecification, student: str, teacher: str, config: dict[str, Any]) -> list[Problem]:
     weights = [name for name in ("alpha_hidden", "alpha_attention") if getattr(spec, name) > 0]
-    own, _ = _config(spec.model_name_or_path, "model_name_or_path")
+    own, _ = _config(student, "model_name_or_path")
     shapes = [_shape(each) for each in (config, own)]
     if weights and shapes[0] is not None and spec.hidden_weights is not None:
         layers, given = shapes[0][0], spec.hidden_weights.count(",") + 1
@@ -284,7 +293,7 @@ def _check_states(spec: RunSpecification, teacher: str, config: dict[str, Any]) 
     (layers, width), (own_layers, own_width) = shapes  # type: ignore[misc]
     told = (
         f"is {teacher}, of {layers} layers {width} wide, and {weights[0]} compares its states with those of "
-        f"{spec.model_name_or_path}, of {own_layers} layers {own_width} wide; name a teacher of the same depth and "
+        f"{student}, of {own_layers} layers {own_width} wide; name a teacher of the same depth and "
         f"width, or set {weights[0]} to 0"
     )
     return [Problem("teacher_name_or_path", told)]

@@ -388,6 +388,17 @@ def test_rows_that_build_on_rows_that_prune_first(tiny_spec: Make) -> None:
         assert (found in told) == wrong
 
 
+def test_a_teacher_that_a_row_makes_is_as_deep_as_the_model_it_begins_with(tiny_spec: Make) -> None:
+    from splora.hparams.lineage import check_lineage
+
+    dense = tiny_spec(exp_id=1, model_name_or_path="bert-base-uncased")
+    for start, wrong in (("bert-large-uncased", True), ("google-bert/bert-base-cased", False), ("run:1", False)):
+        spec = tiny_spec(exp_id=2, model_name_or_path=start, teacher_name_or_path="run:1", alpha_hidden=1.0)
+        told = [f"{each.field} {each.message}" for each in check_lineage(spec, {"1": dense})]
+        found = "of 12 layers 768 wide, and alpha_hidden compares its states with those of bert-large-uncased, of 24"
+        assert any(found in each for each in told) == wrong
+
+
 @pytest.mark.parametrize("method", ["stat", "fisher"])
 def test_a_budget_that_a_folder_keeps_is_refused_before_pruning(
     tiny_spec: Make, dense: Path, pruned: Path, tmp_path: Path, method: str
