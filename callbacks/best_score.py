@@ -40,6 +40,11 @@ def check_monitor(trainer: Trainer, monitor: str) -> None:
     """
     data: Any = trainer.datamodule
     part, held_out = monitor.partition("/")[0], getattr(data, "held_out", 0)
+    if part == "held" and held_out > 0 and less_is_better(monitor) == data.has_labels("held"):
+        told = (
+            "true: they are judged by the task's metric" if data.has_labels("held") else "false: give held/divergence"
+        )
+        raise InputError(f"monitor is {monitor!r}, but data.labelled is {told}.")
     wanted = "held" if held_out > 0 else "val"
     if part in ("held", "val") and part != wanted:
         raise InputError(
@@ -173,6 +178,7 @@ class BestWeights(Callback):
         state = trainer.strategy.checkpoint_io.load_checkpoint(path, weights_only=True)["state_dict"]
         module.load_state_dict(state, strict=False)  # what is frozen is not in it
         if trainer.is_global_zero and path == last:
+            shape = ".4g" if less_is_better(self.monitor) else ".2f"
             told = f"was best after step {self.step}" if self.step else "was never better than at the start"
-            print(f"{self.monitor} {told}: {self.best:.2f}; these weights are kept", flush=True)
+            print(f"{self.monitor} {told}: {self.best:{shape}}; these weights are kept", flush=True)
         return True

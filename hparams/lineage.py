@@ -77,15 +77,18 @@ def _ends_smaller(spec: RunSpecification, specs: Mapping[str, RunSpecification])
 
 
 def _fewest_macs(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> float | None:
-    """The fraction of the dense MACs that a row prunes its model to in the end, or one that it starts from did."""
+    """The fraction of the dense MACs that a row leaves, and those that it starts from, as far as they tell; or None."""
+    kept = 1.0
     for _ in range(len(specs) + 1):
+        kept *= spec.kept_by_masks
         if spec.prune_first in ("stat", "fisher") and spec.budgets:
-            return spec.budgets[-1]
+            kept *= spec.budgets[-1]
+            break
         name = reference(spec.model_name_or_path)
         if name is None or name not in specs:
-            return None
+            break
         spec = specs[name]
-    return None
+    return kept if kept < 1 else None
 
 
 def _prunes_more_than(spec: RunSpecification, kept: float) -> bool:
@@ -110,7 +113,8 @@ def _problems(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> 
         elif field == "model_name_or_path" and (kept := _fewest_macs(other, specs)) and _prunes_more_than(spec, kept):
             yield Problem(
                 "prune_first_budget",
-                f"is {spec.prune_first_budget}, and 'run:{name}' keeps no more than {kept:g} of the dense MACs already",
+                f"is {spec.prune_first_budget}, and 'run:{name}' keeps no more than {kept:g} of the dense MACs; "
+                f"give less than that",
             )
         elif field == "model_name_or_path" and (begin := origin(f"{REFERENCE}{name}", specs)) is not None:
             yield from check_model(spec, begin)

@@ -36,7 +36,11 @@ _ADAPTERS: dict[str, str] = {"none": "all weights", "splopa": "SPLoPA", "lora": 
 #: Masks of units, whose scores start as STAT ranks heads and neurons and move little, and are final early. On held-out
 #: articles, at 30 % of the MACs and 500 steps: 84.8 F1; with mask_scores_learning_rate 1e-3 and final_warmup 3 81.8.
 _UNITS: dict[str, Any] = {
-    **{"held_out": 0, "best_checkpoint": False, "evaluate_every_n_steps": None},  # what counts is final late
+    **{
+        "held_out": 0,
+        "best_checkpoint": False,
+        "evaluate_every_n_steps": None,
+    },  # all examples train; the last state is served
     "pruning_method": "topK_global",
     "mask_scores_learning_rate": 1e-4,
     "mask_init": "stat",
@@ -51,6 +55,7 @@ class _Task:
     """Where a task's rows are, and which dense row they start from.
 
     Attributes:
+        name: the task's.
         first: EXP ID of the first recipe.
         dense: EXP ID of the dense row; `own` where it stands among the recipes.
     """
@@ -87,7 +92,9 @@ def recipes() -> Iterator[tuple[RunSpecification, str]]:
             base |= {"max_seq_length": shape["max_seq_length"]}
         for number, (shows, settings) in enumerate(_ways()):
             spec = _row(task.first + number, shows, {**base, "num_train_epochs": 1.0, **settings})
-            yield measured.get(task.first + number, lambda each: (each, "this project"))(spec)
+            scores, source = measured.pop(spec.exp_id, ({}, "this project"))
+            yield replace(spec, **scores), source
+    assert not measured, f"{MEASURED.name} has scores of rows that are none: {', '.join(map(str, measured))}"
 
 
 def _ways() -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -120,12 +127,11 @@ def _row(exp_id: int, shows: str, settings: Mapping[str, Any]) -> RunSpecificati
     return RunSpecification(exp_id=exp_id, sheet=RECIPES, model=shows, **settings)
 
 
-def _measured() -> dict[int, Any]:
-    """By EXP ID, what puts the score that was measured with a row into it."""
-    found: dict[int, Any] = {}
+def _measured() -> dict[int | str, tuple[dict[str, Any], str]]:
+    """By EXP ID, the score that was measured with a row, as its column, and how."""
+    found: dict[int | str, tuple[dict[str, Any], str]] = {}
     with MEASURED.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
             told = f"this project; measured on {line['on']}, {line['steps']} steps, seed {line['seed']}"
-            scores = {f"reported_{line['metric']}": float(line["score"])}
-            found[int(line["exp_id"])] = lambda spec, told=told, scores=scores: (replace(spec, **scores), told)
+            found[int(line["exp_id"])] = {f"reported_{line['metric']}": float(line["score"])}, told
     return found

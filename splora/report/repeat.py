@@ -20,6 +20,7 @@ _OPTIONS: dict[str, str | None] = {
     "storage": "--states",
     "tables": None,
     "columns": None,
+    "labelled": None,
     "gradient_batch_size": None,
     "reconstruct": None,
 }
@@ -61,6 +62,7 @@ def pruning_command(result: Mapping[str, Any], folder: Path) -> str:
         words += ["--gradients", str(settings["gradient_batch_size"])]
     if settings.get("reconstruct") is False:
         words.append("--no_reconstruction")
+    words += _unlabelled(settings)
     latency = result.get("latency_ms")
     if isinstance(latency, dict) and {"batch_size", "tokens"} <= set(latency):
         words += ["--latency_batch_size", str(latency["batch_size"]), "--latency_seq_len", str(latency["tokens"])]
@@ -77,10 +79,15 @@ def _healing_command(result: Mapping[str, Any], settings: Mapping[str, Any], fol
     for name, option in names.items():
         if settings.get(name) is not None:
             words += _option(option, settings[name])
+    words += _unlabelled(settings)
     changes = settings.get("set")
     for name, value in (changes if isinstance(changes, dict) else {}).items():
         words += ["--set", f"{name}={value}"]
     return shlex.join([*words, "--output", folder.as_posix()])
+
+
+def _unlabelled(settings: Mapping[str, Any]) -> list[str]:
+    return ["--no_labels"] if settings.get("labelled") is False else []
 
 
 def _option(option: str, value: Any) -> list[str]:

@@ -73,7 +73,9 @@ def read_source(
         InputError: a file is missing or is not this task's table, or a folder holds more than one for a split.
     """
     return {
-        part: _joined([read_table(file, TASKS[task], columns, labelled) for file in files])
+        part: _joined(
+            [read_table(file, TASKS[task], columns, labelled, labelled or split == "train") for file in files]
+        )
         for part, files in find_source(source, task, split).items()
     }
 
@@ -107,14 +109,22 @@ def count_examples(
 
 
 def read_table(
-    path: str | Path, task: GlueTask, columns: Mapping[str, str] | None = None, labelled: bool = True
+    path: str | Path,
+    task: GlueTask,
+    columns: Mapping[str, str] | None = None,
+    labelled: bool = True,
+    may_skip: bool | None = None,
 ) -> Table:
     """Read one file, of the format that its suffix says (see `table_files`); `labelled` as in `read_source`.
+
+    Args:
+        may_skip: whether rows that are cut off may be left out where they were published so; None: if `labelled`, as
+            predictions are told by the numbers of rows.
 
     Raises:
         InputError: it cannot be read, or is not the task's table (see `parse_table`).
     """
-    return _table(read_raw(path), task, columns, labelled)
+    return _table(read_raw(path), task, columns, labelled, may_skip)
 
 
 def parse_table(content: str, where: str, task: GlueTask) -> Table:
@@ -153,7 +163,10 @@ def _joined(tables: Sequence[Table]) -> Table:
     )
 
 
-def _table(raw: RawTable, task: GlueTask, columns: Columns = None, labelled: bool = True) -> Table:
+def _table(
+    raw: RawTable, task: GlueTask, columns: Columns = None, labelled: bool = True, may_skip: bool | None = None
+) -> Table:
+    may_skip = labelled if may_skip is None else may_skip
     head = raw.where if raw.header_line is None else f"{raw.where}: line {raw.header_line}"
     places, rows = find_columns(raw.header, head, task, columns, raw.texts, labelled), raw.rows
     if places is None:
@@ -162,7 +175,7 @@ def _table(raw: RawTable, task: GlueTask, columns: Columns = None, labelled: boo
         rows = [(raw.header_line or 1, raw.header), *rows]
     if not rows:
         raise InputError(f"{raw.where}: has a header and no rows.")
-    rows = _whole_rows(rows, max(places) + 1, raw.where, task, labelled)
+    rows = _whole_rows(rows, max(places) + 1, raw.where, task, may_skip)
     if not labelled:
         texts = tuple([cells[place] for _, cells in rows] for place in places)
         _check_texts(texts, [str(raw.header[place]) for place in places], raw, [number for number, _ in rows])

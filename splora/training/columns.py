@@ -30,6 +30,8 @@ METHOD_ALIASES = {
     "movement pruning": "topK",
     "soft movement pruning": "sigmoied_threshold",
 }
+#: Methods whose threshold is the fraction that stays.
+FRACTIONS = ("magnitude", "topK", "topK_global")
 #: Names of the same method.
 _SAME = ({"sigmoied_threshold", "sigmoid_threshold"},)
 #: Methods with learned scores (all that prune but magnitude).
@@ -60,6 +62,14 @@ PUBLISHED_EXAMPLES = {"squad": 87_599, "squad_v2": 130_319, "mnli": 392_702, "qq
 def column(default: Any, group: str, help: str, **limits: Any) -> Any:
     """A field with its meaning; limits: `choices`, `minimum`, `maximum`, `above`, `unit`."""
     return field(default=default, metadata={"group": group, "help": help, **limits})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something a field may not be: the field's name, and a sentence's predicate."""
+
+    field: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -273,6 +283,12 @@ class RunSpecification:
     def has_scores(self) -> bool:
         """Whether the method learns scores."""
         return self.pruning_method in SCORED
+
+    @property
+    def kept_by_masks(self) -> float:
+        """The fraction of the heads and neurons of its start that the run's masks keep; 1 where columns do not tell."""
+        whole = self.pruning_method in FRACTIONS and self.pruning_units == "heads_and_neurons"
+        return self.final_threshold if whole else 1.0
 
     @property
     def budgets(self) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,10 @@ def _heal(request: HealRequest, report: Report) -> dict[str, Any]:
     run(request.specification(), request.training, force=request.force, trainer=trainer_on(request.device))
     trained = read_result(request.training)
     data, device = _data(trained), find_device(request.device)
+    own = _data(trained, request.teacher)
     teacher, pruned = (load_checkpoint(name, request.task) for name in (request.teacher, request.model))
     found = {
-        "dense": _predicted("dense", teacher, _data(trained, request.teacher), device, report),
+        "dense": _in_order(_predicted("dense", teacher, own, device, report), own, data),
         "pruned": _predicted("pruned", pruned, data, device, report),
     }
     healed = load_checkpoint(str(request.training / MODEL), request.task)
@@ -94,6 +96,15 @@ def _data(trained: dict[str, Any], model: str | None = None) -> TaskDataModule:
     settings = dict(table(table(trained["settings"])["data"]))
     task, own = settings.pop("task"), settings.pop("model_name_or_path")
     return make_data_module(task, own if model is None else model, **settings)
+
+
+def _in_order(found: Predictions, own: Any, data: Any) -> Predictions:
+    """Predictions by one data module's numbers of labels, by those of another one, where there are labels."""
+    labels: dict[str, int] = getattr(data, "label2id", None) or {}
+    if not labels or own.label2id == labels:
+        return found
+    order = [own.label2id[name] for name in sorted(labels, key=labels.__getitem__)]
+    return replace(found, logits={name: values[:, order] for name, values in found.logits.items()})
 
 
 def _predicted(name: str, model: nn.Module, data: TaskDataModule, device: torch.device, report: Report) -> Predictions:

@@ -92,7 +92,8 @@ class HealRequest(PruneRequest):
     def settings(self) -> dict[str, Any]:
         """What decides the result, as JSON values."""
         kept = {name: value for name, value in super().settings().items() if name not in _OTHERS}
-        return kept | {"weights": self.shows.partition(WEIGHTS_OF)[2]}
+        known = local_folder(self.model) is not None  # what is pruned for this healing is there only afterwards
+        return kept | ({"weights": self.shows.partition(WEIGHTS_OF)[2]} if known else {})
 
     @property
     def shows(self) -> str:

@@ -20,6 +20,7 @@ from splora.masks.block_mask import KNOWN_INITS
 from splora.posttraining.budget import Costs
 from splora.posttraining.heads import has_head
 from splora.tasks.data_module import TaskDataModule
+from splora.tasks.hub import load_config
 from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import DivergenceMeter, OutputCollector
 from splora.training.filling import fill_heads
@@ -125,6 +126,8 @@ class PruningModule(LightningModule):
             check_fits(self.trained_run, data)
             self.network = load_run(self.trained_run)
             return
+        if self.trainer.training:
+            self._check_labels(data)
         if self.distillation is not None and self.trainer.training:
             self._teacher = [self._find_teacher(self.distillation, data)]  # before anything costly
         source = self.model_name_or_path
@@ -141,20 +144,38 @@ class PruningModule(LightningModule):
             if is_first_process():
                 print(f"warning: {source}: {told}; masks of blocks would keep them.", file=sys.stderr, flush=True)
         known: dict[str, Tensor] | None = None
-        if self.trainer.training and self.pruning.mask_init == "stat" and self.pruning.method in SCORED:
-            known = stat_importances(base, mask_placement(base, self.pruning, block_shapes(base, self.pruning)), data)
-        costs = Costs.of(base, data.mean_tokens)
+        begins = self.trainer.training and self.trainer.ckpt_path is None  # a checkpoint brings its own scores
+        if begins and self.pruning.mask_init == "stat" and self.pruning.method in SCORED:
+            placement = mask_placement(base, self.pruning, block_shapes(base, self.pruning))
+            known = stat_importances(base.to(self.trainer.strategy.root_device), placement, data)
+            base.cpu()
+        costs = Costs.of(base, data.mean_tokens) if self.pruning.threshold_of == "macs" else None
         self.network, self.block_masks = prepare(base, self.adapter, self.pruning)
-        if self.pruning.threshold_of == "macs":
+        if costs is not None:
             for mask in self.block_masks:
                 mask.cost = {"head": float(costs.head), "neuron": float(costs.neuron)}.get(mask.unit)
-        if self.trainer.training and self.pruning.mask_init in KNOWN_INITS:
+        if begins and self.pruning.mask_init in KNOWN_INITS:
             known_scores(self.network, self.block_masks, self.pruning.mask_init, data, known)
+
+    def _check_labels(self, data: TaskDataModule) -> None:
+        """Refuse to learn from labels that are not read."""
+        options, told = self.distillation, ""
+        if options is None:
+            told = "there is no teacher"
+        elif options.alpha_ce:
+            told = f"model.distillation.alpha_ce is {options.alpha_ce:g}"
+        elif self.pruning.mask_init == "fisher" and self.pruning.method in SCORED:
+            told = "model.pruning.mask_init is fisher"
+        if told and not data.labelled:
+            raise InputError(
+                f"data.labelled is false, but {told}; without labels a teacher, alpha_ce 0 and another mask_init are "
+                f"needed."
+            )
 
     def _find_teacher(self, options: DistillationOptions, data: TaskDataModule) -> Teacher:
         """The teacher, checked against the model that learns from it, and what of the data is made for it."""
         teacher = load_teacher(options, self.task, data.tokenizer, self.label2id)
-        check_states(teacher, data.config, options)
+        check_states(teacher, load_config(self.model_name_or_path), options)
         feed(teacher, options.teacher_name_or_path, data)
         ask(f"The teacher {options.teacher_name_or_path}", teacher, data)
         return teacher
@@ -171,10 +192,6 @@ class PruningModule(LightningModule):
                 f"model.pruning.method is {self.pruning.method!r}, but trainer.callbacks has no "
                 "splora.callbacks.SparsitySchedule; add one with final_threshold, else nothing is pruned."
             )
-        options = self.distillation
-        if not self.trainer.datamodule.labelled and (options is None or options.alpha_ce):
-            told = "there is no teacher" if options is None else f"model.distillation.alpha_ce is {options.alpha_ce:g}"
-            raise InputError(f"data.labelled is false, but {told}; a teacher and alpha_ce 0 are needed without labels.")
         for teacher in self._teacher:
             teacher.to(self.device)
         if self.device.type == "cpu" and self.network is not None:
@@ -394,6 +411,13 @@ def _check_choices(task: str, **sections: Any) -> None:
             f"model.pruning.mask_scale is {pruning.mask_scale:g}, and {pruning.mask_init} spreads scores over it; a "
             "number above 0 is needed."
         )
+    wanted = {"method": "topK_global", "units": "heads_and_neurons"}
+    if pruning.threshold_of == "macs" and pruning.method != "none":
+        problems += [
+            f"model.pruning.{name} is {getattr(pruning, name)}, and threshold_of macs needs {value}."
+            for name, value in wanted.items()
+            if getattr(pruning, name) != value
+        ]
     if task not in TASKS:
         problems.append(f"model.task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS) or '.'}")
     for section, options in sections.items():

@@ -286,7 +286,7 @@ def _check_states(spec: RunSpecification, student: str, teacher: str, config: di
     if weights and shapes[0] is not None and spec.hidden_weights is not None:
         layers, given = shapes[0][0], spec.hidden_weights.count(",") + 1
         if layers != given:
-            told = f"is {cut(spec.hidden_weights)}, {given} numbers, and {teacher} has {layers} layers"
+            told = f"is {cut(spec.hidden_weights)}, {given} numbers, and {teacher} has {layers} layers; give {layers}"
             return [Problem("hidden_weights", told)]
     if not weights or None in shapes or shapes[0] == shapes[1]:
         return []

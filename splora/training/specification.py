@@ -6,19 +6,16 @@ neither torch nor lightning.
 
 from __future__ import annotations
 
-import itertools
 import math
-from dataclasses import dataclass
 from typing import Any
 
-from splora.errors import InputError, cut, nearest
+from splora.errors import cut, nearest
 from splora.training import logger_choice
 from splora.training.columns import (
     ADAPTERS,
     CLASSIFICATION_TASKS,
     DIVERGENCE,
     FIELDS,
-    KNOWN_INITS,
     LARGEST,
     METHOD_ALIASES,
     METHODS,
@@ -29,9 +26,11 @@ from splora.training.columns import (
     SCORED,
     TASKS,
     UNITS,
+    Problem,
     RunSpecification,
     methods_named,
 )
+from splora.training.contradictions import contradictions, parsed_weights
 
 __all__ = [
     "ADAPTERS",
@@ -56,14 +55,6 @@ __all__ = [
     "published_steps",
     "scale_steps",
 ]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something a field may not be: the field's name, and a sentence's predicate."""
-
-    field: str
-    message: str
 
 
 #: Fields that the number of steps and the warm-ups are computed from.
@@ -103,28 +94,12 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
         problems.append(
             Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}")
         )
-    problems += _check_distillation(spec) + _check_labelled(spec) + _check_prune_first(spec)
-    problems += _check_threshold_of(spec)
+    problems += contradictions(spec)
     if (unusable := logger_choice.problem(spec.logger)) is not None:
         problems.append(Problem("logger", unusable))
     if not any(problem.field in _SCHEDULE for problem in problems):
         problems += _check_schedule(spec, total_steps or spec.schedule_total_steps or published_steps(spec))
     return problems
-
-
-def parsed_weights(text: str) -> list[float]:
-    """Numbers of a list as `hidden_weights` holds it.
-
-    Raises:
-        InputError: something else stands there, or no weight is above 0.
-    """
-    try:
-        weights = [float(part) for part in str(text).split(",")]
-    except ValueError:
-        weights = []
-    if not weights or not all(0 <= weight < math.inf for weight in weights) or not any(weights):
-        raise InputError(f"is {cut(text)}; numbers from 0 on are needed, one for each layer, as 1,1,2")
-    return weights
 
 
 def published_steps(spec: RunSpecification) -> int | None:
@@ -173,80 +148,6 @@ def _check_schedule(spec: RunSpecification, total_steps: int | None) -> list[Pro
             f"steps; lower warmup_steps, train longer, or set schedule_total_steps to scale it",
         )
     ]
-
-
-def _check_distillation(spec: RunSpecification) -> list[Problem]:
-    """States are learned from a teacher; without one their weights would say nothing."""
-    weights = {name: getattr(spec, name) for name in ("alpha_hidden", "alpha_attention")}
-    problems = []
-    if spec.teacher_name_or_path is None:
-        told = "but teacher_name_or_path is empty: there are no states to learn from"
-        problems += [Problem(name, f"is {value:g}, {told}") for name, value in weights.items() if value]
-    elif not any((spec.alpha_ce, spec.alpha_distil, *weights.values())):
-        problems.append(Problem("alpha_ce", "is 0, as are all other weights of the loss: nothing would be learned"))
-    if spec.hidden_weights is not None:
-        try:
-            parsed_weights(spec.hidden_weights)
-        except InputError as error:
-            problems.append(Problem("hidden_weights", error.problems[0]))
-    return problems
-
-
-def _check_labelled(spec: RunSpecification) -> list[Problem]:
-    """Without labels there must be a teacher, and nothing else may ask for them."""
-    if spec.labelled:
-        return []
-    if spec.teacher_name_or_path is None:
-        return [Problem("labelled", "is FALSE, but teacher_name_or_path is empty: there is nothing to learn from")]
-    problems = []
-    if spec.alpha_ce:
-        told = f"is {spec.alpha_ce:g}, but labelled is FALSE: there is no loss of the task; set alpha_ce to 0"
-        problems.append(Problem("alpha_ce", told))
-    if spec.mask_init == "fisher" and spec.has_scores:
-        told = "is fisher, whose gradients are of the task's loss, but labelled is FALSE; stat looks at no labels"
-        problems.append(Problem("mask_init", told))
-    return problems
-
-
-def _check_threshold_of(spec: RunSpecification) -> list[Problem]:
-    """MACs are shared out over heads and neurons by a ranking of all of them."""
-    if spec.threshold_of != "macs" or spec.pruning_method == "none":
-        return []
-    told = "and threshold_of macs needs topK_global over heads_and_neurons, whose ranking is one for the whole encoder"
-    wanted = {"pruning_method": "topK_global", "pruning_units": "heads_and_neurons"}
-    wrong = [name for name, value in wanted.items() if getattr(spec, name) != value]
-    return [Problem(name, f"is {getattr(spec, name)}, {told}") for name in wrong]
-
-
-def _check_prune_first(spec: RunSpecification) -> list[Problem]:
-    """Budgets that fall, where something is pruned by them, and scores that start from knowledge."""
-    if spec.mask_init in KNOWN_INITS and spec.has_scores and not spec.mask_scale > 0:
-        told = f"is {spec.mask_scale:g}, and {spec.mask_init} spreads scores over it; a number above 0 is needed"
-        return [Problem("mask_scale", told)]
-    name, text = "prune_first_budget", spec.prune_first_budget
-    if spec.prune_first in ("stat", "fisher") and spec.pruning_method != "none" and spec.pruning_units == "blocks":
-        told = f"is blocks, which need not divide what prune_first {spec.prune_first} leaves; heads_and_neurons can"
-        return [Problem("pruning_units", told)]
-    if spec.prune_first == "blocks" and (spec.pruning_method == "none" or spec.pruning_units != "blocks"):
-        told = f"is {spec.pruning_method}, and only masks of blocks keep the zeros that prune_first blocks leaves"
-        return [Problem("pruning_method", told)]
-    if spec.prune_first == "blocks" and spec.has_scores and spec.mask_init not in ("magnitude", "stat"):
-        told = f"is {spec.mask_init}, and only magnitude and stat rank the zeros that prune_first blocks leaves lowest"
-        return [Problem("mask_init", told)]
-    if spec.prune_first == "blocks" and spec.budgets and spec.initial_threshold > spec.budgets[0]:
-        told = (
-            f"is {spec.initial_threshold:g}, and prune_first blocks leaves {spec.budgets[0]:g} of the blocks: what it "
-            f"chose would train back; set initial_threshold to that"
-        )
-        return [Problem("initial_threshold", told)]
-    if spec.prune_first == "none":
-        return [] if text is None else [Problem(name, f"is {cut(text)}, but prune_first is none")]
-    budgets = spec.budgets
-    falling = all(later < earlier for earlier, later in itertools.pairwise(budgets))
-    if not budgets or not falling or not all(0 < budget < 1 for budget in budgets):
-        told = "is empty" if text is None else f"is {cut(text)}"
-        return [Problem(name, f"{told}; fractions between 0 and 1 are needed, each smaller than the one before")]
-    return []
 
 
 def _check_limits(name: str, value: Any) -> list[Problem]:

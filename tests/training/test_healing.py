@@ -307,7 +307,7 @@ def test_fisher_scores_are_mean_squared_gradients(tiny_spec: Make, tiny_model: P
 def test_rows_start_from_what_pruning_without_training_would_keep(
     tiny_spec: Make, dense: Path, tmp_path: Path, units: str, adapter: str
 ) -> None:
-    """By rank, whatever the wrapper calls the layers; a run with no time to learn keeps just that."""
+    """By rank, whatever the wrapper calls the layers; and a run does."""
     from splora.masks import masked_layers
     from splora.masks.first_scores import spread
     from splora.tasks.squad import SquadDataModule
@@ -334,7 +334,7 @@ def test_rows_start_from_what_pruning_without_training_would_keep(
     )
     assert not preflight(spec)
     run(spec, tmp_path)
-    assert (tmp_path / "result.json").is_file()
+    assert read(tmp_path)["remaining_weights_percent"] == pytest.approx(50, abs=1)
 
 
 def test_a_row_keeps_a_fraction_of_the_macs(tiny_spec: Make, dense: Path, tmp_path: Path) -> None:
@@ -381,10 +381,23 @@ def test_rows_that_build_on_rows_that_prune_first(tiny_spec: Make) -> None:
     first = tiny_spec(exp_id=1, prune_first="stat", prune_first_budget="0.7,0.5")
     between = tiny_spec(exp_id=2, model_name_or_path="run:1")
     specs = {"1": first, "2": between}
+    # What masks keep of it counts, too: 0.4 of these 0.5.
+    masks = {"pruning_method": "topK_global", "pruning_units": "heads_and_neurons", "final_threshold": 0.4}
+    masked = replace(between, exp_id=4, **masks)
+    again = tiny_spec(exp_id=3, model_name_or_path="run:4", prune_first="stat", prune_first_budget="0.3")
+    assert "no more than 0.2 of the dense MACs" in " ".join(
+        each.message for each in check_lineage(again, {**specs, "4": masked})
+    )
+    between_budgets = tiny_spec(prune_first="stat", prune_first_budget="0.7,0.4", **{**masks, "final_threshold": 0.5})
+    assert "each smaller than the one before times the 0.5 that the row's masks keep" in " ".join(
+        each.message for each in check(between_budgets)
+    )
     for budget, wrong in (("0.5", True), ("0.6,0.2", True), ("0.4", False)):
         again = tiny_spec(exp_id=3, model_name_or_path="run:2", prune_first="fisher", prune_first_budget=budget)
         told = [f"{each.field} {each.message}" for each in check_lineage(again, specs)]
-        found = f"prune_first_budget is {budget}, and 'run:2' keeps no more than 0.5 of the dense MACs already"
+        found = (
+            f"prune_first_budget is {budget}, and 'run:2' keeps no more than 0.5 of the dense MACs; give less than that"
+        )
         assert (found in told) == wrong
 
 
