@@ -32,7 +32,7 @@ def counts(trainer: Trainer, module: Any) -> bool:
     return all(schedule.is_over(trainer, module) for schedule in schedules)
 
 
-def check_monitor(trainer: Trainer, monitor: str) -> None:
+def check_monitor(trainer: Trainer, module: Any, monitor: str) -> None:
     """Refuse to judge by scores that no evaluation while training gives.
 
     Raises:
@@ -40,11 +40,11 @@ def check_monitor(trainer: Trainer, monitor: str) -> None:
     """
     data: Any = trainer.datamodule
     part, held_out = monitor.partition("/")[0], getattr(data, "held_out", 0)
-    if part == "held" and held_out > 0 and less_is_better(monitor) == data.has_labels("held"):
-        told = (
-            "true: they are judged by the task's metric" if data.has_labels("held") else "false: give held/divergence"
-        )
-        raise InputError(f"monitor is {monitor!r}, but data.labelled is {told}.")
+    if part == "held" and held_out > 0:
+        if not data.has_labels("held") and not less_is_better(monitor):
+            raise InputError(f"monitor is {monitor!r}, but data.labelled is false: give held/{DIVERGENCE}.")
+        if less_is_better(monitor) and module.distillation is None:
+            raise InputError(f"monitor is {monitor!r}, but there is no teacher (model.distillation) to differ from.")
     wanted = "held" if held_out > 0 else "val"
     if part in ("held", "val") and part != wanted:
         raise InputError(
@@ -70,7 +70,7 @@ class EarlyStop(EarlyStopping):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a score that will not come."""
-        check_monitor(trainer, str(self.monitor))
+        check_monitor(trainer, pl_module, str(self.monitor))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge, and say so where it was the last one."""
@@ -111,7 +111,7 @@ class BestWeights(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a score that will not come."""
-        check_monitor(trainer, self.monitor)
+        check_monitor(trainer, pl_module, self.monitor)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the model as it comes."""

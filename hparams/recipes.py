@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from splora.training.healing_defaults import COMMON, RATES
+from splora.training.healing_defaults import COMMON, RATES, SENTENCES
 from splora.training.specification import QA_TASKS, RunSpecification
 
 RECIPES = "Recipes"
@@ -31,16 +31,13 @@ DENSE: dict[str, Any] = {
     "checkpoint_every_n_steps": 100,
 }
 #: Sentences are short: more of them make a batch, and the published length holds them.
-_SENTENCES: dict[str, Any] = {"max_seq_length": 128, "per_gpu_train_batch_size": 32}
+_SENTENCES: dict[str, Any] = {**SENTENCES, "max_seq_length": 128}
 _ADAPTERS: dict[str, str] = {"none": "all weights", "splopa": "SPLoPA", "lora": "LoRA"}
 #: Masks of units, whose scores start as STAT ranks heads and neurons and move little, and are final early. On held-out
 #: articles, at 30 % of the MACs and 500 steps: 84.8 F1; with mask_scores_learning_rate 1e-3 and final_warmup 3 81.8.
 _UNITS: dict[str, Any] = {
-    **{
-        "held_out": 0,
-        "best_checkpoint": False,
-        "evaluate_every_n_steps": None,
-    },  # all examples train; the last state is served
+    # All examples train, and the last state is served.
+    **{"held_out": 0, "best_checkpoint": False, "evaluate_every_n_steps": None, "judged_by": "score"},
     "pruning_method": "topK_global",
     "mask_scores_learning_rate": 1e-4,
     "mask_init": "stat",
@@ -87,9 +84,7 @@ def recipes() -> Iterator[tuple[RunSpecification, str]]:
         if task.own:
             yield _row(task.dense, "Dense", {**shape, **DENSE, "task": task.name}), "this project"
         start = {"task": task.name, "model_name_or_path": f"run:{task.dense}", "teacher_type": "bert"}
-        base = {**COMMON, **start, "precision": "auto", "teacher_name_or_path": f"run:{task.dense}"}
-        if shape:
-            base |= {"max_seq_length": shape["max_seq_length"]}
+        base = {**COMMON, **shape, **start, "precision": "auto", "teacher_name_or_path": f"run:{task.dense}"}
         for number, (shows, settings) in enumerate(_ways()):
             spec = _row(task.first + number, shows, {**base, "num_train_epochs": 1.0, **settings})
             scores, source = measured.pop(spec.exp_id, ({}, "this project"))

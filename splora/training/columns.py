@@ -36,8 +36,9 @@ FRACTIONS = ("magnitude", "topK", "topK_global")
 _SAME = ({"sigmoied_threshold", "sigmoid_threshold"},)
 #: Methods with learned scores (all that prune but magnitude).
 SCORED = METHODS[2:]
-#: What held-out examples without labels are judged by; less is better.
+#: What held-out examples are judged by: the task's score, or how far predictions are from the teacher's.
 DIVERGENCE = "divergence"
+JUDGES = ("score", DIVERGENCE)
 #: Scores that start from what is known of blocks or units.
 KNOWN_INITS = ("magnitude", "fisher", "stat")
 #: Ways to prune before training.
@@ -103,7 +104,7 @@ class RunSpecification:
         True,
         "Task",
         "Training data have labels. FALSE: none are read, a teacher alone is learned from, and held-out examples are "
-        "judged by the divergence from it.",
+        "judged_by divergence.",
     )
     seed: int = column(92, "Task", "Seed of data order, initialization, dropout and gates.", minimum=0, maximum=LARGEST)
 
@@ -158,6 +159,13 @@ class RunSpecification:
         "Training",
         "Save the weights of the best evaluation (since the final threshold) instead of the last; with held_out, those "
         "of the start count, too.",
+    )
+    judged_by: str = column(
+        "score",
+        "Training",
+        "What best_checkpoint and early_stopping look at on held_out examples: the task's score, or the divergence of "
+        "predictions from the teacher's, which is far steadier.",
+        choices=JUDGES,
     )
     dropout: float | None = column(
         None, "Training", "Dropout everywhere; empty: the model's own.", minimum=0, maximum=0.9

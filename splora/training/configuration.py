@@ -109,7 +109,8 @@ def _callbacks(spec: RunSpecification) -> list[dict[str, Any]]:
 def _judges(spec: RunSpecification) -> list[dict[str, Any]]:
     """Callbacks that let evaluations decide when to stop and which weights to keep."""
     metric = "f1" if spec.task in QA_TASKS else TASKS[spec.task].metrics[0]
-    metric = metric if spec.labelled or not spec.held_out else DIVERGENCE
+    if spec.held_out and (spec.judged_by == DIVERGENCE or not spec.labelled):
+        metric = DIVERGENCE
     monitor = f"{'held' if spec.held_out else 'val'}/{metric}"
     start = {"counts_start": True} if spec.held_out else {}
     best = [_callback("BestWeights", monitor=monitor, **start)] if spec.best_checkpoint else []

@@ -9,12 +9,12 @@ import itertools
 import math
 
 from splora.errors import InputError, cut
-from splora.training.columns import FRACTIONS, KNOWN_INITS, Problem, RunSpecification
+from splora.training.columns import DIVERGENCE, FRACTIONS, KNOWN_INITS, Problem, RunSpecification
 
 
 def contradictions(spec: RunSpecification) -> list[Problem]:
     """Settings that make no sense together, a sentence each."""
-    checks = (_distillation, _labelled, _threshold_of, _known_scores, _prune_first)
+    checks = (_distillation, _labelled, _judged_by, _threshold_of, _known_scores, _prune_first)
     return [problem for check in checks for problem in check(spec)]
 
 
@@ -69,6 +69,15 @@ def _labelled(spec: RunSpecification) -> list[Problem]:
         told = "is fisher, whose gradients are of the task's loss, but labelled is FALSE; stat looks at no labels"
         problems.append(Problem("mask_init", told))
     return problems
+
+
+def _judged_by(spec: RunSpecification) -> list[Problem]:
+    """A divergence is one from a teacher, on examples that are held out."""
+    if spec.judged_by != DIVERGENCE or not (spec.best_checkpoint or spec.early_stopping):
+        return []
+    missing = [name for name in ("teacher_name_or_path", "held_out") if not getattr(spec, name)]
+    told = f"is {DIVERGENCE}, from a teacher's predictions on held-out examples, but {' and '.join(missing)} is empty"
+    return [Problem("judged_by", told)] if missing else []
 
 
 def _threshold_of(spec: RunSpecification) -> list[Problem]:

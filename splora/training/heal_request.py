@@ -15,7 +15,7 @@ from splora.json_values import read_or_refuse, table, text
 from splora.posttraining.request import RESULT, PruneRequest
 from splora.tasks.source_names import is_path, local_folder
 from splora.tasks.sources import data_sources
-from splora.training.healing_defaults import COMMON, RATES
+from splora.training.healing_defaults import COMMON, RATES, SENTENCES
 from splora.training.preflight import preflight
 from splora.training.specification import ADAPTERS, FIELDS, QA_TASKS, RunSpecification
 
@@ -140,8 +140,7 @@ class HealRequest(PruneRequest):
             seed=self.seed,
             labelled=self.labelled,
             **length,
-            **COMMON,
-            **RATES.get(adapter, {}),
+            **{**COMMON, **({} if questions else SENTENCES), **RATES.get(adapter, {})},
         )
         if not spec.labelled:
             spec = replace(spec, alpha_ce=0.0)

@@ -17,10 +17,13 @@ COMMON: dict[str, Any] = {
     "alpha_distil": 0.5,
     "alpha_hidden": 1.0,
     "best_checkpoint": True,
+    "judged_by": "divergence",
     "held_out": 500,
     "evaluate_every_n_steps": 250,
     "checkpoint_every_n_steps": 100,
 }
+#: Of sentences a step sees as many tokens only where it sees more of them.
+SENTENCES: dict[str, Any] = {"per_gpu_train_batch_size": 32}
 #: By adapter, what is learned at which rates.
 RATES: dict[str, dict[str, Any]] = {
     "none": {"learning_rate": 1e-4},

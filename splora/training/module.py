@@ -103,6 +103,7 @@ class PruningModule(LightningModule):
         self._teacher: list[Teacher] = []
         self._outputs = OutputCollector()
         self._divergences = DivergenceMeter()
+        self._held_logits: dict[tuple[int, ...], dict[str, Tensor]] = {}
         # Checkpoints leave out what is frozen (see on_save_checkpoint).
         self.strict_loading = False
 
@@ -245,13 +246,13 @@ class PruningModule(LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Collect logits; the score needs all of them at once. Without labels, compare them with the teacher's."""
-        if self._judged_by_teacher:
-            logits = self(batch)
-            divergence = distillation_loss(logits, self._teacher[0](batch), temperature=1.0)
+        """Collect logits; the score needs all of them at once. Held-out ones are compared with the teacher's."""
+        logits, data = self(batch), self.trainer.datamodule
+        if data.judged == "held" and self._teacher:
+            divergence = distillation_loss(logits, self._taught_logits(batch), temperature=1.0)
             self._divergences.add(divergence, len(batch["index"]))
-            return
-        self._outputs.add(batch["index"], self(batch))
+        if data.has_labels(data.judged):
+            self._outputs.add(batch["index"], logits)
 
     test_step = validation_step
 
@@ -271,14 +272,15 @@ class PruningModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Gather all ranks' logits, score them, log ``val/<metric>`` and keep artifacts for the run's result.
 
-        Scores on what the training holds out for its own evaluations are ``held/<metric>``; of examples without labels
-        that is ``held/divergence``, KL(teacher ‖ student) in nats per example.
+        Scores on what the training holds out for its own evaluations are ``held/<metric>``, where there are labels,
+        and with a teacher ``held/divergence``: KL(teacher ‖ student), nats per example (of a regression, the squared
+        difference).
         """
-        if self._judged_by_teacher:
-            self.scores = {DIVERGENCE: self._divergences.value()}
-            self.log(f"held/{DIVERGENCE}", self.scores[DIVERGENCE], sync_dist=False)
-            return
-        self._score("held" if self.trainer.datamodule.judged == "held" else "val")
+        data = self.trainer.datamodule
+        if data.has_labels(data.judged):
+            self._score("held" if data.judged == "held" else "val")
+        if data.judged == "held" and self._teacher:
+            self.log(f"held/{DIVERGENCE}", self._divergences.value(), sync_dist=False)
 
     def on_test_epoch_end(self) -> None:
         """As for validation, under ``test/``."""
@@ -356,10 +358,12 @@ class PruningModule(LightningModule):
         """Files of the last evaluation by name (predictions, n-best lists)."""
         return self._outputs.artifacts
 
-    @property
-    def _judged_by_teacher(self) -> bool:
-        data = self.trainer.datamodule
-        return data.judged == "held" and not data.has_labels("held")
+    def _taught_logits(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The teacher's logits of a held-out batch, which comes alike at every evaluation."""
+        rows = tuple(batch["index"].tolist())
+        if rows not in self._held_logits:
+            self._held_logits[rows] = {name: values.cpu() for name, values in self._teacher[0](batch).items()}
+        return {name: values.to(self.device) for name, values in self._held_logits[rows].items()}
 
     def _penalty(self) -> Tensor | None:
         scores = [mask.scores for mask in self.block_masks if mask.scores is not None]

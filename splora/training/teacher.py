@@ -100,12 +100,12 @@ def load_teacher(
 def feed(teacher: Teacher, name: str, data: TaskDataModule) -> None:
     """Add to the training rows of a data module what the teacher needs besides the student's inputs.
 
-    The rows that are held out are judged by the teacher where there are no labels, and are fed to it, too.
+    The rows that are held out are compared with what the teacher says of them, and are fed to it, too.
 
     Raises:
         InputError: the teacher has fewer positions than rows have tokens, or its tokenizer cuts texts otherwise.
     """
-    splits: tuple[Split, ...] = ("train",) if data.labelled or not data.held_out else ("train", "held")
+    splits: tuple[Split, ...] = ("train", "held") if data.held_out else ("train",)
     for split in splits:
         features = data.features(split)
         # As wide as the widest batch is padded.
