@@ -379,9 +379,9 @@ class PruningModule(LightningModule):
         with torch.no_grad():
             teacher = self._teacher[0].signals(batch, **wanted)
         student = self._signals(batch, **wanted)
-        loss = student.logits[next(iter(student.logits))].new_zeros(())
-        if options.alpha_ce > 0:
-            loss = loss + options.alpha_ce * task_loss(student.logits, batch)
+        loss = next(iter(student.logits.values())).new_zeros(())
+        if self.trainer.datamodule.labelled:
+            loss = options.alpha_ce * task_loss(student.logits, batch)
         if options.alpha_distil > 0:
             distilled = distillation_loss(student.logits, teacher.logits, options.temperature)
             self.log("train/distillation_loss", distilled.detach())
