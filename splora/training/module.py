@@ -20,13 +20,12 @@ from splora.masks.block_mask import KNOWN_INITS
 from splora.posttraining.budget import Costs
 from splora.posttraining.heads import has_head
 from splora.tasks.data_module import TaskDataModule
-from splora.tasks.hub import load_config
 from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import DivergenceMeter, OutputCollector
 from splora.training.filling import fill_heads
 from splora.training.half_base import keep_trained_in_single
 from splora.training.known_scores import known_scores, stat_importances
-from splora.training.losses import distillation_loss, logits_of, states_loss, task_loss
+from splora.training.losses import logits_of, task_loss
 from splora.training.model import block_shapes, load_base, mask_placement, prepare
 from splora.training.optimizer import make_optimizer
 from splora.training.options import (
@@ -36,7 +35,6 @@ from splora.training.options import (
     PruneFirstOptions,
     PruningOptions,
     described,
-    layer_weights,
     wrong_choices,
 )
 from splora.training.prune_first import pruned_start
@@ -44,7 +42,7 @@ from splora.training.saving import check_fits, load_run
 from splora.training.sense import ask
 from splora.training.signals import Signals, model_inputs, signals
 from splora.training.specification import DIVERGENCE, SCORED, TASKS, scale_steps
-from splora.training.teacher import Teacher, check_states, feed, load_teacher
+from splora.training.teaching import Teaching, find_teaching
 from splora.training.threads import fit_threads
 
 #: Share of zeros among an encoder's weights that somebody must have pruned.
@@ -99,11 +97,10 @@ class PruningModule(LightningModule):
         self.penalty_weight = 0.0
         self.network: nn.Module | None = None
         self.block_masks: list[BlockMask] = []
-        # A list keeps the frozen teacher out of state_dict(), parameters() and checkpoints.
-        self._teacher: list[Teacher] = []
+        #: What a teacher makes of it; no module, so that state_dict(), parameters() and checkpoints are without it.
+        self.teaching: Teaching | None = None
         self._outputs = OutputCollector()
         self._divergences = DivergenceMeter()
-        self._held_logits: dict[tuple[int, ...], dict[str, Tensor]] = {}
         # Checkpoints leave out what is frozen (see on_save_checkpoint).
         self.strict_loading = False
 
@@ -130,7 +127,8 @@ class PruningModule(LightningModule):
         if self.trainer.training:
             self._check_labels(data)
         if self.distillation is not None and self.trainer.training:
-            self._teacher = [self._find_teacher(self.distillation, data)]  # before anything costly
+            # Before anything costly.
+            self.teaching = find_teaching(self.distillation, self.task, self.label2id, self.model_name_or_path, data)
         source = self.model_name_or_path
         if self.prune_first.method != "none":
             blocks = self.pruning.attention_block, self.pruning.ffn_block
@@ -173,14 +171,6 @@ class PruningModule(LightningModule):
                 f"needed."
             )
 
-    def _find_teacher(self, options: DistillationOptions, data: TaskDataModule) -> Teacher:
-        """The teacher, checked against the model that learns from it, and what of the data is made for it."""
-        teacher = load_teacher(options, self.task, data.tokenizer, self.label2id)
-        check_states(teacher, load_config(self.model_name_or_path), options)
-        feed(teacher, options.teacher_name_or_path, data)
-        ask(f"The teacher {options.teacher_name_or_path}", teacher, data)
-        return teacher
-
     def on_fit_start(self) -> None:
         """Bring the teacher to the device (it is no submodule, so Lightning does not); choose threads of a CPU.
 
@@ -193,8 +183,8 @@ class PruningModule(LightningModule):
                 f"model.pruning.method is {self.pruning.method!r}, but trainer.callbacks has no "
                 "splora.callbacks.SparsitySchedule; add one with final_threshold, else nothing is pruned."
             )
-        for teacher in self._teacher:
-            teacher.to(self.device)
+        if self.teaching is not None:
+            self.teaching.to(self.device)
         if self.device.type == "cpu" and self.network is not None:
             data = self.trainer.datamodule
             fit_threads(self.network, data.train_batch_size * data.max_seq_length)
@@ -232,7 +222,7 @@ class PruningModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Task loss, mixed with distillation, plus the weighted penalty on the scores."""
-        loss = self._taught(batch) if self._teacher else task_loss(self(batch), batch)
+        loss = task_loss(self(batch), batch) if self.teaching is None else self._taught(batch, self.teaching)
         penalty = self._penalty()
         if penalty is not None:
             self.log("train/penalty", penalty.detach())
@@ -248,9 +238,8 @@ class PruningModule(LightningModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Collect logits; the score needs all of them at once. Held-out ones are compared with the teacher's."""
         logits, data = self(batch), self.trainer.datamodule
-        if data.judged == "held" and self._teacher:
-            divergence = distillation_loss(logits, self._taught_logits(batch), temperature=1.0)
-            self._divergences.add(divergence, len(batch["index"]))
+        if data.judged == "held" and self.teaching is not None:
+            self._divergences.add(self.teaching.divergence(logits, batch), len(batch["index"]))
         if data.has_labels(data.judged):
             self._outputs.add(batch["index"], logits)
 
@@ -279,7 +268,7 @@ class PruningModule(LightningModule):
         data = self.trainer.datamodule
         if data.has_labels(data.judged):
             self._score("held" if data.judged == "held" else "val")
-        if data.judged == "held" and self._teacher:
+        if data.judged == "held" and self.teaching is not None:
             self.log(f"held/{DIVERGENCE}", self._divergences.value(), sync_dist=False)
 
     def on_test_epoch_end(self) -> None:
@@ -358,41 +347,17 @@ class PruningModule(LightningModule):
         """Files of the last evaluation by name (predictions, n-best lists)."""
         return self._outputs.artifacts
 
-    def _taught_logits(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The teacher's logits of a held-out batch, which comes alike at every evaluation."""
-        rows = tuple(batch["index"].tolist())
-        if rows not in self._held_logits:
-            self._held_logits[rows] = {name: values.cpu() for name, values in self._teacher[0](batch).items()}
-        return {name: values.to(self.device) for name, values in self._held_logits[rows].items()}
-
     def _penalty(self) -> Tensor | None:
         scores = [mask.scores for mask in self.block_masks if mask.scores is not None]
         if self.pruning.regularization == "none" or not scores:
             return None
         return penalties.l0(scores) if self.pruning.regularization == "l0" else penalties.l1(scores)
 
-    def _taught(self, batch: dict[str, Tensor]) -> Tensor:
+    def _taught(self, batch: dict[str, Tensor], teaching: Teaching) -> Tensor:
         """The task's loss and those of the teacher's logits and states, each with its weight."""
-        options = self.distillation
-        assert options is not None
-        wanted = {"hidden": options.alpha_hidden > 0, "attention": options.alpha_attention > 0}
-        with torch.no_grad():
-            teacher = self._teacher[0].signals(batch, **wanted)
-        student = self._signals(batch, **wanted)
-        loss = next(iter(student.logits.values())).new_zeros(())
-        if self.trainer.datamodule.labelled:
-            loss = options.alpha_ce * task_loss(student.logits, batch)
-        if options.alpha_distil > 0:
-            distilled = distillation_loss(student.logits, teacher.logits, options.temperature)
-            self.log("train/distillation_loss", distilled.detach())
-            loss = loss + options.alpha_distil * distilled
-        for name, weight in (("hidden", options.alpha_hidden), ("attention", options.alpha_attention)):
-            if weight > 0:
-                found, target = getattr(student, name), getattr(teacher, name)
-                layers = layer_weights(options.hidden_weights, len(target))
-                states = states_loss(found, target, batch["attention_mask"], torch.tensor(layers))
-                self.log(f"train/{name}_loss", states.detach())
-                loss = loss + weight * states
+        student = self._signals(batch, hidden=teaching.hidden, attention=teaching.attention)
+        loss, parts = teaching.loss(student, batch, labelled=self.trainer.datamodule.labelled)
+        self.log_dict({f"train/{name}_loss": value.detach() for name, value in parts.items()})
         return loss
 
     def _score(self, stage: str) -> None:
