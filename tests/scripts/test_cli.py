@@ -65,15 +65,6 @@ def test_a_row_and_its_yaml_give_the_same_numbers(root: Path, tmp_path: Path, co
     assert f"{one['learned_weights_percent']:.3f}" in said.splitlines()[2]
 
 
-@pytest.mark.slow
-def test_the_shipped_demo_configuration_fits(tmp_path: Path, command: Command) -> None:
-    config = (FOLDER / "demo_movement_splopa.yaml").read_text(encoding="utf-8")
-    (tmp_path / "demo.yaml").write_text(config.replace("runs/demo_movement_splopa", str(tmp_path)), encoding="utf-8")
-    status, said = command("fit", "--config", str(tmp_path / "demo.yaml"), *SHORT)
-    assert status == 0, said
-    assert result(tmp_path)["remaining_weights_percent"] == 50
-
-
 def test_fit_goes_on_and_knows_its_folder(tmp_path: Path, command: Command) -> None:
     text = (FOLDER / "demo_movement_splopa.yaml").read_text(encoding="utf-8")
     (tmp_path / "demo.yaml").write_text(
@@ -81,6 +72,7 @@ def test_fit_goes_on_and_knows_its_folder(tmp_path: Path, command: Command) -> N
     )
     fit = ["fit", "--config", str(tmp_path / "demo.yaml"), *SHORT]
     assert command(*fit)[0] == 0
+    assert result(tmp_path / "run")["remaining_weights_percent"] == 50
     for arguments, status, told in (
         ([], 0, "this run is finished"),
         (["--model.optimizer.learning_rate", "0.5"], 2, "belongs to a run with other settings"),
