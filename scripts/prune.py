@@ -51,6 +51,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> None:
     """Prune one checkpoint by the named method."""
     options = make_parser().parse_args(arguments)
+    if not options.labelled and options.task in TEXT_TASKS:
+        raise InputError(f"--no_labels is given, but {options.task} is a text, which has none; leave it out.")
     with ending_tidily():
         request = request_of(
             options,

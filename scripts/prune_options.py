@@ -217,6 +217,8 @@ def fisher_choices(options: argparse.Namespace) -> dict[str, Any]:
     """
     choices = {"fisher_labels": FISHER_LABELS, "teacher": TEACHERS, "bias_correction": BIAS_CORRECTIONS}
     problems = wrong_choices(options, {**choices, "states": STORAGES})
+    if options.fisher_labels == "data" and not getattr(options, "labelled", True):
+        problems.append("--no_labels is given, but --fisher_labels data needs them; model does not.")
     if not 0 <= options.damping < float("inf"):
         problems.append(f"--damping is {options.damping}; it must be 0 or larger.")
     batch_size = 0

@@ -107,6 +107,8 @@ def prepare(request: PruneRequest, report: Report) -> Subject:
     train_file, predict_file = data_sources(request.data, request.task)
     questions = request.task in QA_TASKS
     options: dict[str, Any] = {"doc_stride": request.doc_stride} if questions else {"columns": request.columns or None}
+    if request.task not in TEXT_TASKS:
+        options["labelled"] = request.labelled
     # Windows of a text are as long as the model takes them.
     length = None if request.task in TEXT_TASKS else min(384 if questions else 128, positions(config) or 384)
     if request.max_seq_length is not None and request.task not in TEXT_TASKS:
@@ -119,7 +121,6 @@ def prepare(request: PruneRequest, report: Report) -> Subject:
         max_seq_length=request.max_seq_length or length,
         seed=request.seed,
         max_train_examples=request.samples,
-        labelled=request.labelled,
         **options,
     )
     report("load", "model", 0.0)

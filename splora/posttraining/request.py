@@ -124,10 +124,6 @@ class PruneRequest:
                 f"Fisher pruning is for encoders and their tasks; {self.task} is a text: prune its language models "
                 f"by STAT (splora prune stat)."
             )
-        if not self.labelled and self.task in TEXT_TASKS:
-            problems.append(f"--no_labels is given, but {self.task} is a text, which has none; leave it out.")
-        if not self.labelled and self.choices.get("labels") == "data":
-            problems.append("--no_labels is given, but --fisher_labels data needs them; model does not.")
         problems += problems_of(self._check_output, self._check_compute, lambda: check_dtype(self.dtype))
         if problems:
             raise InputError(problems)
