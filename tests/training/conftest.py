@@ -80,3 +80,58 @@ def tiny_spec(tiny_model: Path, few_questions: Path) -> Callable[..., RunSpecifi
         return RunSpecification(**(settings | changes))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a few of the embedded questions."""
+    from splora.tasks.embedded.corpus import corpus
+
+    folder = tmp_path_factory.mktemp("data")
+    for name, split, count in (("train.json", "train", 60), ("dev.json", "dev", 40)):
+        (folder / name).write_text(json.dumps(corpus(split, count)), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny question-answering model."""
+    import torch
+    from transformers import BertForQuestionAnswering
+
+    from splora.tasks.embedded.model import embedded_config
+    from splora.tasks.embedded.tokenizer import build_tokenizer
+
+    folder = tmp_path_factory.mktemp("dense")
+    torch.manual_seed(0)
+    config = embedded_config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    BertForQuestionAnswering(config).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def half(pruned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pruned model, stored in half precision."""
+    import torch
+
+    from splora.export.folder import load_pruned, save_pruned
+    from splora.tasks.hub import load_tokenizer
+
+    folder = tmp_path_factory.mktemp("half")
+    save_pruned(load_pruned(pruned), load_tokenizer(str(pruned)), folder, dtype=torch.float16)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pruned(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half of it: odd numbers of neurons, and a layer without heads."""
+    from splora.export.cut import cut
+    from splora.export.folder import load_pruned, save_pruned
+    from splora.posttraining.plan import Plan
+    from splora.tasks.hub import load_tokenizer
+
+    folder = tmp_path_factory.mktemp("pruned")
+    plan = Plan(((1,), ()), (tuple(range(37)), (3, 5, 61)))
+    save_pruned(cut(load_pruned(dense), plan), load_tokenizer(str(dense)), folder)
+    return folder

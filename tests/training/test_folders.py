@@ -21,22 +21,6 @@ SHORT = ("--task", "squad", "--max_seq_length", 64, "--doc_stride", 16)
 FEW = ("held_out=4", "per_gpu_train_batch_size=4", "num_splopa_prototypes=4")
 
 
-@pytest.fixture(scope="module")
-def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny question-answering model."""
-    from transformers import BertForQuestionAnswering
-
-    from splora.tasks.embedded.model import embedded_config
-    from splora.tasks.embedded.tokenizer import build_tokenizer
-
-    folder = tmp_path_factory.mktemp("dense")
-    torch.manual_seed(0)
-    config = embedded_config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
-    BertForQuestionAnswering(config).save_pretrained(folder)
-    build_tokenizer().save_pretrained(folder)
-    return folder
-
-
 def kept(folder: Path) -> float:
     """MACs that a run or a command left."""
     return float(json.loads((folder / "result.json").read_text())["macs_kept"])
