@@ -46,7 +46,7 @@ def measured(folder: Path) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_killed_stopped_and_given_again_a_sweep_ends_like_a_quiet_one(sweep: SimpleNamespace, tmp_path: Path) -> None:
-    steps = 160
+    steps = 120
     # The driver is killed: its workers end with it, and nothing is in the way of the next one.
     process = sweep.start(*SWEEP, steps=steps)
     wait_for(lambda: has_checkpoint(sweep) or process.poll() is not None)
@@ -110,7 +110,7 @@ def test_a_row_that_fails_says_why_and_stops_no_other(sweep: SimpleNamespace, tm
 
 @pytest.mark.slow
 def test_two_processes_of_torchrun_run_one_row(sweep: SimpleNamespace, root: Path) -> None:
-    words = sweep.command("--exp-id", "2")
+    words = sweep.command("--exp-id", "2", steps=6)
     settings = words[words.index("--exp-id") :]
     command = [words[0], "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", words[1], *settings]
     both = ["--strategy", "ddp", "--devices", "2", "--accelerator", "cpu", *ALONE]

@@ -72,7 +72,7 @@ def test_a_row_goes_on_from_its_checkpoint_when_its_node_dies(cluster: SimpleNam
     refused = sweep.finish("--exp-id", "2", *ALONE, *there, "--gpus-per-run", "1", "--cpus-per-run", "9")
     assert (refused.status, len(refused.lines)) == (2, 2), refused.lines
     assert "--gpus-per-run: is 1; the largest node of the cluster has 0 GPUs." in refused.lines[0]
-    process = sweep.start("--exp-id", "2", "4", *ALONE, *there, steps=140)
+    process = sweep.start("--exp-id", "2", "4", *ALONE, *there, steps=100)
     checkpoints = [sweep.folder / str(row) / "checkpoints" / "last.ckpt" for row in (2, 4)]
     deadline = time.monotonic() + 150
     while process.poll() is None and not all(path.exists() for path in checkpoints):
