@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from splora.posttraining.budget import Costs
-from splora.posttraining.calibration import Calibration, draw
-from splora.posttraining.checkpoint import load_checkpoint
-from splora.posttraining.evaluation import Predictions, divergence, predict
-from splora.posttraining.plan import Plan
-from splora.posttraining.precision import Precision
-from splora.posttraining.stages import Stage
+from splora.checkpoints.checkpoint import load_checkpoint
+from splora.export.plan import Plan
+from splora.posttraining.core.budget import Costs
+from splora.posttraining.core.calibration import Calibration, draw
+from splora.posttraining.core.evaluation import Predictions, divergence, predict
+from splora.posttraining.core.precision import Precision
+from splora.posttraining.core.stages import Stage
 from splora.quiet import quiet_libraries
 from splora.tasks.data_module import TaskDataModule
 from splora.tasks.sources import QA_TASKS, canonical_task, data_sources, make_data_module, reads_first_token

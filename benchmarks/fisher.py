@@ -18,11 +18,11 @@ from comparison import Draw, Method, add_options, compare, last_of
 from published_fisher import Published
 from torch import Tensor, nn
 
-from splora.posttraining.budget import Costs
-from splora.posttraining.calibration import draw
-from splora.posttraining.fisher import FisherOptions, prune_fisher
-from splora.posttraining.plan import Plan
-from splora.posttraining.search import search_macs
+from splora.export.plan import Plan
+from splora.posttraining.core.budget import Costs
+from splora.posttraining.core.calibration import draw
+from splora.posttraining.fisher.method import FisherOptions, prune_fisher
+from splora.posttraining.fisher.search import search_macs
 
 
 def main() -> None:

@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splora.posttraining.budget import Budget
-from splora.posttraining.evaluation import predict
-from splora.posttraining.gptq import Factor, Hessian, factorize, gptq
+from splora.posttraining.core.budget import Budget
+from splora.posttraining.core.evaluation import predict
+from splora.posttraining.core.layer_grams import arguments_of
+from splora.posttraining.core.stages import silent
 from splora.posttraining.pipeline import prepare
-from splora.posttraining.quantization_grid import GridOptions, fit_grid, to_codes
-from splora.posttraining.quantize_model import quantize_model, sharing_copy
-from splora.posttraining.quantize_options import QuantizeOptions
-from splora.posttraining.quantize_request import QuantizeRequest
-from splora.posttraining.stages import silent
-from splora.posttraining.stat_grams import arguments_of
+from splora.posttraining.quantize.gptq import Factor, Hessian, factorize, gptq
+from splora.posttraining.quantize.grid import GridOptions, fit_grid, to_codes
+from splora.posttraining.quantize.model import quantize_model, sharing_copy
+from splora.posttraining.quantize.options import QuantizeOptions
+from splora.posttraining.quantize.request import QuantizeRequest
 from splora.quiet import quiet_libraries
 from splora.tasks.data_module import TaskDataModule
 from splora.tasks.features import FeatureSet

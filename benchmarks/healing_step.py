@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import BertConfig, BertForQuestionAnswering
 
 from splora.export.cut import cut
-from splora.posttraining.plan import Plan
+from splora.export.plan import Plan
 from splora.training.losses import distillation_loss, states_loss, task_loss
 from splora.training.model import prepare
 from splora.training.optimizer import make_optimizer

@@ -12,17 +12,17 @@ import argparse
 
 import torch
 
+from splora.checkpoints.checkpoint import load_checkpoint
 from splora.export.cut import cut
-from splora.posttraining.budget import Costs
-from splora.posttraining.calibration import draw
-from splora.posttraining.checkpoint import load_checkpoint
-from splora.posttraining.fisher_gradients import mask_gradients
-from splora.posttraining.latency_budget import LatencyBudget
-from splora.posttraining.latency_fit import relative_error
-from splora.posttraining.latency_measure import clock, measure, median_times, model_call
-from splora.posttraining.plan import Plan
-from splora.posttraining.precision import Precision
-from splora.posttraining.search import search_macs
+from splora.export.plan import Plan
+from splora.posttraining.core.budget import Costs
+from splora.posttraining.core.calibration import draw
+from splora.posttraining.core.precision import Precision
+from splora.posttraining.fisher.gradients import mask_gradients
+from splora.posttraining.fisher.search import search_macs
+from splora.posttraining.latency.budget import LatencyBudget
+from splora.posttraining.latency.fit import relative_error
+from splora.posttraining.latency.measure import clock, measure, median_times, model_call
 from splora.quiet import quiet_libraries
 from splora.tasks.sources import QA_TASKS, canonical_task, data_sources, make_data_module
 

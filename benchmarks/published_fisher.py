@@ -1,9 +1,9 @@
 """Retraining-free pruning as its published program does it, for comparison: written anew from the paper, plain.
 
-It differs from `splora.posttraining.fisher` in what the paper's program chose: gradients of mini-batches by the data's
-labels, by masks that are multiplied in; fp32; rearrangement that sums up all chosen rows again at every step; LSMR
-(damp 1) on the normal equations, without biases, towards a teacher of the budget's square root; and an end of rescaling
-at the first sub-layer whose factors are out of range.
+It differs from `splora.posttraining.fisher.method` in what the paper's program chose: gradients of mini-batches by
+the data's labels, by masks that are multiplied in; fp32; rearrangement that sums up all chosen rows again at every
+step; LSMR (damp 1) on the normal equations, without biases, towards a teacher of the budget's square root; and an end
+of rescaling at the first sub-layer whose factors are out of range.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.export.cut import cut
-from splora.posttraining.budget import Costs
-from splora.posttraining.calibration import Calibration, is_label
-from splora.posttraining.least_squares import NormalEquations
-from splora.posttraining.plan import Plan
-from splora.posttraining.search import search_macs
-from splora.posttraining.states import States
-from splora.posttraining.sublayers import PARTS
+from splora.export.plan import Plan
+from splora.posttraining.core.budget import Costs
+from splora.posttraining.core.calibration import Calibration, is_label
+from splora.posttraining.core.states import States
+from splora.posttraining.core.sublayers import PARTS
+from splora.posttraining.fisher.least_squares import NormalEquations
+from splora.posttraining.fisher.search import search_macs
 
 
 def gradients(model: nn.Module, calibration: Calibration) -> tuple[list[Tensor], list[Tensor]]:

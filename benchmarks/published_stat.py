@@ -1,6 +1,6 @@
 """STAT as its published program does it, for comparison: written anew, plain.
 
-It differs from `splora.posttraining.stat_published` in what the paper's program chose: one fp32 batch of all samples;
+It differs from `splora.posttraining.stat.published` in what the paper's program chose: one fp32 batch of all samples;
 activations stacked, and factorized as they are by SciPy's pivoted QR; pseudo-inverses of triangles; and the error of
 each number of heads from the residual itself, carried through the output projection.
 """
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.export.cut import cut
-from splora.posttraining.budget import Costs
-from splora.posttraining.folding import plan_of
-from splora.posttraining.interpolative import expand
-from splora.posttraining.stat_budget import by_depth, by_trend, published_counts
-from splora.posttraining.stat_grams import Batch, regrouped
-from splora.posttraining.sublayers import PARTS, embedded
+from splora.posttraining.core.budget import Costs
+from splora.posttraining.core.layer_grams import Batch, regrouped
+from splora.posttraining.core.sublayers import PARTS, embedded
+from splora.posttraining.stat.budget import by_depth, by_trend, published_counts
+from splora.posttraining.stat.folding import plan_of
+from splora.posttraining.stat.interpolative import expand
 
 Matrix = npt.NDArray[np.float32]
 #: Order of pivots and the triangle.

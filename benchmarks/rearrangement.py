@@ -14,8 +14,8 @@ import time
 import torch
 from published_fisher import exchange
 
-from splora.posttraining.precision import Precision
-from splora.posttraining.rearrange import joint_loss, rearrange
+from splora.posttraining.core.precision import Precision
+from splora.posttraining.fisher.rearrange import joint_loss, rearrange
 
 TARGET = 20
 

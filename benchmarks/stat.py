@@ -26,8 +26,8 @@ from fisher import fisher
 from published_stat import prune_plainly
 from torch import nn
 
-from splora.posttraining.stat import StatOptions, prune_stat
-from splora.posttraining.stat_grams import arguments_of
+from splora.posttraining.core.layer_grams import arguments_of
+from splora.posttraining.stat.method import StatOptions, prune_stat
 
 #: Methods with targets: what part of the published program's seconds they may take.
 RATIOS = {"exact": 15, "default": 10}

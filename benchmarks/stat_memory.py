@@ -45,10 +45,10 @@ def measure(options: argparse.Namespace) -> None:
 
     from transformers import BertConfig, BertForSequenceClassification
 
-    from splora.posttraining.budget import Costs
-    from splora.posttraining.calibration import BATCH_TOKENS
-    from splora.posttraining.precision import Precision
-    from splora.posttraining.stat import StatOptions, prune_stat
+    from splora.posttraining.core.budget import Costs
+    from splora.posttraining.core.calibration import BATCH_TOKENS
+    from splora.posttraining.core.precision import Precision
+    from splora.posttraining.stat.method import StatOptions, prune_stat
 
     torch.manual_seed(0)
     (samples,) = options.samples

@@ -12,7 +12,7 @@ from typing import Any
 class StageProgress:
     """Told of stages, what they work on and how much is done; a context manager.
 
-    Its `report` fits `splora.posttraining.stages.Report`.
+    Its `report` fits `splora.posttraining.core.stages.Report`.
     """
 
     def __init__(self) -> None:

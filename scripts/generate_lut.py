@@ -37,8 +37,8 @@ def run(options: argparse.Namespace) -> None:
     """
     model, length = load(options)
 
-    from splora.posttraining.latency_fit import relative_error
-    from splora.posttraining.latency_measure import measure
+    from splora.posttraining.latency.fit import relative_error
+    from splora.posttraining.latency.measure import measure
 
     name = options.ckpt_dir or options.model_name
     _tell(f"{name}: batches of {options.batch_size} sequences of {length} tokens, {options.repeats} rounds")
@@ -101,8 +101,8 @@ def load(options: argparse.Namespace) -> tuple[Any, int]:
 
 def summary(mha: Any, ffn: Any) -> str:
     """A small table of what was measured, and how well straight lines and sums describe it."""
-    from splora.posttraining.latency_fit import relative_error
-    from splora.posttraining.latency_table import stretch
+    from splora.posttraining.latency.fit import relative_error
+    from splora.posttraining.latency.table import stretch
 
     lines = [f"{'block':<12} {'units':>7} {'ms':>10}"]
     for table, name in ((mha, "attention"), (ffn, "feed-forward")):

@@ -86,7 +86,7 @@ def request_of(
         InputError: columns that are none, or hold what they may not.
     """
     from splora.hparams.overrides import parse
-    from splora.posttraining.budget import Budget
+    from splora.posttraining.core.budget import Budget
     from splora.training.heal_request import METHOD, HealRequest
 
     return HealRequest(

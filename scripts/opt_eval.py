@@ -18,8 +18,8 @@ from splora.tasks.text_sources import TEXT_TASKS
 if TYPE_CHECKING:
     from torch import nn
 
-    from splora.posttraining.precision import Precision
-    from splora.posttraining.stages import Report
+    from splora.posttraining.core.precision import Precision
+    from splora.posttraining.core.stages import Report
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,9 +39,9 @@ def evaluate(options: argparse.Namespace) -> dict[str, float]:
     """
     sources = _sources(options)
 
-    from splora.posttraining.checkpoint import load_for_evaluation
-    from splora.posttraining.compute import find_device, use_threads
-    from splora.posttraining.precision import Precision
+    from splora.checkpoints.checkpoint import load_for_evaluation
+    from splora.posttraining.core.compute import find_device, use_threads
+    from splora.posttraining.core.precision import Precision
     from splora.quiet import quiet_libraries
     from splora.scripts.console import StageProgress
 
@@ -72,7 +72,7 @@ def _sources(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: all that is wrong with the options.
     """
-    from splora.posttraining.compute import check_compute
+    from splora.posttraining.core.compute import check_compute
     from splora.tasks.sources import canonical_task, data_sources
 
     problems: list[str] = []
@@ -111,8 +111,8 @@ def _measured(
     Raises:
         InputError: the text cannot be read, or is shorter than a window.
     """
-    from splora.posttraining.outcome import circumstances
-    from splora.posttraining.text_evaluation import text_losses
+    from splora.posttraining.core.outcome import circumstances
+    from splora.posttraining.core.text_evaluation import text_losses
     from splora.report.collect import EVALUATION
     from splora.tasks.language_modelling import TextDataModule
 
@@ -143,8 +143,8 @@ def _record(result: dict[str, Any], label: str) -> None:
         InputError: they cannot be written.
     """
     from splora.files import write_json
-    from splora.posttraining.outcome import append_line
-    from splora.posttraining.request import RESULT
+    from splora.posttraining.core.outcome import append_line
+    from splora.posttraining.core.request import RESULT
 
     line = (
         f"eval seed={result['seed']}: perplexity {result['perplexity']:.2f} on {result['task']}, {result['windows']} "

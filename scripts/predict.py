@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     Raises:
         InputError: options, model or file are not what is needed.
     """
-    from splora.posttraining.compute import check_compute, use_threads
+    from splora.posttraining.core.compute import check_compute, use_threads
     from splora.quiet import quiet_libraries
     from splora.training.inference import find_predictor, predict_file
 

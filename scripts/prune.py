@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from splora.errors import InputError, problems_of
 from splora.interruption import ending_tidily
-from splora.posttraining.budget import Budget
+from splora.posttraining.core.budget import Budget
 from splora.scripts import heal
 from splora.scripts.option_help import add_choice
 from splora.scripts.prune_options import (
@@ -30,7 +30,7 @@ from splora.tasks.sources import ALL_TASKS, TASKS
 from splora.tasks.text_sources import TEXT_TASKS
 
 if TYPE_CHECKING:
-    from splora.posttraining.request import PruneRequest
+    from splora.posttraining.core.request import PruneRequest
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from pathlib import Path
 from splora.errors import InputError, exit_on_input_error
 from splora.interruption import ending_tidily
 from splora.machine import wait_passively
-from splora.posttraining.budget import Budget
+from splora.posttraining.core.budget import Budget
 from splora.scripts.prune_options import (
     SAMPLES,
     add_checkpoint,

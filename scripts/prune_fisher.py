@@ -11,7 +11,7 @@ from pathlib import Path
 from splora.errors import exit_on_input_error
 from splora.interruption import ending_tidily
 from splora.machine import wait_passively
-from splora.posttraining.budget import METRICS, Budget
+from splora.posttraining.core.budget import METRICS, Budget
 from splora.scripts.option_help import add_choice
 from splora.scripts.prune_options import (
     SAMPLES,

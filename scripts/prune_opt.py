@@ -18,7 +18,7 @@ from splora.scripts.prune_options import add_data, carry_out, request_of, stat_c
 from splora.tasks.text_sources import TEXT_TASKS
 
 if TYPE_CHECKING:
-    from splora.posttraining.request import PruneRequest
+    from splora.posttraining.core.request import PruneRequest
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from splora.errors import InputError
 from splora.export.storage import DTYPES
-from splora.posttraining.choices import BIAS_CORRECTIONS, FISHER_LABELS, PRECISIONS, STORAGES, TEACHERS
+from splora.posttraining.core.choices import BIAS_CORRECTIONS, FISHER_LABELS, PRECISIONS, STORAGES, TEACHERS
 from splora.scripts.opt_names import checkpoint_name, summary_path
 from splora.scripts.option_help import add_choice, wrong_choices
 from splora.tasks.sources import TASKS
 
 if TYPE_CHECKING:
-    from splora.posttraining.budget import Budget
-    from splora.posttraining.request import PruneRequest
+    from splora.posttraining.core.budget import Budget
+    from splora.posttraining.core.request import PruneRequest
 
 T = TypeVar("T")
 
@@ -327,8 +327,8 @@ def request_of(
     Raises:
         InputError: all that can be found wrong without loading anything.
     """
-    from splora.posttraining.budget import Budget
-    from splora.posttraining.request import PruneRequest
+    from splora.posttraining.core.budget import Budget
+    from splora.posttraining.core.request import PruneRequest
     from splora.tasks.sources import canonical_task
     from splora.tasks.text_sources import TEXT_TASKS
 
@@ -385,7 +385,7 @@ def carry_out(request: PruneRequest) -> None:
     from splora.scripts.console import StageProgress
 
     quiet_libraries()
-    from splora.posttraining.outcome import summary_line
+    from splora.posttraining.core.outcome import summary_line
     from splora.posttraining.pipeline import prune
 
     with StageProgress() as progress:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from splora.errors import InputError
 from splora.interruption import ending_tidily
-from splora.posttraining.choices import BITS, QUANTIZERS
+from splora.posttraining.core.choices import BITS, QUANTIZERS
 from splora.scripts.opt_names import checkpoint_name, summary_path
 from splora.scripts.option_help import add_choice
 from splora.scripts.prune_options import (
@@ -23,7 +23,7 @@ from splora.scripts.prune_options import (
 from splora.tasks.sources import ALL_TASKS
 
 if TYPE_CHECKING:
-    from splora.posttraining.quantize_request import QuantizeRequest
+    from splora.posttraining.quantize.request import QuantizeRequest
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -134,8 +134,8 @@ def request_from(options: argparse.Namespace) -> QuantizeRequest:
 
 def make_request(options: argparse.Namespace, **others: Any) -> QuantizeRequest:
     """A request of these options and of what else it needs; nothing is checked."""
-    from splora.posttraining.budget import Budget
-    from splora.posttraining.quantize_request import QuantizeRequest
+    from splora.posttraining.core.budget import Budget
+    from splora.posttraining.quantize.request import QuantizeRequest
 
     return QuantizeRequest(
         method=options.method,
@@ -173,7 +173,7 @@ def carry_out(request: QuantizeRequest) -> None:
     from splora.scripts.console import StageProgress
 
     quiet_libraries()
-    from splora.posttraining.quantize_pipeline import quantize, summary_line
+    from splora.posttraining.quantize.pipeline import quantize, summary_line
 
     with StageProgress() as progress:
         result = quantize(request, progress.report)

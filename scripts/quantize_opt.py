@@ -19,8 +19,8 @@ from splora.quiet import quiet_libraries
 from splora.scripts import prune_opt, prune_options, quantize
 
 if TYPE_CHECKING:
-    from splora.posttraining.quantize_request import QuantizeRequest
-    from splora.posttraining.request import PruneRequest
+    from splora.posttraining.core.request import PruneRequest
+    from splora.posttraining.quantize.request import QuantizeRequest
 
 
 def make_parser() -> argparse.ArgumentParser:

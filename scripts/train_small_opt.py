@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         InputError: sizes that do not fit, no text, or a folder that is in use.
     """
-    from splora.posttraining.compute import check_compute, use_threads
+    from splora.posttraining.core.compute import check_compute, use_threads
     from splora.training.small_opt import SmallOPT, train_small_opt
 
     output = expanded(options.output_dir).resolve()
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
 
     from splora.files import replacing_folder, write_json
     from splora.machine import versions
-    from splora.posttraining.evaluation import predict
+    from splora.posttraining.core.evaluation import predict
     from splora.quiet import quiet_libraries
     from splora.tasks.language_modelling import TextDataModule
 

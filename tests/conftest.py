@@ -16,7 +16,7 @@ import transformers
 from torch import Tensor, nn
 
 from splora import anatomy
-from splora.posttraining.plan import Plan
+from splora.export.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from splora.checkpoints.checkpoint import check_kind, load_checkpoint
 from splora.errors import InputError
 from splora.export.folder import load_pruned, save_pruned
 from splora.export.quantized import load_quantized
 from splora.model_sizes import check_sizes, impossible
-from splora.posttraining.checkpoint import check_kind, load_checkpoint
 from splora.tasks.hub import load_config
 from splora.training.model import load_base
 from splora.training.preflight import preflight

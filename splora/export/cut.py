@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.errors import InputError
-from splora.posttraining.plan import Plan
+from splora.export.plan import Plan
 
 
 def cut(model: nn.Module, plan: Plan) -> nn.Module:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from splora.posttraining.quantization_grid import GridOptions, QuantizedWeight
+    from splora.posttraining.quantize.grid import GridOptions, QuantizedWeight
 
 
 def is_quantized(name: str | Path) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from splora import anatomy
 from splora.anatomy import Layer
 from splora.export.cut import cut
-from splora.posttraining.plan import Plan
+from splora.export.plan import Plan
 
 
 @dataclass(frozen=True)

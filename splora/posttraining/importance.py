@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.masks.grid import BlockShape
-from splora.posttraining.block_surgeon import block_importance
-from splora.posttraining.elimination import worth
-from splora.posttraining.gram import Gram
-from splora.posttraining.precision import Precision
-from splora.posttraining.stages import silent
-from splora.posttraining.stat_default import chosen_by, removal_paths, sensitivities
-from splora.posttraining.stat_grams import Batch, rows_of, token_numbers
-from splora.posttraining.states import States, Storage
-from splora.posttraining.sublayers import PARTS
+from splora.posttraining.blocks.surgeon import block_importance
+from splora.posttraining.core.gram import Gram
+from splora.posttraining.core.layer_grams import Batch, rows_of, token_numbers
+from splora.posttraining.core.precision import Precision
+from splora.posttraining.core.stages import silent
+from splora.posttraining.core.states import States, Storage
+from splora.posttraining.core.sublayers import PARTS
+from splora.posttraining.stat.default import chosen_by, removal_paths, sensitivities
+from splora.posttraining.stat.elimination import worth
 
 
 def unit_importances(

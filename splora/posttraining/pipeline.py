@@ -13,24 +13,24 @@ from torch import nn
 from splora import anatomy
 from splora.errors import InputError, in_words_of_command
 from splora.export.dense import dense_model, is_cut
+from splora.export.plan import Plan
 from splora.export.storage import dtype_of, is_held_by, name_of, round_off
 from splora.machine import peak_memory_bytes
-from splora.posttraining.budget import Costs
-from splora.posttraining.calibration import draw
-from splora.posttraining.compute import find_device, use_threads
-from splora.posttraining.evaluation import Predictions, predict
-from splora.posttraining.fisher import FisherOptions, Search, prune_fisher
-from splora.posttraining.latency_budget import LatencyBudget
-from splora.posttraining.outcome import describe, save
-from splora.posttraining.plan import Plan
-from splora.posttraining.precision import Precision
-from splora.posttraining.request import PruneRequest
-from splora.posttraining.search import search_macs
-from splora.posttraining.stages import Report, Stage, silent
-from splora.posttraining.stat import StatOptions, prune_stat
-from splora.posttraining.stat_grams import check_tokens
-from splora.posttraining.subject import Subject
-from splora.posttraining.sublayers import PARTS
+from splora.posttraining.core.budget import Costs
+from splora.posttraining.core.calibration import draw
+from splora.posttraining.core.compute import find_device, use_threads
+from splora.posttraining.core.evaluation import Predictions, predict
+from splora.posttraining.core.layer_grams import check_tokens
+from splora.posttraining.core.outcome import describe, save
+from splora.posttraining.core.precision import Precision
+from splora.posttraining.core.request import PruneRequest
+from splora.posttraining.core.stages import Report, Stage, silent
+from splora.posttraining.core.subject import Subject
+from splora.posttraining.core.sublayers import PARTS
+from splora.posttraining.fisher.method import FisherOptions, Search, prune_fisher
+from splora.posttraining.fisher.search import search_macs
+from splora.posttraining.latency.budget import LatencyBudget
+from splora.posttraining.stat.method import StatOptions, prune_stat
 from splora.tasks.chance import check_sense
 from splora.tasks.glue_tasks import TASKS as GLUE_TASKS
 from splora.tasks.model_inputs import check_length, positions
@@ -100,7 +100,7 @@ def _prune(request: PruneRequest, report: Report) -> dict[str, Any]:
 @in_words_of_command(WORDS)
 def prepare(request: PruneRequest, report: Report) -> Subject:
     """Load the checkpoint and its data, and draw the samples."""
-    from splora.posttraining.checkpoint import check_kind, load_checkpoint
+    from splora.checkpoints.checkpoint import check_kind, load_checkpoint
 
     # The data module would ask a model of another kind for what it has not.
     config = check_kind(request.model, request.task)
@@ -178,7 +178,7 @@ def measure_latency(
     request: PruneRequest, subject: Subject, pruned: nn.Module, latency: LatencyBudget | None, report: Report
 ) -> dict[str, Any]:
     """Median milliseconds of the dense and the pruned model on one batch without padding, by turns."""
-    from splora.posttraining.latency_measure import clock, median_times, model_call
+    from splora.posttraining.latency.measure import clock, median_times, model_call
 
     # Sentences come in batches; a text's window fills one alone.
     usual = 1 if request.task in TEXT_TASKS else 32

@@ -139,7 +139,7 @@ def _check_written(name: str, written: dict[str, Any]) -> None:
 def load_model(auto_model: Any, name: str, **options: Any) -> Any:
     """A model by `auto_model.from_pretrained(name, **options)`, or the embedded one with a new task head.
 
-    What of it was found in the files is for `splora.posttraining.checkpoint` to judge, which every command loads by.
+    What of it was found in the files is for `splora.checkpoints.checkpoint` to judge, which every command loads by.
 
     Raises:
         InputError: no such folder or name, no network, or weights that cannot be read.

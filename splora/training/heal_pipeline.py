@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from splora.checkpoints.checkpoint import load_checkpoint
 from splora.errors import InputError
 from splora.export.card import pruned_card, write_card
 from splora.export.folder import WEIGHTS, save_pruned
@@ -16,11 +17,10 @@ from splora.export.storage import dtype_of, is_held_by, name_of, round_off, weig
 from splora.files import replacing_folder, write_json
 from splora.json_values import read_or_refuse, table, text
 from splora.machine import versions
-from splora.posttraining.checkpoint import load_checkpoint
-from splora.posttraining.compute import find_device
-from splora.posttraining.evaluation import Predictions, divergence, predict
-from splora.posttraining.request import RESULT
-from splora.posttraining.stages import Report, silent
+from splora.posttraining.core.compute import find_device
+from splora.posttraining.core.evaluation import Predictions, divergence, predict
+from splora.posttraining.core.request import RESULT
+from splora.posttraining.core.stages import Report, silent
 from splora.tasks.data_module import TaskDataModule
 from splora.training.heal_request import METHOD, WEIGHTS_OF, HealRequest
 from splora.training.result_file import read_result

@@ -12,7 +12,7 @@ from typing import Any
 
 from splora.errors import InputError, problems_of
 from splora.json_values import read_or_refuse, table, text
-from splora.posttraining.request import RESULT, PruneRequest
+from splora.posttraining.core.request import RESULT, PruneRequest
 from splora.tasks.source_names import is_path, local_folder
 from splora.tasks.sources import data_sources
 from splora.training.healing_defaults import COMMON, RATES, SENTENCES

@@ -65,9 +65,9 @@ def predict_file(
     Raises:
         InputError: the file cannot be read, or the model cannot be loaded.
     """
-    from splora.posttraining.compute import find_device
-    from splora.posttraining.evaluation import predicted_logits
-    from splora.posttraining.precision import Precision
+    from splora.posttraining.core.compute import find_device
+    from splora.posttraining.core.evaluation import predicted_logits
+    from splora.posttraining.core.precision import Precision
 
     if not expanded(source).is_file():
         raise InputError(f"--input: {source}: there is no such file.")
@@ -147,7 +147,7 @@ def _of_adapter(name: str, given: str | None) -> Predictor:
 
 
 def _of_model(name: str, given: str | None) -> Predictor:
-    from splora.posttraining.checkpoint import load_for_evaluation
+    from splora.checkpoints.checkpoint import load_for_evaluation
     from splora.tasks.hub import load_config
 
     folder = expanded(name)
@@ -168,7 +168,7 @@ def _task_of(name: str, config: Any, given: str | None) -> str:
     Raises:
         InputError: several do, or none.
     """
-    from splora.posttraining.heads import has_head
+    from splora.checkpoints.heads import has_head
 
     if given is not None:
         return given

@@ -70,10 +70,10 @@ def stat_importances(base: nn.Module, placement: Placement, data: TaskDataModule
         placement: where its masks will lie.
         data: whose training examples are looked at.
     """
-    from splora.posttraining.calibration import draw
+    from splora.posttraining.core.calibration import draw
+    from splora.posttraining.core.layer_grams import arguments_of
+    from splora.posttraining.core.precision import Precision
     from splora.posttraining.importance import block_importances, unit_importances
-    from splora.posttraining.precision import Precision
-    from splora.posttraining.stat_grams import arguments_of
 
     batches, precision = arguments_of(list(draw(data, EXAMPLES))), Precision.parse("auto")
     own = {name: shape for name, shape in placement.shapes.items() if name not in placement.leaders}

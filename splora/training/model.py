@@ -38,8 +38,8 @@ def load_base(
         InputError: no such model, no network for a hub name, an unsupported family, a fine-tuned head for other
             labels, or weights that are not whole (see `load_weights`).
     """
-    from splora.posttraining.checkpoint import check_outputs, load_weights
-    from splora.posttraining.heads import has_head
+    from splora.checkpoints.checkpoint import check_outputs, load_weights
+    from splora.checkpoints.heads import has_head
     from splora.tasks.hub import load_config
 
     config = load_config(model_name_or_path)

@@ -11,14 +11,14 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from splora.checkpoints.heads import has_head
 from splora.errors import InputError, nearest
 from splora.export.zeros import zeros_of
 from splora.files import write_json
 from splora.machine import is_first_process
 from splora.masks import BlockMask, masked_layers, penalties, update_global_cutoffs
 from splora.masks.block_mask import KNOWN_INITS
-from splora.posttraining.budget import Costs
-from splora.posttraining.heads import has_head
+from splora.posttraining.core.budget import Costs
 from splora.tasks.data_module import TaskDataModule
 from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import DivergenceMeter, OutputCollector

@@ -310,7 +310,7 @@ def _shape(config: dict[str, Any] | None) -> tuple[int, int] | None:
 
 def _brings(teacher: str, config: dict[str, Any], spec: RunSpecification) -> bool:
     """Whether a model of which `config.json` says otherwise has the task's trained head among its weights."""
-    from splora.posttraining.heads import has_head  # it brings torch along, so only for who would be refused
+    from splora.checkpoints.heads import has_head  # it brings torch along, so only for who would be refused
 
     try:
         return has_head(teacher, SimpleNamespace(**config), spec.task)

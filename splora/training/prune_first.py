@@ -20,8 +20,8 @@ from splora.files import write_json
 from splora.json_values import read_object
 from splora.machine import is_first_process
 from splora.masks.grid import BlockShape
-from splora.posttraining.budget import Budget
-from splora.posttraining.request import PruneRequest
+from splora.posttraining.core.budget import Budget
+from splora.posttraining.core.request import PruneRequest
 from splora.tasks.data_module import TaskDataModule
 from splora.tasks.source_names import RUN_MODEL
 from splora.training.options import PruneFirstOptions
@@ -96,18 +96,18 @@ def _is_made(pruned: Path, wanted: dict[str, Any]) -> bool:
 def _prune(
     name: str, options: PruneFirstOptions, blocks: tuple[BlockShape, BlockShape], data: TaskDataModule, folder: Path
 ) -> None:
+    from splora.checkpoints.checkpoint import load_checkpoint
     from splora.export.folder import save_pruned
-    from splora.posttraining.blocks import prune_blocks
-    from splora.posttraining.budget import Costs
-    from splora.posttraining.calibration import draw
-    from splora.posttraining.checkpoint import load_checkpoint
-    from splora.posttraining.compute import find_device
+    from splora.export.plan import Plan
+    from splora.posttraining.blocks.method import prune_blocks
+    from splora.posttraining.core.budget import Costs
+    from splora.posttraining.core.calibration import draw
+    from splora.posttraining.core.compute import find_device
+    from splora.posttraining.core.layer_grams import arguments_of
+    from splora.posttraining.core.precision import Precision
+    from splora.posttraining.core.stages import silent
+    from splora.posttraining.core.subject import Subject
     from splora.posttraining.pipeline import check_samples, dense_macs, run_method
-    from splora.posttraining.plan import Plan
-    from splora.posttraining.precision import Precision
-    from splora.posttraining.stages import silent
-    from splora.posttraining.stat_grams import arguments_of
-    from splora.posttraining.subject import Subject
 
     what = "its blocks" if options.method == "blocks" else "the dense model's MACs"
     print(f"pruning {name} to {options.budget:g} of {what} ({options.method})", flush=True)

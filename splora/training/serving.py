@@ -11,11 +11,11 @@ from torch import nn
 from splora import anatomy
 from splora.adapters import MaskedAdapterModel, freeze_masks
 from splora.export.dense import dense_model, dense_parameters, parameters
+from splora.export.plan import Plan
 from splora.export.zeros import Cut, cut_zeros, zeros_of
 from splora.masks import fold
-from splora.posttraining.budget import Costs
-from splora.posttraining.latency_measure import clock, median_times, model_call
-from splora.posttraining.plan import Plan
+from splora.posttraining.core.budget import Costs
+from splora.posttraining.latency.measure import clock, median_times, model_call
 from splora.tasks.model_inputs import positions
 
 #: The batch that latencies are told for: sequences, tokens (fewer where the model has fewer positions), and rounds.

@@ -73,8 +73,8 @@ def load_teacher(
         InputError: no such model, another family than `teacher_type` says, another vocabulary than the
             student's, other labels, or a model without a trained head for the task (see `checkpoint.load_weights`).
     """
-    from splora.posttraining.checkpoint import check_outputs, load_weights
-    from splora.posttraining.heads import has_head
+    from splora.checkpoints.checkpoint import check_outputs, load_weights
+    from splora.checkpoints.heads import has_head
     from splora.tasks.hub import load_config, load_tokenizer
 
     path = options.teacher_name_or_path

@@ -16,7 +16,7 @@ from splora import anatomy
 from splora.errors import InputError
 from splora.export import pruned_modeling
 from splora.export.cut import cut
-from splora.posttraining.plan import Plan
+from splora.export.plan import Plan
 
 NAMES = list(pruned_modeling.CLASSES)
 

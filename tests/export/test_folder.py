@@ -22,10 +22,10 @@ from splora.errors import InputError
 from splora.export import pruned_modeling
 from splora.export.cut import cut
 from splora.export.folder import load_pruned, save_pruned
+from splora.export.plan import Plan
 from splora.export.quantized import save_quantized
 from splora.export.storage import name_of, stored_in, weight_files
-from splora.posttraining.plan import Plan
-from splora.posttraining.quantization_grid import GridOptions
+from splora.posttraining.quantize.grid import GridOptions
 from splora.tasks.embedded.tokenizer import build_tokenizer
 
 NAMES = list(pruned_modeling.CLASSES)

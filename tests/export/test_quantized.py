@@ -24,12 +24,12 @@ from splora.errors import InputError
 from splora.export.cut import cut
 from splora.export.folder import save_pruned
 from splora.export.packing import CODES, SECTION, WEIGHTS, pack, packed_bytes, unpack
+from splora.export.plan import Plan
 from splora.export.quantized import is_quantized, save_quantized, stored_bytes
-from splora.posttraining.plan import Plan
-from splora.posttraining.precision import Precision
-from splora.posttraining.quantization_grid import BITS, GridOptions, QuantizedWeight
-from splora.posttraining.quantize_model import quantize_model
-from splora.posttraining.quantize_options import QuantizeOptions
+from splora.posttraining.core.precision import Precision
+from splora.posttraining.quantize.grid import BITS, GridOptions, QuantizedWeight
+from splora.posttraining.quantize.model import quantize_model
+from splora.posttraining.quantize.options import QuantizeOptions
 
 NAMES = [
     "BertForSequenceClassification",

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from splora import anatomy
-from splora.posttraining.block_surgeon import block_importance
-from splora.posttraining.budget import Costs
-from splora.posttraining.elimination import Path, worth
+from splora.posttraining.blocks.surgeon import block_importance
+from splora.posttraining.core.budget import Costs
+from splora.posttraining.core.precision import Precision
+from splora.posttraining.core.stages import silent
 from splora.posttraining.importance import block_importances, unit_importances
-from splora.posttraining.precision import Precision
-from splora.posttraining.stages import silent
-from splora.posttraining.stat_default import prune_default
-from splora.posttraining.stat_options import StatOptions
+from splora.posttraining.stat.default import prune_default
+from splora.posttraining.stat.elimination import Path, worth
+from splora.posttraining.stat.options import StatOptions
 
 FP32 = Precision("fp32")
 FAMILIES = ["BertForQuestionAnswering", "RobertaForSequenceClassification", "DistilBertForQuestionAnswering"]

@@ -11,13 +11,14 @@ import torch
 import transformers
 
 from splora import load_pruned
+from splora.checkpoints.checkpoint import load_checkpoint
 from splora.errors import InputError
 from splora.export.quantized import save_quantized
-from splora.posttraining import pipeline, quantize_pipeline
-from splora.posttraining.checkpoint import load_checkpoint
-from splora.posttraining.compute import check_compute, find_device
-from splora.posttraining.quantization_grid import GridOptions
-from splora.posttraining.stat_grams import beginnings
+from splora.posttraining import pipeline
+from splora.posttraining.core.compute import check_compute, find_device
+from splora.posttraining.core.layer_grams import beginnings
+from splora.posttraining.quantize import pipeline as quantize_pipeline
+from splora.posttraining.quantize.grid import GridOptions
 from splora.report.collect import collect
 from splora.scripts import opt_eval, prune, prune_opt, quantize, train_small_opt
 from splora.scripts.opt_names import checkpoint_name, summary_path

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from splora import load_pruned
 from splora.errors import InputError
+from splora.export.plan import Plan
 from splora.posttraining import pipeline
-from splora.posttraining.budget import Budget
-from splora.posttraining.fisher import FisherOptions
-from splora.posttraining.plan import Plan
-from splora.posttraining.request import PruneRequest
+from splora.posttraining.core.budget import Budget
+from splora.posttraining.core.request import PruneRequest
+from splora.posttraining.fisher.method import FisherOptions
 from splora.tasks.embedded.classification import write_glue
 from splora.tasks.embedded.corpus import corpus
 from splora.tasks.embedded.tokenizer import build_tokenizer
@@ -152,7 +152,7 @@ def test_published_choices_run_too(tmp_path: Path) -> None:
 
 
 def test_a_latency_budget_uses_measured_tables(tmp_path: Path) -> None:
-    from splora.posttraining.latency_measure import measure
+    from splora.posttraining.latency.measure import measure
 
     request = request_for(tmp_path, budget=Budget("latency", 0.6))
     with pytest.raises(InputError, match="needs measured tables"):

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from splora.posttraining import choices
-from splora.posttraining.budget import METRICS
+from splora.posttraining.core import choices
+from splora.posttraining.core.budget import METRICS
 from splora.scripts import cli
 from splora.tasks.sources import TASKS
 from splora.tasks.text_sources import TEXT_TASKS

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from splora.posttraining import outcome, pipeline
-from splora.posttraining.request import PruneRequest
+from splora.posttraining import pipeline
+from splora.posttraining.core import outcome
+from splora.posttraining.core.request import PruneRequest
 from splora.scripts import prune, prune_opt, prune_options
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from splora.checkpoints.checkpoint import load_checkpoint
 from splora.errors import InputError
 from splora.export.folder import load_pruned
-from splora.posttraining.checkpoint import load_checkpoint
 from splora.tasks import hub
 from splora.tasks.embedded.model import write_embedded_model
 from splora.training.model import load_base

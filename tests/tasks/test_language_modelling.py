@@ -12,8 +12,8 @@ import torch
 import transformers
 
 from splora.errors import InputError
-from splora.posttraining.evaluation import predict
-from splora.posttraining.precision import Precision
+from splora.posttraining.core.evaluation import predict
+from splora.posttraining.core.precision import Precision
 from splora.tasks.embedded.tokenizer import build_tokenizer
 from splora.tasks.language_modelling import TextDataModule
 from splora.tasks.text_sources import find_text, read_text

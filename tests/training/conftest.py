@@ -128,7 +128,7 @@ def pruned(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Half of it: odd numbers of neurons, and a layer without heads."""
     from splora.export.cut import cut
     from splora.export.folder import load_pruned, save_pruned
-    from splora.posttraining.plan import Plan
+    from splora.export.plan import Plan
     from splora.tasks.hub import load_tokenizer
 
     folder = tmp_path_factory.mktemp("pruned")

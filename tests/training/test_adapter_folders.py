@@ -181,8 +181,8 @@ def test_damaged_results_and_settings_are_one_sentence(name: str, content: Any, 
 def test_an_adapter_in_a_model_s_place(
     base: Path, adapted: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from splora.checkpoints.checkpoint import load_checkpoint
     from splora.export.folder import is_model_folder, load_pruned
-    from splora.posttraining.checkpoint import load_checkpoint
     from splora.training.model import load_base
 
     save(adapted({0: "negative", 1: "positive"}, task_type="SEQ_CLS"), tmp_path / "run", "sst2")

@@ -132,10 +132,10 @@ def fine_tuned(task: str, labels: dict[int, str]) -> Any:
 def test_a_folder_of_a_model_classifies_as_it_is_evaluated(kind: str, tmp_path: Path) -> None:
     from splora.export.cut import cut
     from splora.export.folder import save_pruned
+    from splora.export.plan import Plan
     from splora.export.quantized import load_quantized, save_quantized
-    from splora.posttraining.evaluation import predict
-    from splora.posttraining.plan import Plan
-    from splora.posttraining.quantization_grid import GridOptions
+    from splora.posttraining.core.evaluation import predict
+    from splora.posttraining.quantize.grid import GridOptions
     from splora.tasks.glue import GlueDataModule
 
     # Labels in another order than GLUE's: names are those of the model.

@@ -14,7 +14,7 @@ from torch import Tensor
 from splora.callbacks.best_score import BestWeights
 from splora.export.cut import cut
 from splora.export.folder import load_pruned, save_pruned
-from splora.posttraining.plan import Plan
+from splora.export.plan import Plan
 from splora.training.evaluation import DivergenceMeter
 from splora.training.losses import distillation_loss
 from splora.training.preflight import preflight

@@ -29,10 +29,10 @@ from variant_tokenizers import TOKENIZERS
 
 from splora.errors import InputError
 from splora.posttraining import pipeline
-from splora.posttraining.budget import Budget
-from splora.posttraining.evaluation import predict
-from splora.posttraining.request import PruneRequest
-from splora.posttraining.stages import silent
+from splora.posttraining.core.budget import Budget
+from splora.posttraining.core.evaluation import predict
+from splora.posttraining.core.request import PruneRequest
+from splora.posttraining.core.stages import silent
 from splora.tasks.glue_tables import Table
 from splora.training.model import load_base
 from splora.training.sense import ask

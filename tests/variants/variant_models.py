@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from variant_checkpoints import QUESTIONS
 from variant_data import write_questions, write_table
 
-from splora.posttraining.checkpoint import load_checkpoint
-from splora.posttraining.evaluation import predict
+from splora.checkpoints.checkpoint import load_checkpoint
+from splora.posttraining.core.evaluation import predict
 from splora.tasks.embedded import classification, corpus
 from splora.tasks.embedded.tokenizer import build_tokenizer
 from splora.tasks.glue_tables import Table, parse_table

@@ -1,0 +1,194 @@
+"""How much an error in the output of each sub-layer moves the model's predictions; needs no labels.
+
+To second order the divergence of predictions that an error δ of a token's sub-layer output makes is ½ δᵀ F δ with
+F = Jᵀ (diag p − p pᵀ) J, p the predicted probabilities and J the derivative of the logits. As diag p − p pᵀ = B Bᵀ with
+B = diag √p − p √pᵀ, gradients g of logitsᵀ B u for random signs u have E[g gᵀ] = F: one backward pass to the
+activations, none to the weights. Of two classes, diag p − p pᵀ = p₀ p₁ (1, −1)ᵀ (1, −1): nothing is left to chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from splora import anatomy
+from splora.posttraining.core.calibration import to_device
+from splora.posttraining.core.layer_grams import Batch, regrouped
+from splora.posttraining.core.precision import Precision
+from splora.posttraining.core.sublayers import PARTS
+
+#: Names under which task heads return logits.
+LOGITS = ("logits", "start_logits", "end_logits")
+#: Tokens, padding included, whose activations one backward pass holds.
+BACKWARD_TOKENS = 1024
+#: The same of a language model, whose logits over the vocabulary outweigh all else; and of a text, how much is read.
+TEXT_TOKENS = 512
+#: Tokens of a sequence up to which attention's backward pass is quicker (up to 10 times) in separate products.
+SHORT = 128
+#: Part of its mean diagonal that is added to F before it is factorized: above the rounding of its products.
+JITTER = 1e-5
+#: Of a language model, every so many tokens' predictions are compared: neighbours say much the same.
+STRIDE = 4
+
+#: By layer, and there by `heads` and `neurons`: F, summed over the tokens of a sequence, float64 (hidden, hidden).
+Metrics = list[dict[str, Tensor]]
+
+
+def output_metrics(model: nn.Module, batches: Sequence[Batch], seed: int, precision: Precision) -> Metrics:
+    """F of the output of each output projection, on average over sequences.
+
+    Args:
+        model: a task model in evaluation mode; its parameters need no gradients, and get none.
+        batches: model arguments without labels.
+        seed: of the random directions u.
+        precision: what forward passes compute in.
+    """
+    device = next(model.parameters()).device
+    layers = anatomy.layers(model)
+    hidden = layers[0].linears["ffn_out"].out_features
+    found = [
+        {part.name: torch.zeros(hidden, hidden, dtype=torch.float64, device=device) for part in PARTS} for _ in layers
+    ]
+    generator = torch.Generator().manual_seed(seed)
+    outputs: dict[tuple[int, str], Tensor] = {}
+    handles = [layers[0].module.register_forward_pre_hook(_follow, with_kwargs=True)]
+    for number, layer in enumerate(layers):
+        handles += [
+            layer.linears[part.role].register_forward_hook(_keeper(outputs, (number, part.name))) for part in PARTS
+        ]
+    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    sequences = 0
+    try:
+        model.requires_grad_(False)
+        at_once = TEXT_TOKENS if is_language_model(model) else BACKWARD_TOKENS
+        for batch in regrouped(batches, at_once):
+            batch = to_device(batch, device)
+            keep = batch["attention_mask"].bool()
+            with torch.enable_grad(), precision.forward(device), _attention(keep):
+                result = model(**batch)
+            logits = [result[name] for name in LOGITS if name in result]
+            directions = [_direction(one.detach(), keep, generator) for one in logits]
+            places = list(outputs)
+            gradients = torch.autograd.grad(logits, [outputs[place] for place in places], directions)
+            for (number, part_name), gradient in zip(places, gradients, strict=True):
+                # OPT's feed-forward part has tokens in a row.
+                rows = gradient.reshape(*keep.shape, hidden)[keep].float()
+                with precision.products(device):
+                    found[number][part_name] += rows.T @ rows
+            outputs.clear()
+            del result, logits, directions, gradients  # no two batches' activations side by side
+            sequences += len(keep)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(wanted[name])
+    for by_part in found:
+        for metric in by_part.values():
+            metric /= max(sequences, 1)
+    return found
+
+
+def root(metric: Tensor) -> Tensor:
+    """R with RᵀR = F, float64 (hidden, hidden); up to `JITTER` of F's mean diagonal."""
+    # A triangle costs a tenth of the eigenvectors. F has fewer directions than channels where there are few sequences.
+    damped = metric.clone()
+    damped.diagonal().add_(JITTER * metric.diagonal().mean())
+    scaled: Tensor
+    scaled, failed = torch.linalg.cholesky_ex(damped, upper=True)
+    if not int(failed):
+        return scaled
+    values, vectors = torch.linalg.eigh(metric)
+    scaled = values.clamp_min(0).sqrt()[:, None] * vectors.T
+    return scaled
+
+
+def divergences(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> Tensor:
+    """Kullback–Leibler divergence KL(ours ‖ theirs) of every prediction, float64 (predictions,).
+
+    Args:
+        ours: logits, each (rows, classes). One class is a regression: half the squared difference.
+        theirs: the other model's, in the same order.
+    """
+    found = []
+    for mine, other in zip(ours, theirs, strict=True):
+        if mine.shape[-1] == 1:
+            found.append(0.5 * (mine.double() - other.double()).square().sum(-1))
+        else:
+            log, other_log = mine.double().log_softmax(-1), other.double().log_softmax(-1)
+            found.append((log.exp() * (log - other_log)).sum(-1))
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def logits(model: nn.Module, batches: Sequence[Batch], precision: Precision) -> list[Tensor]:
+    """Logits of each batch, of tokens that are no padding where each token has a prediction of its own.
+
+    Of a language model only every `STRIDE`-th token's: those of all would fill any memory.
+    """
+    device, found = next(model.parameters()).device, []
+    network: Any = model
+    for batch in batches:
+        batch = to_device(batch, device)
+        if is_language_model(model):
+            with precision.forward(device):
+                hidden = network.base_model(**batch, use_cache=False).last_hidden_state
+                rows = hidden[batch["attention_mask"].bool()][STRIDE - 1 :: STRIDE]
+                found.append(network.get_output_embeddings()(rows))
+            continue
+        with precision.forward(device):
+            result = model(**batch)
+        for name in LOGITS:
+            if name in result:
+                one = result[name]
+                found.append(one[batch["attention_mask"].bool()] if one.dim() == 3 else one)
+    return found
+
+
+def is_language_model(model: nn.Module) -> bool:
+    """Whether each token's prediction is of the next one, over the vocabulary."""
+    network: Any = model
+    return anatomy.family_of(network.config).causal and network.get_output_embeddings() is not None
+
+
+def _attention(keep: Tensor) -> AbstractContextManager[None]:
+    """The kernel whose backward pass is the quicker one: on CPUs, for short sequences, not the fused one."""
+    short = keep.device.type == "cpu" and keep.shape[1] <= SHORT
+    return sdpa_kernel(SDPBackend.MATH) if short else nullcontext()
+
+
+def _direction(logits: Tensor, keep: Tensor, generator: torch.Generator) -> Tensor:
+    """B u for each prediction, in the logits' shape and type."""
+    if logits.shape[-1] == 1:
+        return torch.ones_like(logits)
+    probabilities = logits.float().softmax(-1)
+    if logits.shape[-1] == 2:
+        size = probabilities.prod(-1, keepdim=True).sqrt()
+        return torch.cat([size, -size], -1).to(logits.dtype)
+    signs = torch.randint(0, 2, logits.shape, generator=generator).to(logits.device) * 2 - 1
+    scaled = probabilities.sqrt() * signs
+    direction = scaled - probabilities * scaled.sum(-1, keepdim=True)
+    if logits.dim() == 3:
+        direction = direction * keep[:, :, None]
+    return direction.to(logits.dtype)
+
+
+def _follow(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Let gradients begin at the hidden states that enter the first layer."""
+    if arguments:
+        return (arguments[0].detach().requires_grad_(True), *arguments[1:]), named
+    return arguments, {**named, "hidden_states": named["hidden_states"].detach().requires_grad_(True)}
+
+
+def _keeper(outputs: dict[tuple[int, str], Tensor], place: tuple[int, str]) -> Any:
+    def keep(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        # That of a layer without heads is its bias, which depends on nothing.
+        outputs[place] = output if output.requires_grad else output.requires_grad_(True)
+        return outputs[place]
+
+    return keep
