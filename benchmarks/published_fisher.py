@@ -82,8 +82,8 @@ def rescale(
             equations = NormalEquations(linear.weight, size)
             for index, keep in enumerate(keeps):
                 hidden, reference = own[index], taught[index]
-                inner = part.inner(layer, hidden, keep)
-                projected = above.linears[part.role](part.inner(above, reference, keep))
+                inner = part.inner(layer, hidden, own.call(index, number))
+                projected = above.linears[part.role](part.inner(above, reference, taught.call(index, number)))
                 counted = keep.clone()
                 if first_token_only and number == len(pairs) - 1:
                     counted[:, 1:] = False
@@ -96,9 +96,10 @@ def rescale(
                     return done
                 linear.weight.mul_(torch.from_numpy(factors).float().repeat_interleave(size))
                 done += 1
-            for index, keep in enumerate(keeps):
+            for index in range(len(keeps)):
                 hidden = own[index]
-                own[index] = part.close(layer, hidden, linear(part.inner(layer, hidden, keep)))
+                inner = part.inner(layer, hidden, own.call(index, number))
+                own[index] = part.close(layer, hidden, linear(inner))
     return done
 
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from splora import anatomy
 from splora.export.cut import cut
 from splora.posttraining.core.budget import Costs
+from splora.posttraining.core.calls import record
 from splora.posttraining.core.layer_grams import Batch, regrouped
-from splora.posttraining.core.sublayers import PARTS, embedded
+from splora.posttraining.core.sublayers import PARTS
 from splora.posttraining.stat.budget import by_depth, by_trend, published_counts
 from splora.posttraining.stat.folding import plan_of
 from splora.posttraining.stat.interpolative import expand
@@ -81,10 +82,10 @@ def prune_plainly(model: nn.Module, batches: Sequence[Batch], costs: Costs, budg
 
 def activations(model: nn.Module, batch: Batch, name: str) -> Iterator[Matrix]:
     """Of each layer, what meets one of the output projections (`heads`, `neurons`): fp32 (tokens, channels)."""
-    hidden, keep = embedded(model, batch), batch["attention_mask"].bool()
-    for layer in anatomy.layers(model):
+    (hidden, calls), keep = record(model, batch), batch["attention_mask"].bool()
+    for layer, call in zip(anatomy.layers(model), calls, strict=True):
         for part in PARTS:
-            inner = part.inner(layer, hidden, keep)
+            inner = part.inner(layer, hidden, call)
             if part.name == name:
                 yield inner[keep].numpy()
             hidden = part.close(layer, hidden, layer.linears[part.role](inner))

@@ -37,12 +37,17 @@ class Family:
     layer_norms: tuple[str, str]
     #: Path below a layer of the activation function.
     activation: str
+    #: Paths below a layer of the modules that what enters the feed-forward part goes through, one after another, up to
+    #: the output projection or through it.
+    feed_forward: tuple[str, ...]
     #: Names in the configuration of every dropout probability, the task heads' among them.
     dropouts: tuple[str, ...]
     #: Names in the configuration of a layer's number of heads and of neurons.
     sizes: tuple[str, str] = ("num_attention_heads", "intermediate_size")
     #: Whether a token sees only tokens before it.
     causal: bool = False
+    #: Whether a layer gives a tuple, its hidden states first, instead of the hidden states.
+    gives_tuple: bool = False
     #: Name in the configuration of the probability that training skips a whole layer.
     layer_drop: str | None = None
 
@@ -56,6 +61,7 @@ _BERT_PARTS: dict[str, Any] = {
     "attention": "attention.self",
     "layer_norms": ("attention.output.LayerNorm", "output.LayerNorm"),
     "activation": "intermediate.intermediate_act_fn",
+    "feed_forward": ("intermediate",),
     "dropouts": ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
 }
 _BERT_LINEARS = {
@@ -102,6 +108,7 @@ FAMILIES: dict[str, Family] = {
             attention="attention",
             layer_norms=("sa_layer_norm", "output_layer_norm"),
             activation="ffn.activation",
+            feed_forward=("ffn",),
             dropouts=("dropout", "attention_dropout", "qa_dropout", "seq_classif_dropout"),
             sizes=("n_heads", "hidden_dim"),
         ),
@@ -121,6 +128,7 @@ FAMILIES: dict[str, Family] = {
             attention="self_attn",
             layer_norms=("self_attn_layer_norm", "final_layer_norm"),
             activation="activation_fn",
+            feed_forward=("fc1", "activation_fn"),
             dropouts=("dropout", "attention_dropout"),
             sizes=("num_attention_heads", "ffn_dim"),
             causal=True,
@@ -152,6 +160,7 @@ class Layer:
         attention_norm: norm of the attention part: after its residual sum, or before it where `norm_first`.
         ffn_norm: the same of the feed-forward part.
         activation: what is applied to the output of `ffn_in`.
+        feed_forward: the modules that the feed-forward part runs, up to its output projection or through it.
         head_size: channels per head.
     """
 
@@ -160,6 +169,7 @@ class Layer:
     attention_norm: nn.Module
     ffn_norm: nn.Module
     activation: nn.Module
+    feed_forward: tuple[nn.Module, ...]
     head_size: int
     norm_first: bool
     causal: bool
@@ -235,6 +245,7 @@ def layers(model: nn.Module) -> list[Layer]:
             module.get_submodule(family.layer_norms[0]),
             module.get_submodule(family.layer_norms[1]),
             module.get_submodule(family.activation),
+            tuple(module.get_submodule(path) for path in family.feed_forward),
             size,
             norm_first,
             family.causal,

@@ -88,9 +88,9 @@ def block_importances(
             entered = Gram(before, device=device, precision=precision)
             met = Gram(layer.linears[part.role].in_features, device=device, precision=precision)
             with precision.forward(device):
-                for index, keep in enumerate(masks):
+                for index in range(len(masks)):
                     hidden = states[index]
-                    inner = part.inner(layer, hidden, keep)
+                    inner = part.inner(layer, hidden, states.call(index, number))
                     entered.add(rows_of(part.enter(layer, hidden), tokens[index]))
                     met.add(rows_of(inner, tokens[index]))
                     states[index] = part.close(layer, hidden, layer.linears[part.role](inner))

@@ -17,6 +17,7 @@ from splora import anatomy
 from splora.anatomy import Layer
 from splora.masks.grid import BlockShape
 from splora.posttraining.blocks.surgeon import operate
+from splora.posttraining.core.calls import Call
 from splora.posttraining.core.gram import Gram
 from splora.posttraining.core.layer_grams import Batch, rows_of, token_numbers
 from splora.posttraining.core.precision import Precision
@@ -24,8 +25,8 @@ from splora.posttraining.core.stages import Report, silent
 from splora.posttraining.core.states import States, Storage
 from splora.posttraining.core.sublayers import PARTS, Part
 
-#: From the pruned and the dense layer and their hidden states to what linears get and what they should put out.
-Look = Callable[[Layer, Layer, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+#: From the pruned and the dense layer, their hidden states and calls to what linears get and what they should put out.
+Look = Callable[[Layer, Layer, Tensor, Tensor, Call, Call], tuple[Tensor, Tensor]]
 
 
 @torch.no_grad()
@@ -63,14 +64,16 @@ def prune_blocks(
                 gram = Gram(linears[0].in_features, sum(each.out_features for each in linears), device, precision)
                 with precision.forward(device):
                     for index, keep in enumerate(masks):
-                        inputs, wanted = look(layer, dense, own[index], taught[index], keep)
+                        inputs, wanted = look(
+                            layer, dense, own[index], taught[index], own.call(index, number), taught.call(index, number)
+                        )
                         tokens = token_numbers(keep)
                         gram.add(rows_of(inputs, tokens), rows_of(wanted, tokens))
                 _operate(linears, gram, block, fraction)
             with precision.forward(device):
-                for index, keep in enumerate(masks):
+                for index in range(len(masks)):
                     for states, of in ((own, layer), (taught, dense)):
-                        inner = part.inner(of, states[index], keep)
+                        inner = part.inner(of, states[index], states.call(index, number))
                         states[index] = part.close(of, states[index], of.linears[part.role](inner))
     report("blocks", "", 1.0)
     return student
@@ -79,14 +82,16 @@ def prune_blocks(
 def _steps(part: Part) -> Iterator[tuple[tuple[str, ...], Look]]:
     """The linears before the output projection, then that itself."""
 
-    def before(layer: Layer, dense: Layer, hidden: Tensor, above: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+    def before(layer: Layer, dense: Layer, hidden: Tensor, above: Tensor, _: Call, __: Call) -> tuple[Tensor, Tensor]:
         given = part.enter(dense, above)
         wanted = torch.cat([dense.linears[role](given) for role in part.inputs], dim=-1)
         return part.enter(layer, hidden), wanted
 
-    def after(layer: Layer, dense: Layer, hidden: Tensor, above: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-        projected = dense.linears[part.role](part.inner(dense, above, keep))
-        return part.inner(layer, hidden, keep), above + projected.float() - hidden
+    def after(
+        layer: Layer, dense: Layer, hidden: Tensor, above: Tensor, call: Call, dense_call: Call
+    ) -> tuple[Tensor, Tensor]:
+        projected = dense.linears[part.role](part.inner(dense, above, dense_call))
+        return part.inner(layer, hidden, call), above + projected.float() - hidden
 
     yield part.inputs, before
     yield (part.role,), after

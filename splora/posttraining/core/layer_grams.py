@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.errors import InputError
+from splora.posttraining.core.calls import ARGUMENTS
 from splora.posttraining.core.gram import Gram
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.states import Outputs, States, Storage
@@ -25,7 +26,6 @@ OTHERS = 0.05
 LEAST_TOKENS = 1 / 16
 
 Batch = dict[str, Tensor]
-ARGUMENTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def layer_grams(
             gram = grams[part.name] = Gram(linear.in_features, device=device, precision=precision)
             # One context for all batches: within it weights are cast once.
             with precision.forward(device):
-                for index, keep in enumerate(masks):
+                for index in range(len(states)):
                     hidden = states[index]
-                    inner = part.inner(layer, hidden, keep)
+                    inner = part.inner(layer, hidden, states.call(index, number))
                     projected = linear(inner)
                     states[index] = part.close(layer, hidden, projected)
                     if outputs is not None:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from splora import anatomy
 from splora.errors import DiskFull, InputError
 from splora.files import is_full, locked_folder, remove_leftovers
-from splora.posttraining.core.calibration import to_device
+from splora.posttraining.core.calls import Call, Calls
 from splora.posttraining.core.choices import STORAGES as STORAGES
 from splora.posttraining.core.choices import Storage as Storage
 from splora.posttraining.core.precision import Precision
-from splora.posttraining.core.sublayers import PARTS, embedded
+from splora.posttraining.core.sublayers import PARTS
 
 #: Where hidden states are kept: in memory as fp32 or as bf16, in fp32 files of a temporary folder, or in memory as long
 #: as they are no more than `MEMORY_BYTES`, else in files.
@@ -62,8 +62,9 @@ class States:
             except OSError as error:
                 raise _refused(Path(error.filename or "TMPDIR"), error) from error
         self._held: list[Tensor] = []
-        for number, batch in enumerate(batches):
-            hidden = embedded(model, to_device(batch, self._device)).to(self._dtype)
+        self._calls = Calls(model, batches)
+        for number in range(len(batches)):
+            hidden = self._calls.begin(number).to(self._dtype)
             self._held.append(hidden if self._folder is None else self._mapped(number, hidden))
 
     def __len__(self) -> int:
@@ -78,6 +79,10 @@ class States:
             self._held[number] = hidden.to(self._dtype)
         else:
             self._held[number].copy_(hidden)
+
+    def call(self, number: int, layer: int) -> Call:
+        """How the model calls a layer, counted from 0, on a batch."""
+        return self._calls[number, layer]
 
     @property
     def bytes(self) -> int:

@@ -1,26 +1,26 @@
-"""A transformer layer taken apart: what meets its two output projections, and what becomes of what they put out.
+"""A transformer layer's two parts: what meets their output projections, and what becomes of what these put out.
 
-    context   = attention_context(layer, hidden, keep)         (batch, tokens, heads · head_size)
+    context   = what meets the attention's output projection W_o    (batch, tokens, heads · head_size)
     hidden    = attention_close(layer, hidden, W_o context + b_o)
-    activated = activated_neurons(layer, hidden)               (batch, tokens, neurons)
+    activated = what meets the feed-forward part's, W_2              (batch, tokens, neurons)
     hidden    = feed_forward_close(layer, hidden, W_2 activated + b_2)
 
-One definition serves BERT, RoBERTa, DistilBERT (norms after the residual sums) and OPT (norms before, causal), and
-layers that have lost heads or neurons. Post-training methods change W_o and W_2 between the steps.
+Nothing of a family's arithmetic is repeated: its own modules run, called as the model calls them (`calls`), up to the
+output projection. What is left is the residual sum and its norm, before or after; a test compares with the layers of
+every family. Post-training methods change W_o and W_2 between the steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splora import anatomy
 from splora.anatomy import Layer
+from splora.posttraining.core.calls import Call, Reached
 
 
 def attention_input(layer: Layer, hidden: Tensor) -> Tensor:
@@ -28,29 +28,17 @@ def attention_input(layer: Layer, hidden: Tensor) -> Tensor:
     return _normed(layer.attention_norm, hidden) if layer.norm_first else hidden
 
 
-def attention_context(layer: Layer, hidden: Tensor, keep: Tensor | None) -> Tensor:
+def attention_context(layer: Layer, hidden: Tensor, call: Call) -> Tensor:
     """What the attention output projection gets.
 
     Args:
         hidden: hidden states that enter the layer, (batch, tokens, hidden).
-        keep: True for tokens that are no padding, bool (batch, tokens); None: all are.
+        call: what else the model gives the layer.
 
     Returns:
         Contexts of the heads side by side, (batch, tokens, heads · head_size).
     """
-    x = attention_input(layer, hidden)
-    batch, tokens, _ = x.shape
-    if layer.heads == 0:
-        return x.new_empty(batch, tokens, 0)
-    query, key, value = (
-        layer.linears[role](x).view(batch, tokens, layer.heads, layer.head_size).transpose(1, 2)
-        for role in ("query", "key", "value")
-    )
-    mask = None if keep is None or bool(keep.all()) else keep[:, None, None, :]
-    if mask is not None and layer.causal:
-        mask = mask & torch.ones(tokens, tokens, dtype=torch.bool, device=x.device).tril()
-    context = F.scaled_dot_product_attention(query, key, value, mask, is_causal=layer.causal and mask is None)
-    return context.transpose(1, 2).reshape(batch, tokens, layer.heads * layer.head_size)
+    return _met(layer.linears["attention_output"], hidden, lambda: call(layer.module, hidden))
 
 
 def attention_close(layer: Layer, hidden: Tensor, projected: Tensor) -> Tensor:
@@ -66,8 +54,14 @@ def feed_forward_input(layer: Layer, hidden: Tensor) -> Tensor:
 
 def activated_neurons(layer: Layer, hidden: Tensor) -> Tensor:
     """What the second feed-forward linear gets, (batch, tokens, neurons)."""
-    activated: Tensor = layer.activation(layer.linears["ffn_in"](feed_forward_input(layer, hidden)))
-    return activated
+
+    def run() -> Tensor:
+        values = feed_forward_input(layer, hidden)
+        for module in layer.feed_forward:
+            values = module(values)
+        return values
+
+    return _met(layer.linears["ffn_out"], hidden, run)
 
 
 def feed_forward_close(layer: Layer, hidden: Tensor, projected: Tensor) -> Tensor:
@@ -76,9 +70,9 @@ def feed_forward_close(layer: Layer, hidden: Tensor, projected: Tensor) -> Tenso
     return total if layer.norm_first else _normed(layer.ffn_norm, total)
 
 
-def forward_layer(layer: Layer, hidden: Tensor, keep: Tensor | None) -> Tensor:
-    """The whole layer, in evaluation mode; (batch, tokens, hidden)."""
-    hidden = attention_close(layer, hidden, layer.linears["attention_output"](attention_context(layer, hidden, keep)))
+def forward_layer(layer: Layer, hidden: Tensor, call: Call) -> Tensor:
+    """The whole layer by its parts, in evaluation mode; (batch, tokens, hidden)."""
+    hidden = attention_close(layer, hidden, layer.linears["attention_output"](attention_context(layer, hidden, call)))
     return feed_forward_close(layer, hidden, layer.linears["ffn_out"](activated_neurons(layer, hidden)))
 
 
@@ -91,7 +85,7 @@ class Part:
         role: the output projection.
         inputs: the projections before it.
         enter: from (layer, hidden states) to what these get.
-        inner: from (layer, hidden states, kept tokens) to what the projection gets.
+        inner: from (layer, hidden states, call) to what the projection gets.
         close: from (layer, hidden states, what it puts out) to the hidden states after it.
     """
 
@@ -99,7 +93,7 @@ class Part:
     role: str
     inputs: tuple[str, ...]
     enter: Callable[[Layer, Tensor], Tensor]
-    inner: Callable[[Layer, Tensor, Tensor | None], Tensor]
+    inner: Callable[[Layer, Tensor, Call], Tensor]
     close: Callable[[Layer, Tensor, Tensor], Tensor]
 
     def size(self, layer: Layer) -> int:
@@ -115,32 +109,31 @@ PARTS = (
         "ffn_out",
         ("ffn_in",),
         feed_forward_input,
-        lambda layer, hidden, keep: activated_neurons(layer, hidden),
+        lambda layer, hidden, _: activated_neurons(layer, hidden),
         feed_forward_close,
     ),
 )
 
 
-class _Reached(Exception):
-    """The forward pass came to the first layer."""
+def _met(linear: nn.Linear, hidden: Tensor, run: Callable[[], Any]) -> Tensor:
+    """What meets a linear layer when something runs, of which nothing beyond that is computed.
 
-
-def embedded(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """The hidden states that enter the first layer, (batch, tokens, hidden); nothing beyond is computed."""
+    What runs may also end right before the layer, with what it gets.
+    """
     captured: list[Tensor] = []
 
-    def stop(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        captured.append(arguments[0] if arguments else named["hidden_states"])
-        raise _Reached
+    def stop(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        captured.append(arguments[0])
+        raise Reached
 
-    handle = anatomy.layers(model)[0].module.register_forward_pre_hook(stop, with_kwargs=True)
+    handle = linear.register_forward_pre_hook(stop)
     try:
-        model(**{name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch})
-    except _Reached:
-        pass
+        with suppress(Reached):
+            captured.append(run())
     finally:
         handle.remove()
-    return captured[0]
+    # OPT's feed-forward part has tokens in a row.
+    return captured[0].view(*hidden.shape[:-1], linear.in_features)
 
 
 def _normed(norm: nn.Module, x: Tensor) -> Tensor:

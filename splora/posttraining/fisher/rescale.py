@@ -80,11 +80,12 @@ def rescale(
                 progress(name, 2 * number + part_number)
             linear = layer.linears[part.role]
             equations = NormalEquations(linear.weight, part.size(layer), correct_bias and linear.bias is not None)
-            for index, keep in enumerate(masks):
+            for index in range(len(masks)):
                 with precision.forward(device):
                     hidden, above = own[index], taught[index]
-                    inner = part.inner(layer, hidden, keep)
-                    projected = model_layer.linears[part.role](part.inner(model_layer, above, keep))
+                    inner = part.inner(layer, hidden, own.call(index, number))
+                    met = part.inner(model_layer, above, taught.call(index, number))
+                    projected = model_layer.linears[part.role](met)
                     taught[index] = part.close(model_layer, above, projected)
                 rows = counted[index]
                 target = above[rows] + projected[rows].float() - hidden[rows]
@@ -93,10 +94,11 @@ def rescale(
                 with precision.products(device):
                     equations.add(inner[rows], target)
             _fold(linear, equations, part.size(layer), damping, name, done)
-            for index, keep in enumerate(masks):
+            for index in range(len(masks)):
                 with precision.forward(device):
                     hidden = own[index]
-                    own[index] = part.close(layer, hidden, linear(part.inner(layer, hidden, keep)))
+                    inner = part.inner(layer, hidden, own.call(index, number))
+                    own[index] = part.close(layer, hidden, linear(inner))
     return done
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import random
 import statistics
 import time
@@ -17,6 +15,8 @@ from splora import anatomy
 from splora.anatomy import Layer
 from splora.export.cut import cut
 from splora.export.plan import Plan
+from splora.posttraining.core.calls import Call as LayerCall
+from splora.posttraining.core.calls import record
 from splora.posttraining.core.sublayers import activated_neurons, attention_close, attention_context, feed_forward_close
 from splora.posttraining.latency.conditions import conditions
 from splora.posttraining.latency.table import KINDS, Kind, LatencyTable
@@ -77,7 +77,12 @@ def measure(
                 for name, measured in (("model", model), ("overhead", cut(model, nothing)))
             }
             hidden = _random_hidden(layer, batch_size, length, seed)
-            calls |= {(kind, size): _block_call(layer, kind, size, hidden) for kind in KINDS for size in sizes[kind]}
+            _, called = record(model, _random_tokens(model, batch_size, length, seed))
+            calls |= {
+                (kind, size): _block_call(model, kind, size, hidden, called[0])
+                for kind in KINDS
+                for size in sizes[kind]
+            }
             watch = stopwatch or clock(hidden.device)
             medians = median_times(calls, repeats, warmup, seed, watch, progress)
     finally:
@@ -139,19 +144,17 @@ def clock(device: torch.device) -> Stopwatch:
     return milliseconds
 
 
-def sized(layer: Layer, heads: int, neurons: int) -> Layer:
-    """The layer with its first `heads` heads and `neurons` neurons, in weights of its own, as in a cut model."""
-    channels = heads * layer.head_size
-    linears = {role: _first(layer.linears[role], outputs=channels) for role in ("query", "key", "value")}
-    linears["attention_output"] = _first(layer.linears["attention_output"], inputs=channels)
-    linears["ffn_in"] = _first(layer.linears["ffn_in"], outputs=neurons)
-    linears["ffn_out"] = _first(layer.linears["ffn_out"], inputs=neurons)
-    return dataclasses.replace(layer, linears=linears)
+def sized(model: nn.Module, heads: int, neurons: int) -> Layer:
+    """The model's first layer with its first `heads` heads and `neurons` neurons, as export cuts it."""
+    nothing: tuple[tuple[int, ...], ...] = ((),) * (len(anatomy.layers(model)) - 1)
+    plan = Plan((tuple(range(heads)), *nothing), (tuple(range(neurons)), *nothing))
+    return anatomy.layers(cut(model, plan))[0]
 
 
-def attention_block(layer: Layer, hidden: Tensor) -> Tensor:
+def attention_block(layer: Layer, hidden: Tensor, call: LayerCall) -> Tensor:
     """The attention part of a layer with residual sum and norm; (batch, tokens, hidden)."""
-    return attention_close(layer, hidden, layer.linears["attention_output"](attention_context(layer, hidden, None)))
+    context = attention_context(layer, hidden, call)
+    return attention_close(layer, hidden, layer.linears["attention_output"](context))
 
 
 def feed_forward_block(layer: Layer, hidden: Tensor) -> Tensor:
@@ -159,17 +162,22 @@ def feed_forward_block(layer: Layer, hidden: Tensor) -> Tensor:
     return feed_forward_close(layer, hidden, layer.linears["ffn_out"](activated_neurons(layer, hidden)))
 
 
-def _block_call(layer: Layer, kind: Kind, size: int, hidden: Tensor) -> Call:
+def _block_call(model: nn.Module, kind: Kind, size: int, hidden: Tensor, call: LayerCall) -> Call:
     # What the other kind keeps does not matter; nothing takes no memory.
     if kind == "mha":
-        smaller = sized(layer, size, 0)
-        return lambda: attention_block(smaller, hidden)
-    narrower = sized(layer, 0, size)
+        smaller = sized(model, size, 0)
+        return lambda: attention_block(smaller, hidden, call)
+    narrower = sized(model, 0, size)
     return lambda: feed_forward_block(narrower, hidden)
 
 
 def model_call(model: nn.Module, batch_size: int, length: int, seed: int) -> Call:
     """A forward pass of the model with random tokens (batch, length), none of them padding."""
+    batch = _random_tokens(model, batch_size, length, seed)
+    return lambda: model(**batch)
+
+
+def _random_tokens(model: nn.Module, batch_size: int, length: int, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
     bare: Any = model
@@ -178,23 +186,9 @@ def model_call(model: nn.Module, batch_size: int, length: int, seed: int) -> Cal
     tokens = torch.randint(config.vocab_size - 1, (batch_size, length), generator=generator)
     padding = config.pad_token_id if getattr(config, "pad_token_id", None) is not None else config.vocab_size
     tokens = (tokens + (tokens >= padding)).to(device)
-    mask = torch.ones_like(tokens)
-    return lambda: model(input_ids=tokens, attention_mask=mask)
+    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
 
 
 def _random_hidden(layer: Layer, batch_size: int, length: int, seed: int) -> Tensor:
     weight, generator = layer.linears["query"].weight, torch.Generator().manual_seed(seed)
     return torch.randn(batch_size, length, weight.shape[1], generator=generator).to(weight.device, weight.dtype)
-
-
-def _first(linear: nn.Linear, outputs: int | None = None, inputs: int | None = None) -> nn.Linear:
-    """A linear layer of the first outputs or inputs; made without `nn.Linear`, which warns of empty weights."""
-    smaller = copy.copy(linear)
-    weight = linear.weight[:outputs, :inputs].clone(memory_format=torch.contiguous_format)
-    bias = None if linear.bias is None else linear.bias[:outputs].clone()
-    parameters = {"weight": weight, "bias": bias}
-    smaller._parameters = {
-        name: None if data is None else nn.Parameter(data, requires_grad=False) for name, data in parameters.items()
-    }
-    smaller.out_features, smaller.in_features = weight.shape
-    return smaller

@@ -113,13 +113,15 @@ class _Walk:
         if linear.in_features:
             self._quantize(number, part.inputs, lambda index: part.enter(layer, states[index]))
             self._quantize(
-                number, (part.role,), lambda index: kept.put(part.inner(layer, states[index], self._masks[index]))
+                number,
+                (part.role,),
+                lambda index: kept.put(part.inner(layer, states[index], states.call(index, number))),
             )
-        for index, keep in enumerate(self._masks):
+        for index in range(len(states)):
             with self._precision.forward(self._device):
                 hidden = states[index]
                 known = kept.whole and index < len(kept.tensors)
-                inner = kept.tensors[index] if known else part.inner(layer, hidden, keep)
+                inner = kept.tensors[index] if known else part.inner(layer, hidden, states.call(index, number))
                 states[index] = part.close(layer, hidden, linear(inner))
 
     def _quantize(self, number: int, roles: Sequence[str], inputs: Callable[[int], Tensor]) -> None:

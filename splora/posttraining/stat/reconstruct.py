@@ -84,12 +84,12 @@ def reconstruct(
             grams = [Gram(linear.in_features, linear.out_features, device, precision) for _ in range(2)]
             # One context for all batches: within it weights are cast once.
             with precision.forward(device):
-                for index, keep in enumerate(masks):
+                for index in range(len(masks)):
                     hidden, above = own[index], taught[index]
-                    inner = kept.put(part.inner(layer, hidden, keep))
+                    inner = kept.put(part.inner(layer, hidden, own.call(index, number)))
                     projected = outputs.take() if outputs is not None else None
                     if projected is None:
-                        projected = dense.linears[part.role](part.inner(dense, above, keep))
+                        projected = dense.linears[part.role](part.inner(dense, above, taught.call(index, number)))
                     taught[index] = part.close(dense, above, projected)
                     target = above + projected.float() - hidden
                     for gram, (sequences, tokens) in zip(grams, halves[index], strict=True):
@@ -99,9 +99,10 @@ def reconstruct(
             chosen[part.name] = _solve(linear, grams, chosen[part.name])
             done.ridges[name] = RIDGES[chosen[part.name]]
             with precision.forward(device):
-                for index, keep in enumerate(masks):
+                for index in range(len(masks)):
                     hidden = own[index]
-                    inner = kept.tensors[index] if kept.whole else part.inner(layer, hidden, keep)
+                    known = kept.whole
+                    inner = kept.tensors[index] if known else part.inner(layer, hidden, own.call(index, number))
                     own[index] = part.close(layer, hidden, linear(inner))
     return done
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from splora import anatomy
 from splora.export.cut import cut
 from splora.export.plan import Plan
+from splora.posttraining.core.calls import record
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.states import STORAGES, States
-from splora.posttraining.core.sublayers import embedded, forward_layer
+from splora.posttraining.core.sublayers import forward_layer
 from splora.posttraining.fisher.least_squares import NormalEquations, scales
 from splora.posttraining.fisher.rescale import rescale
 
@@ -77,9 +78,9 @@ def test_with_a_bias_the_system_has_a_column_per_hidden_channel_more() -> None:
 def test_sublayers_put_together_are_the_models_own_layers(tiny: Any, name: str) -> None:
     model, batch = tiny(name), inputs()
     with torch.no_grad():
-        hidden = embedded(model, batch)
-        for layer in anatomy.layers(model):
-            hidden = forward_layer(layer, hidden, batch["attention_mask"].bool())
+        hidden, calls = record(model, batch)
+        for layer, call in zip(anatomy.layers(model), calls, strict=True):
+            hidden = forward_layer(layer, hidden, call)
         wanted = model(**batch, output_hidden_states=True).hidden_states[-1]
         final = getattr(getattr(getattr(model, "model", None), "decoder", None), "final_layer_norm", None)
         hidden = final(hidden) if final is not None else hidden
@@ -139,9 +140,9 @@ def test_rescaling_brings_a_pruned_layer_nearer_to_its_teacher(tiny: Any) -> Non
     def error(student: Any) -> float:
         with torch.no_grad():
             first, reference = anatomy.layers(student)[0], anatomy.layers(model)[0]
-            hidden = embedded(model, batch)
+            hidden, (call, *_) = record(model, batch)
             return float(
-                (forward_layer(first, hidden, keep) - forward_layer(reference, hidden, keep))[keep].square().sum()
+                (forward_layer(first, hidden, call) - forward_layer(reference, hidden, call))[keep].square().sum()
             )
 
     assert error(after) < error(before)
@@ -205,7 +206,7 @@ def test_hidden_states_are_kept_as_asked(tiny: Any, storage: Any) -> None:
     states[1] = new
     torch.testing.assert_close(states[1], new, rtol=1e-2 if storage == "bf16" else 0, atol=0)
     with torch.no_grad():
-        torch.testing.assert_close(states[0], embedded(model, batch), rtol=1e-2 if storage == "bf16" else 0, atol=1e-7)
+        torch.testing.assert_close(states[0], record(model, batch)[0], rtol=1e-2 if storage == "bf16" else 0, atol=1e-7)
 
 
 def test_factors_on_disk_are_those_in_memory(tiny: Any) -> None:

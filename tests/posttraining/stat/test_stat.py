@@ -18,12 +18,13 @@ from splora.export.plan import Plan
 from splora.memory import FreeMemory
 from splora.posttraining.core import sensitivity
 from splora.posttraining.core.budget import Costs
+from splora.posttraining.core.calls import record
 from splora.posttraining.core.gram import Gram
 from splora.posttraining.core.layer_grams import layer_grams, regrouped, thinned
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.sensitivity import divergences, output_metrics
 from splora.posttraining.core.stages import Stage
-from splora.posttraining.core.sublayers import activated_neurons, attention_context, embedded, forward_layer
+from splora.posttraining.core.sublayers import activated_neurons, attention_context, forward_layer
 from splora.posttraining.stat.elimination import eliminate
 from splora.posttraining.stat.method import StatOptions, prune_stat
 from splora.posttraining.stat.reconstruct import RIDGES, RidgeSystem, reconstruct, squared_error
@@ -182,10 +183,10 @@ def test_grams_are_those_of_the_stacked_activations(tiny: Any, name: str) -> Non
     batches = [{key: batch[key] for key in ("input_ids", "attention_mask")} for batch in samples()]
     found = list(layer_grams(model, batches, precision=FP32))
     with torch.no_grad():
-        hidden = [embedded(model, batch) for batch in batches]
+        hidden, calls = zip(*(record(model, batch) for batch in batches), strict=True)
         masks = [batch["attention_mask"].bool() for batch in batches]
-        for layer, gathered in zip(anatomy.layers(model), found, strict=True):
-            contexts = [attention_context(layer, x, keep) for x, keep in zip(hidden, masks, strict=True)]
+        for number, (layer, gathered) in enumerate(zip(anatomy.layers(model), found, strict=True)):
+            contexts = [attention_context(layer, x, call[number]) for x, call in zip(hidden, calls, strict=True)]
             stacked = torch.cat([x[keep] for x, keep in zip(contexts, masks, strict=True)]).double()
             torch.testing.assert_close(gathered.grams["heads"].matrix, stacked.T @ stacked, rtol=1e-4, atol=1e-3)
             neurons = []
@@ -196,7 +197,7 @@ def test_grams_are_those_of_the_stacked_activations(tiny: Any, name: str) -> Non
                 neurons.append(activated_neurons(layer, middle)[keep])
             stacked = torch.cat(neurons).double()
             torch.testing.assert_close(gathered.grams["neurons"].matrix, stacked.T @ stacked, rtol=1e-4, atol=1e-3)
-            hidden = [forward_layer(layer, x, keep) for x, keep in zip(hidden, masks, strict=True)]
+            hidden = tuple(forward_layer(layer, x, call[number]) for x, call in zip(hidden, calls, strict=True))
 
 
 def test_what_is_held_does_not_grow_with_samples(tiny: Any) -> None:
