@@ -105,6 +105,8 @@ _BERT = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "i
 _SETTINGS: dict[str, dict[str, Any]] = {
     "Bert": _BERT,
     "Roberta": _BERT | {"type_vocab_size": 1},
+    "XLMRoberta": _BERT | {"type_vocab_size": 1},
+    "Electra": _BERT | {"embedding_size": 16},
     "DistilBert": {"dim": 24, "n_layers": 3, "n_heads": 4, "hidden_dim": 20, **_SIZES},
     "OPT": {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 20, **_SIZES},
 }

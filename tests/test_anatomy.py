@@ -18,6 +18,8 @@ BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "in
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", BERT),
     "roberta": ("Roberta", BERT),
+    "xlm-roberta": ("XLMRoberta", BERT),
+    "electra": ("Electra", BERT | {"embedding_size": 8}),
     "distilbert": ("DistilBert", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "vocab_size": 60}),
     "opt": (
         "OPT",
@@ -59,7 +61,7 @@ def test_parts_are_found(family: str, head: str) -> None:
 
 
 @pytest.mark.parametrize("adapter", ["none", "splopa", "splora"])
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta", "electra", "distilbert"])
 def test_adapters_and_masks_go_on_every_encoder(family: str, adapter: str) -> None:
     pruning = PruningOptions(method="topK", attention_block=(8, 8), ffn_block=(8, 8))
     options = AdapterOptions(kind=adapter, num_prototypes=2, rank=2)
@@ -74,7 +76,7 @@ def test_adapters_and_masks_go_on_every_encoder(family: str, adapter: str) -> No
 
 
 def test_other_families_are_refused_by_name() -> None:
-    with pytest.raises(InputError, match="model type 'gpt2' is not supported; supported are bert, roberta"):
+    with pytest.raises(InputError, match="model type 'gpt2' is not supported; supported are bert, distilbert"):
         anatomy.family_of(transformers.GPT2Config())
     with pytest.raises(InputError, match="did you mean 'roberta'"):
         anatomy.family_of(transformers.CamembertConfig(model_type="robert"))

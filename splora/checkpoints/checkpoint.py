@@ -18,6 +18,7 @@ from splora.checkpoints.heads import has_head
 from splora.checkpoints.pickled_weights import check_pickle, not_only_weights, pickles
 from splora.checkpoints.weight_names import own_names, prefixes
 from splora.errors import InputError
+from splora.export.folder import class_of
 from splora.export.quantized import is_quantized, load_quantized
 from splora.json_values import read_object
 from splora.tasks import hub
@@ -179,19 +180,16 @@ def _class(name: str, config: Any, task: str) -> Any:
 
     if not getattr(config, "is_heterogeneous", False):
         return getattr(transformers, auto_model(task))
-    from splora.export.pruned_modeling import CLASSES
+    _check_head(name, config, task, "pruned")
+    return class_of(name, config)
 
-    return CLASSES[_check_head(name, config, task, "pruned")]
 
-
-def _check_head(name: str, config: Any, task: str, what: str) -> str:
-    """The class of a model that this program has written, where it has the head for a task."""
-    from splora.export.pruned_modeling import CLASSES
-
+def _check_head(name: str, config: Any, task: str, what: str) -> None:
+    """Refuse a model that this program has written and that has no head for a task."""
     architecture = str((config.architectures or ["none"])[0])
-    if architecture not in CLASSES or not architecture.endswith(auto_model(task).removeprefix("AutoModel")):
+    known = architecture in anatomy.task_models()
+    if not known or not architecture.endswith(auto_model(task).removeprefix("AutoModel")):
         raise InputError(f"{name}: has no head for {task}; this {what} model is a {architecture}.")
-    return architecture
 
 
 def _check_task(name: str, family: anatomy.Family, task: str) -> None:

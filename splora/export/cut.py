@@ -31,15 +31,15 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     Raises:
         InputError: the model is none that can be cut, or the plan does not fit it.
     """
-    from splora.export.pruned_modeling import CLASSES
+    from splora.export.pruned_modeling import task_model
 
     name = type(model).__name__
-    if name not in CLASSES:
-        raise InputError(f"{name} cannot be cut; models that can are {', '.join(CLASSES)}.")
+    if name not in anatomy.task_models():
+        raise InputError(f"{name} cannot be cut; models that can are {', '.join(anatomy.task_models())}.")
     _check(plan, Plan.dense(model))
     config = _smaller_config(model.config, plan)
     with torch.device("meta"):
-        smaller: Any = CLASSES[name](config)
+        smaller: Any = task_model(name)(config)
 
     places, size = anatomy.encoder_linears(model), anatomy.head_size(config)
     # Weights may be tied: each name is filled, and equal tensors stay one tensor.
@@ -78,8 +78,10 @@ def _new(data: Tensor, like: nn.Parameter) -> nn.Parameter:
 
 def _smaller_config(config: Any, plan: Plan) -> Any:
     """A copy of the configuration with the plan's sizes by layer; the global sizes stay those of the dense model."""
-    heads, neurons = anatomy.family_of(config).sizes
+    family = anatomy.family_of(config)
+    heads, neurons = family.sizes
     config = copy.deepcopy(config)
+    config.pruned_parts = family.parts()
     config.per_layer_config = {
         layer: {heads: kept_heads, neurons: kept_neurons}
         for layer, (kept_heads, kept_neurons) in enumerate(zip(plan.head_counts, plan.neuron_counts, strict=True))

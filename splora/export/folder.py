@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from splora import anatomy
 from splora.adapter_files import instead_of, is_adapter
 from splora.errors import InputError
 from splora.export.storage import in_dtype
@@ -69,7 +70,7 @@ def load_pruned(path: str | Path, **options: Any) -> nn.Module:
         raise InputError(f"{path}: this model is quantized; splora.load_quantized loads it.")
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
-        model: nn.Module = class_of(path, config).from_pretrained(folder, **options)
+        model: nn.Module = class_of(path, config).from_pretrained(folder, config=config, **options)
         return model.eval()
     except InputError:
         raise
@@ -102,18 +103,23 @@ def is_model_folder(path: str | Path) -> bool:
 def class_of(path: str | Path, config: Any) -> Any:
     """The class that a configuration names: of transformers, or of `pruned_modeling` where layers differ in size.
 
+    Folders of before do not say where their family keeps its parts: `config` is told.
+
     Raises:
         InputError: there is no such class.
     """
     import transformers
 
-    from splora.export.pruned_modeling import CLASSES
+    from splora.export.pruned_modeling import task_model
 
-    name = (config.architectures or ["none"])[0]
-    found = CLASSES.get(name) if config.is_heterogeneous else getattr(transformers, name, None)
+    name, pruned = (config.architectures or ["none"])[0], anatomy.task_models()
+    if config.is_heterogeneous and name in pruned:
+        config.pruned_parts = anatomy.family_of(config).parts()
+        return task_model(name)
+    found = None if config.is_heterogeneous else getattr(transformers, name, None)
     if found is None:
         known = (
-            f"pruned ones are {', '.join(CLASSES)}" if config.is_heterogeneous else f"see 'architectures' in {CONFIG}"
+            f"pruned ones are {', '.join(pruned)}" if config.is_heterogeneous else f"see 'architectures' in {CONFIG}"
         )
         raise InputError(f"{path}: a model of the class {name!r} is not known; {known}.")
     return found

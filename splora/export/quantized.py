@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from splora import anatomy
 from splora.errors import InputError
 from splora.export.folder import CONFIG, class_of, model_folder, told
 from splora.files import expanded, refuse_link, replacing_folder
@@ -63,8 +64,9 @@ def save_quantized(
 
     network: Any = model
     name = type(model).__name__
-    if name not in pruned_modeling.CLASSES:
-        raise InputError(f"{name} cannot be saved quantized; models that can are {', '.join(pruned_modeling.CLASSES)}.")
+    known = anatomy.task_models()
+    if name not in known:
+        raise InputError(f"{name} cannot be saved quantized; models that can are {', '.join(known)}.")
     tensors: dict[str, Tensor] = {}
     for key, weight in weights.items():
         tensors |= _packed(key, weight)
@@ -77,7 +79,7 @@ def save_quantized(
     code = quantized_modeling.__name__.split(".")[-1]
     config.auto_map = {
         "AutoModel": f"{code}.{pruned_modeling.OnlyForTasks.__name__}",
-        pruned_modeling.AUTO_CLASSES[name]: f"{code}.{name}",
+        pruned_modeling.auto_class(name): f"{code}.{name}",
     }
     section = {"bits": grid.bits, "group_size": grid.group_size, "symmetric": grid.symmetric}
     setattr(config, packing.SECTION, {"version": packing.VERSION, **section, **(notes or {})})

@@ -18,8 +18,8 @@ from transformers.utils.hub import cached_file
 
 # Relative: where this file lies beside weights, there is no package of this name.
 from .packing import SECTION, WEIGHTS, read_weights
-from .pruned_modeling import CLASSES as PLAIN
 from .pruned_modeling import OnlyForTasks as OnlyForTasks  # what `AutoModel` finds
+from .pruned_modeling import task_model
 
 #: `from_pretrained`'s options that say where a file is.
 _PLACES = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -65,11 +65,9 @@ class _Quantized:
 @cache
 def _class(name: str) -> Any:
     """The task model of a name; its family's code is imported now."""
-    return type(name, (_Quantized, PLAIN[name]), {"__module__": __name__})
+    return type(name, (_Quantized, task_model(name)), {"__module__": __name__})
 
 
 def __getattr__(name: str) -> Any:
     """The classes bear the names of the stock classes, and are made when they are asked for."""
-    if name in PLAIN:
-        return _class(name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _class(name)

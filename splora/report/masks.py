@@ -175,8 +175,8 @@ def _head_size(folder: Path, part: str, base: str) -> int | None:
     for path in candidates:
         try:
             config = read_object(path) or {}
-            heads = int(config[FAMILIES[config["model_type"]].sizes[0]])
-            return int(config.get("head_dim") or int(config.get("hidden_size") or config["dim"]) // heads)
+            family = FAMILIES[config["model_type"]]
+            return int(config.get("head_dim") or int(config[family.width]) // int(config[family.sizes[0]]))
         except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, OverflowError):
             continue
     return None

@@ -9,6 +9,7 @@ import logging
 import string
 from typing import Any
 
+from splora.anatomy import FAMILIES
 from splora.errors import InputError
 
 SEGMENTS = "token_type_ids"
@@ -22,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 def takes_segments(config: Any) -> bool:
     """Whether a model tells the sentences of a pair apart by `token_type_ids`."""
-    return config.model_type in ("bert", "roberta") and int(getattr(config, "type_vocab_size", 2)) > 1
+    family = FAMILIES.get(config.model_type)
+    return family is not None and family.segments and int(getattr(config, "type_vocab_size", 2)) > 1
 
 
 def positions(config: Any) -> int | None:
@@ -30,7 +32,8 @@ def positions(config: Any) -> int | None:
     most = getattr(config, "max_position_embeddings", None)
     if most is None:
         return None
-    if config.model_type != "roberta":
+    family = FAMILIES.get(config.model_type)
+    if family is None or not family.positions_after_padding:
         return int(most)
     # RoBERTa counts positions from the number of the padding token on.
     padding = getattr(config, "pad_token_id", 1)

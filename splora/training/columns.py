@@ -12,6 +12,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from splora.anatomy import FAMILIES
+
+#: Families that a row may train, and learn from.
+ENCODERS = tuple(name for name, family in FAMILIES.items() if not family.causal)
 #: Every way to prune; `sigmoied_threshold` is the spelling of the published workbooks.
 METHODS = ("none", "magnitude", "topK", "topK_global", "threshold", "sigmoied_threshold", "sigmoid_threshold", "l0")
 #: What people call the methods, in small letters without hyphens.
@@ -225,7 +229,10 @@ class RunSpecification:
     final_lambda: float = column(0.0, "Regularization", "Weight of the penalty at the end.", minimum=0)
 
     teacher_type: str | None = column(
-        None, "Distillation", "Family of the teacher.", choices=("bert", "roberta", "distilbert")
+        None,
+        "Distillation",
+        "Family of the teacher.",
+        choices=ENCODERS,
     )
     teacher_name_or_path: str | None = column(None, "Distillation", "Fine-tuned teacher: hub name, folder or `run:ID`.")
     alpha_ce: float = column(0.5, "Distillation", "Weight of the task's loss (with a teacher).", minimum=0)

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from splora.anatomy import FAMILIES
 from splora.json_values import read_object
 
 _BERT = ("bert", 512)
@@ -57,9 +58,8 @@ def known_config(name: str) -> dict[str, Any] | None:
 
 def _config(family: tuple[str, int], hidden: int, neurons: int, layers: int) -> dict[str, Any]:
     model_type, positions = family
-    usual = ("hidden_size", "intermediate_size", "num_hidden_layers")
-    names = ("dim", "hidden_dim", "n_layers") if model_type == "distilbert" else usual
-    sizes = dict(zip(names, (hidden, neurons, layers), strict=True))
+    of = FAMILIES[model_type]
+    sizes = {of.width: hidden, of.sizes[1]: neurons, of.depth: layers}
     return {"model_type": model_type, "max_position_embeddings": positions, **sizes}
 
 

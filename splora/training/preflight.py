@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 from splora.adapter_files import ADAPTER, instead_of, is_adapter
+from splora.anatomy import FAMILIES
 from splora.errors import InputError, cut
 from splora.files import expanded
 from splora.json_values import read_object
@@ -23,19 +24,8 @@ from splora.tasks.source_names import EMBEDDED, exists, is_data_set, is_path, lo
 from splora.training.known_models import known_config
 from splora.training.specification import QA_TASKS, Problem, RunSpecification, check
 
-#: Names of a configuration's hidden size and number of neurons, by model type.
-_SIZES = {
-    "bert": ("hidden_size", "intermediate_size"),
-    "roberta": ("hidden_size", "intermediate_size"),
-    "distilbert": ("dim", "hidden_dim"),
-    "opt": ("hidden_size", "ffn_dim"),
-}
-
 #: The section that `splora quantize` writes into a configuration (`export.quantized` has it, and brings torch along).
 QUANTIZED = "splora_quantization"
-
-#: Names of a configuration's number of heads.
-_COUNTS = {**dict.fromkeys(_SIZES, "num_attention_heads"), "distilbert": "n_heads"}
 
 
 def preflight(spec: RunSpecification, world_size: int = 1) -> list[Problem]:
@@ -119,8 +109,8 @@ def check_model(spec: RunSpecification, origin: str | None = None) -> list[Probl
     if config is None or problems:
         return [] if origin else problems  # what is wrong with it is told where it is named
     model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in _SIZES:
-        told = f"is a {cut(model_type)} model; supported are {', '.join(_SIZES)}"
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        told = f"is a {cut(model_type)} model; supported are {', '.join(FAMILIES)}"
         return [] if origin else [Problem("model_name_or_path", told)]
     try:
         attention, ffn = _weight_sizes(config, model_type)
@@ -160,7 +150,7 @@ def _blocked_parts(units: str) -> set[str]:
 
 def _check_filled(spec: RunSpecification, config: dict[str, Any], model_type: str, name: str) -> list[Problem]:
     """Whether blocks lie within heads, where what stays of a head is to be filled."""
-    heads = config.get(_COUNTS[model_type])
+    heads = config.get(FAMILIES[model_type].sizes[0])
     if (
         spec.pruning_method == "none"
         or spec.pruning_units != "hybrid_filled"
@@ -168,7 +158,7 @@ def _check_filled(spec: RunSpecification, config: dict[str, Any], model_type: st
         or heads < 1
     ):
         return []
-    size = int(config[_SIZES[model_type][0]]) // heads
+    size = int(config[FAMILIES[model_type].width]) // heads
     return [
         Problem(
             field,
@@ -182,11 +172,12 @@ def _check_filled(spec: RunSpecification, config: dict[str, Any], model_type: st
 
 def _weight_sizes(config: dict[str, Any], model_type: str) -> tuple[list[int], list[int]]:
     """Sizes of the weights of attention and feed-forward parts, as they are where layers were made smaller."""
-    hidden, neurons = (int(config[name]) for name in _SIZES[model_type])
+    family = FAMILIES[model_type]
+    hidden, neurons = int(config[family.width]), int(config[family.sizes[1]])
     layers = config.get("per_layer_config")
     if not isinstance(layers, dict):
         return [hidden], list(dict.fromkeys((neurons, hidden)))
-    heads_name, neurons_name = _COUNTS[model_type], _SIZES[model_type][1]
+    heads_name, neurons_name = family.sizes
     heads = int(config[heads_name])
     wide = [int(of.get(heads_name, heads)) * (hidden // heads) for of in layers.values()]
     thick = [int(of.get(neurons_name, neurons)) for of in layers.values()]
@@ -232,13 +223,13 @@ def check_first(spec: RunSpecification, source: str) -> list[Problem]:
 def _kept(config: dict[str, Any]) -> float | None:
     """The share of the weights of its layers that a pruned model keeps, about that of its MACs; None of a dense one."""
     kind, layers = config.get("model_type"), config.get("per_layer_config")
-    if kind not in _SIZES or not isinstance(layers, dict):
+    if kind not in FAMILIES or not isinstance(layers, dict):
         return None
+    family = FAMILIES[kind]
     try:
-        heads, neurons = int(config[_COUNTS[kind]]), int(config[_SIZES[kind][1]])
-        hidden = int(config[_SIZES[kind][0]])
-        number = int(config["n_layers" if kind == "distilbert" else "num_hidden_layers"])
-        kept = [(int(of.get(_COUNTS[kind], heads)), int(of.get(_SIZES[kind][1], neurons))) for of in layers.values()]
+        heads, neurons = (int(config[name]) for name in family.sizes)
+        hidden, number = int(config[family.width]), int(config[family.depth])
+        kept = [(int(of.get(family.sizes[0], heads)), int(of.get(family.sizes[1], neurons))) for of in layers.values()]
         kept += [(heads, neurons)] * (number - len(kept))
         costs = [4 * own_heads * (hidden // heads) + 2 * own_neurons for own_heads, own_neurons in kept]
         return sum(costs) / (number * (4 * hidden + 2 * neurons))
@@ -302,9 +293,9 @@ def _check_states(spec: RunSpecification, student: str, teacher: str, config: di
 def _shape(config: dict[str, Any] | None) -> tuple[int, int] | None:
     """Layers and width of a model, where its configuration tells."""
     kind = (config or {}).get("model_type")
-    if config is None or kind not in _SIZES:
+    if config is None or kind not in FAMILIES:
         return None
-    layers, width = config.get("n_layers" if kind == "distilbert" else "num_hidden_layers"), config.get(_SIZES[kind][0])
+    layers, width = config.get(FAMILIES[kind].depth), config.get(FAMILIES[kind].width)
     return (layers, width) if isinstance(layers, int) and isinstance(width, int) else None
 
 

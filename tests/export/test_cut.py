@@ -14,19 +14,10 @@ from hypothesis import strategies as st
 
 from splora import anatomy
 from splora.errors import InputError
-from splora.export import pruned_modeling
 from splora.export.cut import cut
 from splora.export.plan import Plan
 
-NAMES = list(pruned_modeling.CLASSES)
-
-
-def test_the_modeling_file_and_the_anatomy_name_the_same_things() -> None:
-    assert pruned_modeling.PARTS.keys() == anatomy.FAMILIES.keys()
-    for name, parts in pruned_modeling.PARTS.items():
-        family = anatomy.FAMILIES[name]
-        assert (parts.sizes, parts.layers, parts.linears) == (family.sizes, family.layers, family.linears)
-        assert parts.attention[0] == family.attention
+NAMES = anatomy.task_models()
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

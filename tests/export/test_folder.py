@@ -28,7 +28,7 @@ from splora.export.storage import name_of, stored_in, weight_files
 from splora.posttraining.quantize.grid import GridOptions
 from splora.tasks.embedded.tokenizer import build_tokenizer
 
-NAMES = list(pruned_modeling.CLASSES)
+NAMES = anatomy.task_models()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,7 +106,7 @@ def test_no_dense_weights_are_allocated(mixed: Plan, tiny: Any, tmp_path: Path) 
     name, dense = "BertForSequenceClassification", {(24, 24), (20, 24), (24, 20)}
     model = tiny(name)
     with _Allocations() as building:
-        pruned_modeling.CLASSES[name](model.config)
+        pruned_modeling.task_model(name)(model.config)
     assert dense <= building.shapes, "this is how a dense weight would be seen"
     # Without the pooler, whose weight has the shape of a dense attention's.
     dense -= {(24, 24)}

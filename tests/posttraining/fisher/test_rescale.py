@@ -24,6 +24,8 @@ from splora.posttraining.fisher.rescale import rescale
 FAMILIES = [
     "BertForSequenceClassification",
     "RobertaForQuestionAnswering",
+    "XLMRobertaForSequenceClassification",
+    "ElectraForQuestionAnswering",
     "DistilBertForQuestionAnswering",
     "OPTForCausalLM",
 ]

@@ -1,0 +1,55 @@
+"""Where a transformer keeps its parts: the only room that knows module names of model families.
+
+`families/` has one file per family; `configuration` reads configurations, `model` finds parts. What looks at models
+brings torch along, and is loaded when it is asked for: the workbook's checks know families without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from splora.anatomy.configuration import dense_sizes, family_of, head_size, set_dropout, task_models
+from splora.anatomy.families import FAMILIES
+from splora.anatomy.family import ATTENTION_ROLES, ROLES, Family
+
+if TYPE_CHECKING:
+    from splora.anatomy.model import (
+        Layer,
+        Place,
+        attention_norms,
+        config_of,
+        encoder_linears,
+        head_names,
+        is_supported,
+        layers,
+        norm_names,
+    )
+
+__all__ = [
+    "ATTENTION_ROLES",
+    "FAMILIES",
+    "ROLES",
+    "Family",
+    "Layer",
+    "Place",
+    "attention_norms",
+    "config_of",
+    "dense_sizes",
+    "encoder_linears",
+    "family_of",
+    "head_names",
+    "head_size",
+    "is_supported",
+    "layers",
+    "norm_names",
+    "set_dropout",
+    "task_models",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from splora.anatomy import model
+
+    return getattr(model, name)

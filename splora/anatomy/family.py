@@ -1,0 +1,102 @@
+"""What has to be known of a model family: names, and nothing of its arithmetic. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+#: The prunable linear layers of one transformer layer, in the order in which data meets them.
+ROLES = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
+ATTENTION_ROLES = ROLES[:4]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Module names of one model family, relative to a layer where not said otherwise.
+
+    Attributes:
+        model_type: what configurations call it.
+        classes: what names of its classes begin with, e.g. `Bert`.
+        tasks: what they end with, after `For`.
+        layers: path of the list of layers below the task model, e.g. ``bert.encoder.layer``.
+        linears: path of each role's `nn.Linear` below a layer.
+        norms: names of normalization modules anywhere in the model.
+        heads: names of modules that a task trains in full: its head, and a pooler on the way to it.
+        attention: path below a layer of the module that turns hidden states into the context of all heads.
+        head_count: that module's attribute which holds the number of heads.
+        layer_norms: paths of the norms that belong to a layer's attention and to its feed-forward part.
+        activation: path of the activation function.
+        feed_forward: paths of the modules that what enters the feed-forward part goes through, one after another, up to
+            the output projection or through it.
+        dropouts: names in the configuration of every dropout probability, the task heads' among them.
+        sizes: names in the configuration of a layer's number of heads and of neurons.
+        width: the same of the hidden size.
+        depth: the same of the number of layers.
+        norm_first: whether norms come before the parts of a layer; a name: the configuration says so under it.
+        causal: whether a token sees only tokens before it.
+        gives_tuple: whether a layer gives a tuple, its hidden states first, instead of the hidden states.
+        segments: whether it tells the sentences of a pair apart by `token_type_ids`.
+        positions_after_padding: whether positions are counted from the number of the padding token on.
+        layer_drop: name in the configuration of the probability that training skips a whole layer.
+    """
+
+    model_type: str
+    classes: str
+    layers: str
+    linears: dict[str, str]
+    norms: tuple[str, ...]
+    heads: tuple[str, ...]
+    attention: str
+    layer_norms: tuple[str, str]
+    activation: str
+    feed_forward: tuple[str, ...]
+    dropouts: tuple[str, ...]
+    tasks: tuple[str, ...] = ("SequenceClassification", "QuestionAnswering")
+    head_count: str = "num_attention_heads"
+    sizes: tuple[str, str] = ("num_attention_heads", "intermediate_size")
+    width: str = "hidden_size"
+    depth: str = "num_hidden_layers"
+    norm_first: bool | str = False
+    causal: bool = False
+    gives_tuple: bool = False
+    segments: bool = False
+    positions_after_padding: bool = False
+    layer_drop: str | None = None
+
+    @property
+    def task_heads(self) -> tuple[str, ...]:
+        """Those of `heads` that only fine-tuning makes: pretrained encoders have a pooler, too."""
+        return tuple(name for name in self.heads if name != "pooler")
+
+    @property
+    def task_models(self) -> tuple[str, ...]:
+        """Names of its classes that can be trained and cut."""
+        return tuple(f"{self.classes}For{task}" for task in self.tasks)
+
+    def parts(self) -> dict[str, Any]:
+        """What a cut model's own code has to know (`export/pruned_modeling.py`): plain values for its configuration."""
+        return {
+            "sizes": list(self.sizes),
+            "layers": self.layers,
+            "linears": dict(self.linears),
+            "attention": [self.attention, self.head_count],
+        }
+
+
+#: What BERT and those who came from it have in common.
+BERT_LIKE: dict[str, Any] = {
+    "linears": {
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "attention_output": "attention.output.dense",
+        "ffn_in": "intermediate.dense",
+        "ffn_out": "output.dense",
+    },
+    "norms": ("LayerNorm",),
+    "attention": "attention.self",
+    "layer_norms": ("attention.output.LayerNorm", "output.LayerNorm"),
+    "activation": "intermediate.intermediate_act_fn",
+    "feed_forward": ("intermediate",),
+    "dropouts": ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
+}

@@ -1,0 +1,160 @@
+"""Where a model keeps its parts, bare or inside something that wraps it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from splora.anatomy.configuration import family_of, head_size
+from splora.anatomy.families import FAMILIES
+from splora.anatomy.family import ATTENTION_ROLES
+from splora.errors import InputError
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a prunable linear layer stands: its transformer layer (from 0) and its role."""
+
+    layer: int
+    role: str
+
+    @property
+    def in_attention(self) -> bool:
+        """Whether the layer belongs to the attention (else to the feed-forward part)."""
+        return self.role in ATTENTION_ROLES
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer layer and its parts, whatever its family calls them.
+
+    Attributes:
+        linears: the six prunable linear layers by role.
+        attention_norm: norm of the attention part: after its residual sum, or before it where `norm_first`.
+        ffn_norm: the same of the feed-forward part.
+        activation: what is applied to the output of `ffn_in`.
+        feed_forward: the modules that the feed-forward part runs, up to its output projection or through it.
+        head_size: channels per head.
+    """
+
+    module: nn.Module
+    linears: dict[str, nn.Linear]
+    attention_norm: nn.Module
+    ffn_norm: nn.Module
+    activation: nn.Module
+    feed_forward: tuple[nn.Module, ...]
+    head_size: int
+    norm_first: bool
+    causal: bool
+
+    @property
+    def heads(self) -> int:
+        """Heads that the layer has now."""
+        return self.linears["query"].out_features // self.head_size
+
+    @property
+    def neurons(self) -> int:
+        """Neurons that the layer has now."""
+        return self.linears["ffn_in"].out_features
+
+
+def is_supported(model: nn.Module) -> bool:
+    """Whether `model` holds a transformers model of a family of this file."""
+    return any(getattr(getattr(m, "config", None), "model_type", None) in FAMILIES for m in model.modules())
+
+
+def encoder_linears(model: nn.Module) -> dict[str, Place]:
+    """Full module name → place of every prunable linear layer, whether or not something wraps it.
+
+    Works on the bare task model and on anything that contains it (a PEFT model, a LightningModule).
+    """
+    family = family_of(config_of(model))
+    roles = {path: role for role, path in family.linears.items()}
+    pattern = re.compile(
+        rf"(?:.*\.)?{re.escape(family.layers)}\.(\d+)\.({'|'.join(re.escape(path) for path in roles)})$"
+    )
+    found = {
+        name: Place(int(match[1]), roles[match[2]])
+        for name, _ in model.named_modules()
+        if (match := pattern.match(name)) is not None
+    }
+    if not found:
+        raise InputError(f"{type(model).__name__} has no layers at {family.layers}; nothing could be pruned.")
+    return found
+
+
+def layers(model: nn.Module) -> list[Layer]:
+    """The transformer layers of a bare task model, from the first to the last.
+
+    Raises:
+        InputError: the family is not supported, or the model has no layers where its family keeps them.
+    """
+    config = config_of(model)
+    family = family_of(config)
+    try:
+        found: Any = model.get_submodule(family.layers)
+    except AttributeError:
+        raise InputError(f"{type(model).__name__} has no layers at {family.layers}; nothing could be pruned.") from None
+    first = family.norm_first
+    size, norm_first = head_size(config), bool(getattr(config, first) if isinstance(first, str) else first)
+    return [
+        Layer(
+            module,
+            {role: _linear(module, path) for role, path in family.linears.items()},
+            module.get_submodule(family.layer_norms[0]),
+            module.get_submodule(family.layer_norms[1]),
+            module.get_submodule(family.activation),
+            tuple(module.get_submodule(path) for path in family.feed_forward),
+            size,
+            norm_first,
+            family.causal,
+        )
+        for module in found
+    ]
+
+
+def attention_norms(model: nn.Module) -> list[nn.Module]:
+    """What closes the attention part of each layer, of a task model or of anything that contains it.
+
+    Where norms come after the residual sums, their outputs are the states after the attention.
+    """
+    family = family_of(config_of(model))
+    pattern = re.compile(rf"(?:.*\.)?{re.escape(family.layers)}\.(\d+)\.{re.escape(family.layer_norms[0])}$")
+    return [module for name, module in model.named_modules() if pattern.match(name)]
+
+
+def config_of(model: nn.Module) -> Any:
+    """The configuration of the transformers model that `model` is or holds.
+
+    Raises:
+        InputError: it holds none.
+    """
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if getattr(config, "model_type", None) is not None:
+            return config
+    raise InputError(f"{type(model).__name__} holds no transformers model.")
+
+
+def head_names(model: nn.Module) -> list[str]:
+    """Names (last components) of the task-head modules that this model has."""
+    return _present(model, family_of(config_of(model)).heads)
+
+
+def norm_names(model: nn.Module) -> list[str]:
+    """Names (last components) of the normalization modules that this model has."""
+    return _present(model, family_of(config_of(model)).norms)
+
+
+def _linear(module: nn.Module, path: str) -> nn.Linear:
+    found = module.get_submodule(path)
+    assert isinstance(found, nn.Linear), path
+    return found
+
+
+def _present(model: nn.Module, names: tuple[str, ...]) -> list[str]:
+    last = {name.rpartition(".")[2] for name, module in model.named_modules() if module is not None}
+    return [name for name in names if name in last]
