@@ -106,6 +106,9 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "Bert": _BERT,
     "Roberta": _BERT | {"type_vocab_size": 1},
     "XLMRoberta": _BERT | {"type_vocab_size": 1},
+    "MPNet": _BERT,
+    "DebertaV2": _BERT
+    | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 4, "share_att_key": True},
     "Electra": _BERT | {"embedding_size": 16},
     "DistilBert": {"dim": 24, "n_layers": 3, "n_heads": 4, "hidden_dim": 20, **_SIZES},
     "OPT": {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 20, **_SIZES},
@@ -120,7 +123,7 @@ def tiny() -> Tiny:
 
     def build(name: str, **settings: Any) -> Any:
         family, _, _ = name.partition("For")
-        config = getattr(transformers, f"{family}Config")(**_SETTINGS[family], num_labels=2, **settings)
+        config = getattr(transformers, f"{family}Config")(**(_SETTINGS[family] | {"num_labels": 2} | settings))
         with torch.random.fork_rng():
             torch.manual_seed(7)
             model = getattr(transformers, name)(config)

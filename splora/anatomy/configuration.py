@@ -13,7 +13,7 @@ def family_of(config: Any) -> Family:
     """The family of a transformers config.
 
     Raises:
-        InputError: the family is not supported; the message says which are.
+        InputError: the family, or this kind of it, is not supported; the message says which are, or why.
     """
     model_type = getattr(config, "model_type", None)
     if not isinstance(model_type, str) or model_type not in FAMILIES:
@@ -21,7 +21,13 @@ def family_of(config: Any) -> Family:
             f"model type {model_type!r} is not supported; supported are {', '.join(FAMILIES)}"
             f"{nearest(model_type, FAMILIES)}."
         )
-    return FAMILIES[model_type]
+    family = FAMILIES[model_type]
+    for name, why in family.excluded.items():
+        if getattr(config, name, None):
+            raise InputError(
+                f"{model_type} models with {name} ({getattr(config, name)} here) are not supported: {why}."
+            )
+    return family
 
 
 def task_models() -> list[str]:

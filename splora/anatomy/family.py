@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 #: The prunable linear layers of one transformer layer, in the order in which data meets them.
@@ -37,7 +37,11 @@ class Family:
         gives_tuple: whether a layer gives a tuple, its hidden states first, instead of the hidden states.
         segments: whether it tells the sentences of a pair apart by `token_type_ids`.
         positions_after_padding: whether positions are counted from the number of the padding token on.
+        head_rows: paths of further linears, where a layer has them, whose rows go with those of the query.
+        bias_by_head: whether the third thing that its attention is given is a bias (batch or 1, heads, tokens, tokens)
+            of the dense model's heads, from which a cut one takes those of the heads it has.
         layer_drop: name in the configuration of the probability that training skips a whole layer.
+        excluded: names in the configuration of what no method here can deal with where it is set, and why.
     """
 
     model_type: str
@@ -61,7 +65,10 @@ class Family:
     gives_tuple: bool = False
     segments: bool = False
     positions_after_padding: bool = False
+    head_rows: tuple[str, ...] = ()
+    bias_by_head: bool = False
     layer_drop: str | None = None
+    excluded: dict[str, str] = field(default_factory=dict)
 
     @property
     def task_heads(self) -> tuple[str, ...]:
@@ -79,6 +86,7 @@ class Family:
             "sizes": list(self.sizes),
             "layers": self.layers,
             "linears": dict(self.linears),
+            "head_rows": list(self.head_rows),
             "attention": [self.attention, self.head_count],
         }
 

@@ -42,6 +42,10 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
         smaller: Any = task_model(name)(config)
 
     places, size = anatomy.encoder_linears(model), anatomy.head_size(config)
+    family = anatomy.family_of(config)
+    for number in range(len(plan.heads)):
+        rows = {f"{family.layers}.{number}.{path}": anatomy.Place(number, "query") for path in family.head_rows}
+        places |= rows
     # Weights may be tied: each name is filled, and equal tensors stay one tensor.
     for path, parameter in model.named_parameters(remove_duplicate=False):
         module, _, leaf = path.rpartition(".")
@@ -82,6 +86,9 @@ def _smaller_config(config: Any, plan: Plan) -> Any:
     heads, neurons = family.sizes
     config = copy.deepcopy(config)
     config.pruned_parts = family.parts()
+    if family.bias_by_head:
+        before = getattr(config, "pruned_heads", None) or [range(dense) for dense in anatomy.dense_sizes(config)[0]]
+        config.pruned_heads = [[own[head] for head in kept] for own, kept in zip(before, plan.heads, strict=True)]
     config.per_layer_config = {
         layer: {heads: kept_heads, neurons: kept_neurons}
         for layer, (kept_heads, kept_neurons) in enumerate(zip(plan.head_counts, plan.neuron_counts, strict=True))

@@ -38,9 +38,29 @@ _ALIGNMENT = 64
 def _no_context(attention: Any, hidden_states: Tensor, length: int) -> tuple[Tensor, Tensor | None]:
     """The context of no heads, (batch, tokens, 0), and their weights, (batch, 0, tokens, length), if there are any."""
     batch, tokens, _ = hidden_states.shape
-    eager = attention.config._attn_implementation == "eager"
+    eager = getattr(getattr(attention, "config", None), "_attn_implementation", None) == "eager"
     weights = hidden_states.new_empty((batch, 0, tokens, length)) if eager else None
     return hidden_states.new_empty((batch, tokens, 0)), weights
+
+
+class _OwnBias:
+    """Attention that is given a bias of all the dense model's heads, and takes those of its own."""
+
+    #: Their numbers.
+    _heads: tuple[int, ...] = ()
+
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Any = None, bias: Tensor | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        own = None if bias is None else bias[:, list(self._heads)]
+        return super().forward(hidden_states, attention_mask, own, *args, **kwargs)  # type: ignore[misc]
+
+
+@cache
+def _with_own_bias(attention: Any, heads: tuple[int, ...]) -> Any:
+    """A kind of attention that has these heads, which is still of the kind that hooks look for."""
+    named = {"__module__": __name__, "_heads": heads}
+    return type(f"Pruned{attention.__name__}", (_OwnBias, attention), named)
 
 
 class _Headless:
@@ -149,11 +169,16 @@ def _shrink(model: Any) -> None:
     head_size = config.hidden_size // vars(config)[parts["sizes"][0]]
     attention_path, count = parts["attention"]
     below, _, projection = parts["linears"]["attention_output"].rpartition(".")
-    for layer, sizes in zip(model.get_submodule(parts["layers"]), config.per_layer_config, strict=True):
+    own_heads = getattr(config, "pruned_heads", None) or [None] * len(config.per_layer_config)
+    layers = model.get_submodule(parts["layers"])
+    for layer, sizes, own in zip(layers, config.per_layer_config, own_heads, strict=True):
         heads, neurons = (int(getattr(sizes, name)) for name in parts["sizes"])
         linears = {role: layer.get_submodule(path) for role, path in parts["linears"].items()}
-        for role in ("query", "key", "value"):
-            _narrow(linears[role], 0, heads * head_size)
+        by_head = [linears[role] for role in ("query", "key", "value")]
+        modules = dict(layer.named_modules())
+        by_head += [modules[path] for path in parts.get("head_rows", ()) if path in modules]
+        for linear in by_head:
+            _narrow(linear, 0, heads * head_size)
         _narrow(linears["attention_output"], 1, heads * head_size)
         _narrow(linears["ffn_in"], 0, neurons)
         _narrow(linears["ffn_out"], 1, neurons)
@@ -161,6 +186,9 @@ def _shrink(model: Any) -> None:
         setattr(attention, count, heads)
         if hasattr(attention, "all_head_size"):
             attention.all_head_size = heads * head_size
+        if own:
+            kind: Any = type(attention)
+            attention.__class__ = _with_own_bias(kind, tuple(own))
         if heads == 0:
             # The same module with another forward: names of its parameters, and hooks that look for its class, remain.
             stock: Any = type(attention)

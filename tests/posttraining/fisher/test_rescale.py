@@ -26,6 +26,8 @@ FAMILIES = [
     "RobertaForQuestionAnswering",
     "XLMRobertaForSequenceClassification",
     "ElectraForQuestionAnswering",
+    "MPNetForSequenceClassification",
+    "DebertaV2ForQuestionAnswering",
     "DistilBertForQuestionAnswering",
     "OPTForCausalLM",
 ]
