@@ -19,6 +19,9 @@ FAMILIES = (
     "RobertaForSequenceClassification",
     "DistilBertForQuestionAnswering",
     "OPTForQuestionAnswering",
+    "MPNetForSequenceClassification",
+    "DebertaV2ForQuestionAnswering",
+    "ElectraForSequenceClassification",
 )
 METHODS = ("magnitude", "topK", "topK_global", "threshold", "sigmoid_threshold", "l0")
 #: Thresholds that leave nearly nothing, some and everything, by turns; of l0 all leave half.

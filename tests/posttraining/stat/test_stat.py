@@ -34,6 +34,8 @@ FAMILIES = [
     "RobertaForQuestionAnswering",
     "DistilBertForQuestionAnswering",
     "OPTForCausalLM",
+    "MPNetForQuestionAnswering",
+    "DebertaV2ForSequenceClassification",
     # As OPT-350m: norms after the residual sums, embeddings of another width.
     "OPTForCausalLM 350m",
 ]
@@ -67,6 +69,9 @@ def run(model: Any, fraction: float, options: StatOptions, **changes: Any) -> li
 def repeat_units(model: Any, mixed: bool) -> None:
     """Make the second half of neurons and heads give what the first half gives, scaled or mixed within a head."""
     with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "relative_attention_bias" in name:  # of MPNet, by which heads would differ
+                parameter.zero_()
         for layer in anatomy.layers(model):
             linears = layer.linears
             half = layer.neurons // 2
