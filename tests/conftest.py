@@ -102,6 +102,9 @@ def heard_signals() -> Iterator[None]:
 LAYERS, HEADS, HEAD_SIZE, NEURONS = 3, 4, 6, 20
 _SIZES = {"vocab_size": 60, "max_position_embeddings": 40}
 _BERT = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 20, **_SIZES}
+#: Three queries of two channels share a head of keys and values: four heads of six, as in the other families.
+_LLAMA = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": 2}
+_LLAMA |= {"intermediate_size": 20, "pad_token_id": 0, **_SIZES}
 _SETTINGS: dict[str, dict[str, Any]] = {
     "Bert": _BERT,
     "Roberta": _BERT | {"type_vocab_size": 1},
@@ -110,6 +113,10 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "DebertaV2": _BERT
     | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 4, "share_att_key": True},
     "Electra": _BERT | {"embedding_size": 16},
+    "Llama": _LLAMA,
+    "Mistral": _LLAMA | {"sliding_window": 5},
+    "Qwen2": _LLAMA,
+    "Qwen3": _LLAMA,
     "DistilBert": {"dim": 24, "n_layers": 3, "n_heads": 4, "hidden_dim": 20, **_SIZES},
     "OPT": {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 20, **_SIZES},
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from splora.anatomy.configuration import dense_sizes, family_of, head_size, set_dropout, task_models
+from splora.anatomy.configuration import dense_sizes, family_of, head_rows, head_size, set_dropout, task_models
 from splora.anatomy.families import FAMILIES
 from splora.anatomy.family import ATTENTION_ROLES, ROLES, Family
 
@@ -38,6 +38,7 @@ __all__ = [
     "encoder_linears",
     "family_of",
     "head_names",
+    "head_rows",
     "head_size",
     "is_supported",
     "layers",

@@ -36,13 +36,22 @@ def task_models() -> list[str]:
 
 
 def head_size(config: Any) -> int:
-    """Channels of one attention head.
+    """Channels of one attention head; with grouped queries, of all queries of one head of key and value.
 
     Where layers differ, the configuration's own number of heads is that of the dense model; only its dictionary gives
     it out.
     """
-    heads = int(vars(config)[family_of(config).sizes[0]])
-    return int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    family = family_of(config)
+    heads = int(vars(config)[family.sizes[0]])
+    queries = int(vars(config)[family.query_heads or family.sizes[0]])
+    return int(getattr(config, "head_dim", None) or config.hidden_size // queries) * (queries // heads)
+
+
+def head_rows(config: Any) -> dict[str, int]:
+    """Rows of one head in each linear that makes its context, by role."""
+    family, size = family_of(config), head_size(config)
+    group = int(vars(config)[family.query_heads or family.sizes[0]]) // int(vars(config)[family.sizes[0]])
+    return {"query": size, "key": size // group, "value": size // group}
 
 
 def dense_sizes(config: Any) -> tuple[list[int], list[int]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 #: The prunable linear layers of one transformer layer, in the order in which data meets them.
-ROLES = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
+ROLES = ("query", "key", "value", "attention_output", "ffn_gate", "ffn_in", "ffn_out")
 ATTENTION_ROLES = ROLES[:4]
 
 
@@ -19,17 +19,19 @@ class Family:
         classes: what names of its classes begin with, e.g. `Bert`.
         tasks: what they end with, after `For`.
         layers: path of the list of layers below the task model, e.g. ``bert.encoder.layer``.
-        linears: path of each role's `nn.Linear` below a layer.
+        linears: path of each role's `nn.Linear` below a layer; `ffn_gate` only where the feed-forward part is gated.
         norms: names of normalization modules anywhere in the model.
         heads: names of modules that a task trains in full: its head, and a pooler on the way to it.
         attention: path below a layer of the module that turns hidden states into the context of all heads.
-        head_count: that module's attribute which holds the number of heads.
+        head_count: that module's attribute which holds the number of heads, if it has one.
         layer_norms: paths of the norms that belong to a layer's attention and to its feed-forward part.
         activation: path of the activation function.
         feed_forward: paths of the modules that what enters the feed-forward part goes through, one after another, up to
             the output projection or through it.
         dropouts: names in the configuration of every dropout probability, the task heads' among them.
-        sizes: names in the configuration of a layer's number of heads and of neurons.
+        sizes: names in the configuration of a layer's number of heads and of neurons. With grouped queries a head is
+            what is removed together: one of key and value with its queries.
+        query_heads: with grouped queries, the configuration's name of the number of queries' heads.
         width: the same of the hidden size.
         depth: the same of the number of layers.
         norm_first: whether norms come before the parts of a layer; a name: the configuration says so under it.
@@ -56,8 +58,9 @@ class Family:
     feed_forward: tuple[str, ...]
     dropouts: tuple[str, ...]
     tasks: tuple[str, ...] = ("SequenceClassification", "QuestionAnswering")
-    head_count: str = "num_attention_heads"
+    head_count: str | None = "num_attention_heads"
     sizes: tuple[str, str] = ("num_attention_heads", "intermediate_size")
+    query_heads: str | None = None
     width: str = "hidden_size"
     depth: str = "num_hidden_layers"
     norm_first: bool | str = False
@@ -107,4 +110,31 @@ BERT_LIKE: dict[str, Any] = {
     "activation": "intermediate.intermediate_act_fn",
     "feed_forward": ("intermediate",),
     "dropouts": ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
+}
+
+#: What Llama and those who came from it have in common.
+LLAMA_LIKE: dict[str, Any] = {
+    "tasks": ("SequenceClassification", "CausalLM"),
+    "layers": "model.layers",
+    "linears": {
+        "query": "self_attn.q_proj",
+        "key": "self_attn.k_proj",
+        "value": "self_attn.v_proj",
+        "attention_output": "self_attn.o_proj",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_in": "mlp.up_proj",
+        "ffn_out": "mlp.down_proj",
+    },
+    "norms": ("input_layernorm", "post_attention_layernorm", "norm"),
+    "heads": ("score",),
+    "attention": "self_attn",
+    "head_count": None,
+    "layer_norms": ("input_layernorm", "post_attention_layernorm"),
+    "activation": "mlp.act_fn",
+    "feed_forward": ("mlp",),
+    "dropouts": ("attention_dropout",),
+    "sizes": ("num_key_value_heads", "intermediate_size"),
+    "query_heads": "num_attention_heads",
+    "norm_first": True,
+    "causal": True,
 }

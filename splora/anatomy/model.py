@@ -32,12 +32,12 @@ class Layer:
     """One transformer layer and its parts, whatever its family calls them.
 
     Attributes:
-        linears: the six prunable linear layers by role.
+        linears: the prunable linear layers by role.
         attention_norm: norm of the attention part: after its residual sum, or before it where `norm_first`.
         ffn_norm: the same of the feed-forward part.
         activation: what is applied to the output of `ffn_in`.
         feed_forward: the modules that the feed-forward part runs, up to its output projection or through it.
-        head_size: channels per head.
+        head_size: channels per head, of all its queries where they are grouped.
     """
 
     module: nn.Module
@@ -53,7 +53,11 @@ class Layer:
     @property
     def heads(self) -> int:
         """Heads that the layer has now."""
-        return self.linears["query"].out_features // self.head_size
+        return self.linears["attention_output"].in_features // self.head_size
+
+    def rows_of_head(self, role: str) -> int:
+        """Rows of one head in the linear of a role before the context; 1 in a layer that has no heads."""
+        return self.linears[role].out_features // self.heads if self.heads else 1
 
     @property
     def neurons(self) -> int:

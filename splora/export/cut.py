@@ -36,12 +36,13 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     name = type(model).__name__
     if name not in anatomy.task_models():
         raise InputError(f"{name} cannot be cut; models that can are {', '.join(anatomy.task_models())}.")
-    _check(plan, Plan.dense(model))
+    whole = Plan.dense(model)
+    _check(plan, whole)
     config = _smaller_config(model.config, plan)
     with torch.device("meta"):
         smaller: Any = task_model(name)(config)
 
-    places, size = anatomy.encoder_linears(model), anatomy.head_size(config)
+    places = anatomy.encoder_linears(model)
     family = anatomy.family_of(config)
     for number in range(len(plan.heads)):
         rows = {f"{family.layers}.{number}.{path}": anatomy.Place(number, "query") for path in family.head_rows}
@@ -50,7 +51,7 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     for path, parameter in model.named_parameters(remove_duplicate=False):
         module, _, leaf = path.rpartition(".")
         place = places.get(module)
-        kept = parameter if place is None else _cut(parameter, leaf, place, plan, size)
+        kept = parameter if place is None else _cut(parameter, leaf, place, plan, whole)
         setattr(smaller.get_submodule(module), leaf, kept)
     for path, buffer in model.named_buffers(remove_duplicate=False):
         module, _, leaf = path.rpartition(".")
@@ -61,14 +62,15 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     return result
 
 
-def _cut(parameter: nn.Parameter, leaf: str, place: anatomy.Place, plan: Plan, head_size: int) -> nn.Parameter:
+def _cut(parameter: nn.Parameter, leaf: str, place: anatomy.Place, plan: Plan, whole: Plan) -> nn.Parameter:
     """What stays of a weight (out, in) or bias (out) of the linear layer at `place`."""
     dim = 1 if place.role in ("attention_output", "ffn_out") else 0
     if dim == 1 and leaf == "bias":
         return _new(parameter.detach().clone(), parameter)
     if place.in_attention:
         heads = torch.tensor(plan.heads[place.layer], dtype=torch.long)
-        kept = (heads[:, None] * head_size + torch.arange(head_size)).flatten()
+        size = parameter.shape[dim] // max(len(whole.heads[place.layer]), 1)
+        kept = (heads[:, None] * size + torch.arange(size)).flatten()
     else:
         kept = torch.tensor(plan.neurons[place.layer], dtype=torch.long)
     if dim == 0 and len(kept) == len(parameter):

@@ -43,10 +43,13 @@ def parameters(model: nn.Module) -> int:
 def dense_parameters(model: nn.Module) -> int:
     """Parameters before anything was cut: those of now, and of each missing head and neuron."""
     total = parameters(model)
-    sizes = anatomy.dense_sizes(anatomy.config_of(model))
+    config = anatomy.config_of(model)
+    sizes, by_head = anatomy.dense_sizes(config), anatomy.head_rows(config)
     for layer, heads, neurons in zip(anatomy.layers(model), *sizes, strict=True):
         hidden = layer.linears["query"].in_features
         biased = {role: linear.bias is not None for role, linear in layer.linears.items()}
-        per_head = layer.head_size * (4 * hidden + sum(biased[role] for role in ("query", "key", "value")))
-        total += (heads - layer.heads) * per_head + (neurons - layer.neurons) * (2 * hidden + biased["ffn_in"])
+        per_head = layer.head_size * hidden + sum(rows * (hidden + biased[role]) for role, rows in by_head.items())
+        before = [role for role in ("ffn_gate", "ffn_in") if role in layer.linears]
+        per_neuron = hidden + sum(hidden + biased[role] for role in before)
+        total += (heads - layer.heads) * per_head + (neurons - layer.neurons) * per_neuron
     return total

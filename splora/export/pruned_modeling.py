@@ -166,7 +166,7 @@ def _shrink(model: Any) -> None:
             "This configuration has layers of different sizes and no pruned_parts, which say where they are."
         )
     # By the dictionary: this is where the number of heads of the dense model still stands.
-    head_size = config.hidden_size // vars(config)[parts["sizes"][0]]
+    dense_heads = vars(config)[parts["sizes"][0]]
     attention_path, count = parts["attention"]
     below, _, projection = parts["linears"]["attention_output"].rpartition(".")
     own_heads = getattr(config, "pruned_heads", None) or [None] * len(config.per_layer_config)
@@ -178,14 +178,18 @@ def _shrink(model: Any) -> None:
         modules = dict(layer.named_modules())
         by_head += [modules[path] for path in parts.get("head_rows", ()) if path in modules]
         for linear in by_head:
-            _narrow(linear, 0, heads * head_size)
-        _narrow(linears["attention_output"], 1, heads * head_size)
-        _narrow(linears["ffn_in"], 0, neurons)
+            _narrow(linear, 0, linear.out_features // dense_heads * heads)
+        context = linears["attention_output"].in_features // dense_heads * heads
+        _narrow(linears["attention_output"], 1, context)
+        for role in ("ffn_gate", "ffn_in"):
+            if role in linears:
+                _narrow(linears[role], 0, neurons)
         _narrow(linears["ffn_out"], 1, neurons)
         attention = layer.get_submodule(attention_path)
-        setattr(attention, count, heads)
+        if count is not None:
+            setattr(attention, count, heads)
         if hasattr(attention, "all_head_size"):
-            attention.all_head_size = heads * head_size
+            attention.all_head_size = context
         if own:
             kind: Any = type(attention)
             attention.__class__ = _with_own_bias(kind, tuple(own))

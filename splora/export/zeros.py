@@ -68,12 +68,13 @@ class _Alive:
     def of(cls, layer: Layer) -> _Alive:
         weights = {role: linear.weight != 0 for role, linear in layer.linears.items()}
         size = layer.head_size
-        rows = weights["value"].any(1).unflatten(0, (-1, size)).any(1)
+        rows = weights["value"].any(1).unflatten(0, (-1, layer.rows_of_head("value"))).any(1)
         cols = weights["attention_output"].any(0).unflatten(0, (-1, size)).any(1)
-        to_row, to_col = weights["ffn_in"].any(1), weights["ffn_out"].any(0)
+        to_row, to_col = _says_something(layer), weights["ffn_out"].any(0)
         # A constant can only go where there is a bias to take it.
-        rows = rows | _stuck(layer, "value", "attention_output", size)
-        to_row = to_row | _stuck(layer, "ffn_in", "ffn_out", 1)
+        rows = rows | _stuck(layer, "value", "attention_output")
+        if "ffn_gate" not in layer.linears:
+            to_row = to_row | _stuck(layer, "ffn_in", "ffn_out")
         return cls(rows & cols, to_row & to_col)
 
 
@@ -85,16 +86,28 @@ def fullness(layer: Layer) -> tuple[float, float]:
     weights = {role: (linear.weight != 0).float() for role, linear in layer.linears.items()}
     size = layer.head_size
     heads = torch.minimum(
-        weights["value"].mean(1).unflatten(0, (-1, size)).mean(1),
+        weights["value"].mean(1).unflatten(0, (-1, layer.rows_of_head("value"))).mean(1),
         weights["attention_output"].mean(0).unflatten(0, (-1, size)).mean(1),
     )
     neurons = torch.minimum(weights["ffn_in"].mean(1), weights["ffn_out"].mean(0))
     return float(heads.min()) if len(heads) else 1.0, float(neurons.min()) if len(neurons) else 1.0
 
 
-def _stuck(layer: Layer, before: str, after: str, size: int) -> Tensor:
+def _says_something(layer: Layer) -> Tensor:
+    """Neurons (neurons,) that are no constant, bool; behind a gate, that are not zero."""
+    rows = layer.linears["ffn_in"].weight.any(1)
+    if "ffn_gate" not in layer.linears:
+        return rows
+    gate, linear = layer.linears["ffn_gate"], layer.linears["ffn_in"]
+    constant, at_gate = (torch.zeros_like(rows, dtype=gate.weight.dtype) for _ in range(2))
+    constant = linear.bias if linear.bias is not None else constant
+    opened = layer.activation(gate.bias if gate.bias is not None else at_gate) != 0
+    return (rows | (constant != 0)) & (gate.weight.any(1) | opened)
+
+
+def _stuck(layer: Layer, before: str, after: str) -> Tensor:
     """Units whose constant could not move on: the next linear has no bias."""
-    units = layer.linears[before].out_features // size
+    units = layer.heads if before == "value" else layer.neurons
     missing = layer.linears[after].bias is None and layer.linears[before].bias is not None
     return torch.full((units,), missing, device=layer.linears[before].weight.device)
 
@@ -102,12 +115,13 @@ def _stuck(layer: Layer, before: str, after: str, size: int) -> Tensor:
 def _constants(layer: Layer, alive: _Alive) -> Iterator[tuple[str, Tensor]]:
     """(role, what its bias gains, (hidden,)) for what is removed and still puts out a constant."""
     for role, before, gone in (
-        ("attention_output", "value", ~alive.heads.repeat_interleave(layer.head_size)),
+        ("attention_output", "value", ~alive.heads),
         ("ffn_out", "ffn_in", ~alive.neurons),
     ):
         after, bias = layer.linears[role], layer.linears[before].bias
-        if bias is None and before == "value":
+        if (bias is None and before == "value") or (before == "ffn_in" and "ffn_gate" in layer.linears):
             continue
+        gone = gone.repeat_interleave(layer.rows_of_head("value")) if before == "value" else gone
         empty = ~layer.linears[before].weight.any(1)  # else its column is zero, and adds nothing
         constant = bias if bias is not None else torch.zeros_like(empty, dtype=after.weight.dtype)
         if before == "ffn_in":

@@ -84,7 +84,7 @@ def block_importances(
 
     for number, layer in enumerate(anatomy.layers(model)):
         for part in PARTS:
-            before = layer.linears[part.inputs[0]].in_features
+            before = layer.linears[part.inputs[-1]].in_features
             entered = Gram(before, device=device, precision=precision)
             met = Gram(layer.linears[part.role].in_features, device=device, precision=precision)
             with precision.forward(device):
@@ -94,7 +94,7 @@ def block_importances(
                     entered.add(rows_of(part.enter(layer, hidden), tokens[index]))
                     met.add(rows_of(inner, tokens[index]))
                     states[index] = part.close(layer, hidden, layer.linears[part.role](inner))
-            for role, gram in (*((role, entered) for role in part.inputs), (part.role, met)):
+            for role, gram in (*((role, entered) for role in part.inputs_of(layer)), (part.role, met)):
                 name = names[anatomy.Place(number, role)]
                 if name in blocks:
                     found[name] = _relative(layer.linears[role], gram, blocks[name])

@@ -83,9 +83,10 @@ def count_cut(model: nn.Module) -> WeightCounts:
 def dense_weights(model: nn.Module) -> int:
     """Weights of the prunable linears before anything was cut, as the model's configuration says."""
     config = anatomy.config_of(model)
-    hidden, size = int(config.hidden_size), anatomy.head_size(config)
-    heads, neurons = anatomy.dense_sizes(config)
-    return sum(4 * hidden * size * own for own in heads) + sum(2 * hidden * own for own in neurons)
+    hidden, heads_and_neurons = int(config.hidden_size), anatomy.dense_sizes(config)
+    head = hidden * (anatomy.head_size(config) + sum(anatomy.head_rows(config).values()))
+    neuron = hidden * (3 if "ffn_gate" in anatomy.family_of(config).linears else 2)
+    return head * sum(heads_and_neurons[0]) + neuron * sum(heads_and_neurons[1])
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from splora import anatomy
 from splora.errors import InputError
 from splora.export.cut import cut
+from splora.export.dense import dense_parameters
 from splora.export.plan import Plan
 
 NAMES = anatomy.task_models()
@@ -59,20 +60,26 @@ def test_heads_keep_their_own_biases_cut_by_cut(tiny: Any, outputs: Any, masked:
 @pytest.mark.parametrize("name", NAMES)
 def test_sizes_are_those_of_the_plan(name: str, plan: Plan, tiny: Any) -> None:
     model = tiny(name)
-    smaller = cut(model, plan)
+    smaller, dense = cut(model, plan), anatomy.layers(model)[0]
     layers = anatomy.layers(smaller)
     assert [layer.heads for layer in layers] == plan.head_counts
     assert [layer.neurons for layer in layers] == plan.neuron_counts
     assert {layer.head_size for layer in layers} == {6}
     for layer in layers:
         channels, linears = layer.heads * 6, layer.linears
-        assert {linears[role].in_features for role in ("query", "key", "value", "ffn_in")} == {24}
+        assert {linears[role].in_features for role in linears if not role.endswith("out") and "output" not in role} == {
+            24
+        }
         for role, (out, into) in {"query": (channels, 24), "attention_output": (24, channels)}.items():
             assert linears[role].weight.shape == (linears[role].out_features, linears[role].in_features) == (out, into)
         assert linears["ffn_out"].weight.shape == (24, layer.neurons) == (24, linears["ffn_out"].in_features)
-    # A head has three rows of inputs with a bias, and a column of outputs; a neuron one row with a bias, and a column.
+    # A head has rows of query, key and value with their biases, and columns; a neuron one or two rows, and a column.
     heads, neurons = 12 - sum(plan.head_counts), 60 - sum(plan.neuron_counts)
-    assert _count(model) - _count(smaller) == heads * 6 * (3 * 25 + 24) + neurons * (25 + 24)
+    rows = {role: linear.weight.shape[0] * (24 + (linear.bias is not None)) for role, linear in dense.linears.items()}
+    head = sum(rows[role] for role in ("query", "key", "value")) // 4 + 6 * 24
+    neuron = sum(rows.get(role, 0) for role in ("ffn_gate", "ffn_in")) // 20 + 24
+    assert _count(model) - _count(smaller) == heads * head + neurons * neuron
+    assert dense_parameters(smaller) == _count(model)
     assert smaller.config.is_heterogeneous
     assert type(smaller.config) is type(model.config)
 
@@ -100,7 +107,7 @@ def test_whole_inner_linears_are_shared_and_outer_ones_copied(tiny: Any) -> None
     model = tiny("BertForSequenceClassification")
     smaller = cut(model, Plan.dense(model))
     for ours, theirs in zip(anatomy.layers(smaller), anatomy.layers(model), strict=True):
-        for role in anatomy.ROLES:
+        for role in ours.linears:
             outer = role in ("attention_output", "ffn_out")
             for leaf in ("weight", "bias"):
                 mine, original = getattr(ours.linears[role], leaf), getattr(theirs.linears[role], leaf)

@@ -59,7 +59,7 @@ def prune_blocks(
     for number, (layer, dense) in enumerate(pairs):
         for part, block in zip(PARTS, blocks, strict=True):
             report("blocks", f"layer {number} {part.name}", number / len(pairs))
-            for roles, look in _steps(part):
+            for roles, look in _steps(part, layer):
                 linears = [layer.linears[role] for role in roles]
                 gram = Gram(linears[0].in_features, sum(each.out_features for each in linears), device, precision)
                 with precision.forward(device):
@@ -79,12 +79,13 @@ def prune_blocks(
     return student
 
 
-def _steps(part: Part) -> Iterator[tuple[tuple[str, ...], Look]]:
+def _steps(part: Part, of: Layer) -> Iterator[tuple[tuple[str, ...], Look]]:
     """The linears before the output projection, then that itself."""
+    roles = part.inputs_of(of)
 
     def before(layer: Layer, dense: Layer, hidden: Tensor, above: Tensor, _: Call, __: Call) -> tuple[Tensor, Tensor]:
         given = part.enter(dense, above)
-        wanted = torch.cat([dense.linears[role](given) for role in part.inputs], dim=-1)
+        wanted = torch.cat([dense.linears[role](given) for role in roles], dim=-1)
         return part.enter(layer, hidden), wanted
 
     def after(
@@ -93,7 +94,7 @@ def _steps(part: Part) -> Iterator[tuple[tuple[str, ...], Look]]:
         projected = dense.linears[part.role](part.inner(dense, above, dense_call))
         return part.inner(layer, hidden, call), above + projected.float() - hidden
 
-    yield part.inputs, before
+    yield roles, before
     yield (part.role,), after
 
 

@@ -33,13 +33,16 @@ class Costs:
     def of(cls, model: nn.Module, tokens: int) -> Costs:
         """Costs at a length of `tokens`: 4·s·d·h + 2·s²·h for a head of size h, 2·s·d for a neuron, hidden size d.
 
-        Four projections (query, key, value, output) and two attention products; two linears.
+        Four projections (query, key, value, output) and two attention products; two linears, three where one is a gate.
+        With grouped queries, key and value have fewer rows than query.
         """
         from splora import anatomy
 
         layer = anatomy.layers(model)[0]
         hidden, size = layer.linears["query"].in_features, layer.head_size
-        return cls(4 * tokens * hidden * size + 2 * tokens**2 * size, 2 * tokens * hidden)
+        rows = sum(anatomy.head_rows(anatomy.config_of(model)).values())
+        linears = 3 if "ffn_gate" in layer.linears else 2
+        return cls(tokens * hidden * (rows + size) + 2 * tokens**2 * size, linears * tokens * hidden)
 
     def total(self, head_counts: Sequence[int], neuron_counts: Sequence[int]) -> int:
         """MACs of all layers."""

@@ -83,7 +83,7 @@ class Part:
     Attributes:
         name: `heads` or `neurons`.
         role: the output projection.
-        inputs: the projections before it.
+        inputs: the projections before it; not all families have all of them.
         enter: from (layer, hidden states) to what these get.
         inner: from (layer, hidden states, call) to what the projection gets.
         close: from (layer, hidden states, what it puts out) to the hidden states after it.
@@ -96,6 +96,10 @@ class Part:
     inner: Callable[[Layer, Tensor, Call], Tensor]
     close: Callable[[Layer, Tensor, Tensor], Tensor]
 
+    def inputs_of(self, layer: Layer) -> tuple[str, ...]:
+        """Those of `inputs` that the layer has."""
+        return tuple(role for role in self.inputs if role in layer.linears)
+
     def size(self, layer: Layer) -> int:
         """Channels of one head, or of one neuron."""
         return layer.head_size if self.name == "heads" else 1
@@ -107,7 +111,7 @@ PARTS = (
     Part(
         "neurons",
         "ffn_out",
-        ("ffn_in",),
+        ("ffn_gate", "ffn_in"),
         feed_forward_input,
         lambda layer, hidden, _: activated_neurons(layer, hidden),
         feed_forward_close,

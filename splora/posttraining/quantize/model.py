@@ -71,7 +71,7 @@ def quantize_model(
 
     if options.method == "rtn":
         for number in range(len(layers)):
-            for role in anatomy.ROLES:
+            for role in layers[number].linears:
                 replace(number, (role,), lambda weight: round_to_nearest(weight, options.grid))
     else:
         _Walk(model, batches, options, precision, replace).run()
@@ -111,7 +111,7 @@ class _Walk:
         # What meets the output projection is made twice where it is too much to keep.
         kept = Kept()
         if linear.in_features:
-            self._quantize(number, part.inputs, lambda index: part.enter(layer, states[index]))
+            self._quantize(number, part.inputs_of(layer), lambda index: part.enter(layer, states[index]))
             self._quantize(
                 number,
                 (part.role,),

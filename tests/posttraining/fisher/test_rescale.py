@@ -30,6 +30,8 @@ FAMILIES = [
     "DebertaV2ForQuestionAnswering",
     "DistilBertForQuestionAnswering",
     "OPTForCausalLM",
+    "MistralForCausalLM",
+    "Qwen3ForCausalLM",
 ]
 
 
@@ -87,6 +89,7 @@ def test_sublayers_put_together_are_the_models_own_layers(tiny: Any, name: str) 
             hidden = forward_layer(layer, hidden, call)
         wanted = model(**batch, output_hidden_states=True).hidden_states[-1]
         final = getattr(getattr(getattr(model, "model", None), "decoder", None), "final_layer_norm", None)
+        final = final or getattr(getattr(model, "model", None), "norm", None)
         hidden = final(hidden) if final is not None else hidden
     keep = batch["attention_mask"].bool()
     torch.testing.assert_close(hidden[keep], wanted[keep], rtol=1e-4, atol=1e-5)

@@ -34,6 +34,8 @@ FAMILIES = [
     "RobertaForQuestionAnswering",
     "DistilBertForQuestionAnswering",
     "OPTForCausalLM",
+    "LlamaForCausalLM",
+    "Qwen2ForCausalLM",
     "MPNetForQuestionAnswering",
     "DebertaV2ForSequenceClassification",
     # As OPT-350m: norms after the residual sums, embeddings of another width.
@@ -75,19 +77,19 @@ def repeat_units(model: Any, mixed: bool) -> None:
         for layer in anatomy.layers(model):
             linears = layer.linears
             half = layer.neurons // 2
-            for name in ("weight", "bias"):
-                getattr(linears["ffn_in"], name)[half:] = getattr(linears["ffn_in"], name)[:half]
-            size, channels = layer.head_size, layer.heads // 2 * layer.head_size
+            for role in ("ffn_gate", "ffn_in"):
+                for parameter in linears[role].parameters() if role in linears else ():
+                    parameter[half:] = parameter[:half]
             for role in ("query", "key"):
-                for name in ("weight", "bias"):
-                    getattr(linears[role], name)[channels:] = getattr(linears[role], name)[:channels]
+                for parameter in linears[role].parameters():
+                    parameter[len(parameter) // 2 :] = parameter[: len(parameter) // 2]
             # Values of a head pass through its attention linearly: any mixture of them will do.
+            size, channels = layer.rows_of_head("value"), linears["value"].out_features // 2
             mixing = torch.randn(size, size, generator=torch.Generator().manual_seed(1)) if mixed else torch.eye(size)
-            value = linears["value"]
             for start in range(0, channels, size):
                 front, back = slice(start, start + size), slice(channels + start, channels + start + size)
-                value.weight[back] = 0.3 * mixing @ value.weight[front]
-                value.bias[back] = 0.3 * mixing @ value.bias[front]
+                for parameter in linears["value"].parameters():
+                    parameter[back] = 0.3 * mixing @ parameter[front]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
