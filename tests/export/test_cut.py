@@ -208,8 +208,11 @@ def test_sinusoidal_positions_of_distilbert(mixed: Plan, tiny: Any, outputs: Any
 
 
 @pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"cache_implementation": "static"}, {"num_beams": 2}])
-def test_a_cut_opt_writes_what_the_masked_one_does(options: Any, plan: Plan, tiny: Any, masked: Any) -> None:
-    model = tiny("OPTForCausalLM", eos_token_id=None)
+@pytest.mark.parametrize("name", ["OPTForCausalLM", "MistralForCausalLM"])
+def test_a_cut_decoder_writes_what_the_masked_one_does(
+    name: str, options: Any, plan: Plan, tiny: Any, masked: Any
+) -> None:
+    model = tiny(name, eos_token_id=None)
     smaller = cut(model, plan)
     masked(model, plan)
     ids = torch.tensor([[1, 1, 7, 8], [5, 9, 11, 30]])

@@ -37,6 +37,8 @@ NAMES = [
     "DistilBertForSequenceClassification",
     "OPTForCausalLM",
     "OPTForSequenceClassification",
+    "LlamaForCausalLM",
+    "Qwen3ForCausalLM",
 ]
 Quantized = tuple[Any, dict[str, QuantizedWeight], GridOptions]
 
