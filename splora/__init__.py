@@ -5,26 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from splora.export.folder import load_pruned
+    from splora.api import Pruned, prune
+    from splora.export.cut import cut
+    from splora.export.folder import load_pruned, save_pruned
+    from splora.export.plan import Plan
     from splora.export.quantized import load_quantized
     from splora.training.adapter_folder import load_adapter
 
-__all__ = ["load_adapter", "load_pruned", "load_quantized"]
+#: Where each public name stands. On demand: torch and transformers take seconds to import, and most imports of this
+#: package do not need them.
+_PLACES = {
+    "Plan": "splora.export.plan",
+    "Pruned": "splora.api",
+    "cut": "splora.export.cut",
+    "load_adapter": "splora.training.adapter_folder",
+    "load_pruned": "splora.export.folder",
+    "load_quantized": "splora.export.quantized",
+    "prune": "splora.api",
+    "save_pruned": "splora.export.folder",
+}
+__all__ = ["Plan", "Pruned", "cut", "load_adapter", "load_pruned", "load_quantized", "prune", "save_pruned"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # On demand: torch and transformers take seconds to import, and most imports of this package do not need them.
-    if name == "load_adapter":
-        from splora.training.adapter_folder import load_adapter
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return load_adapter
-    if name == "load_pruned":
-        from splora.export.folder import load_pruned
-
-        return load_pruned
-    if name == "load_quantized":
-        from splora.export.quantized import load_quantized
-
-        return load_quantized
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)

@@ -102,7 +102,8 @@ def _says_something(layer: Layer) -> Tensor:
     constant, at_gate = (torch.zeros_like(rows, dtype=gate.weight.dtype) for _ in range(2))
     constant = linear.bias if linear.bias is not None else constant
     opened = layer.activation(gate.bias if gate.bias is not None else at_gate) != 0
-    return (rows | (constant != 0)) & (gate.weight.any(1) | opened)
+    says: Tensor = (rows | (constant != 0)) & (gate.weight.any(1) | opened)
+    return says
 
 
 def _stuck(layer: Layer, before: str, after: str) -> Tensor:

@@ -13,7 +13,8 @@ from splora import anatomy
 from splora.errors import InputError
 from splora.export.cut import cut
 from splora.export.plan import Plan
-from splora.posttraining.core.calibration import Calibration, is_label
+from splora.posttraining.core.calibration import is_label
+from splora.posttraining.core.examples import CalibrationExamples
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.stages import Report, Stage, silent
 from splora.posttraining.core.states import Storage
@@ -53,7 +54,7 @@ class FisherOptions:
 
 def prune_fisher(
     model: nn.Module,
-    calibration: Calibration,
+    calibration: CalibrationExamples,
     search: Search,
     fraction: float,
     options: FisherOptions,
@@ -160,7 +161,7 @@ def _check(heads: Sequence[Tensor], neurons: Sequence[Tensor]) -> None:
         raise InputError(problems)
 
 
-def _reported(calibration: Calibration, report: Report) -> Iterator[dict[str, Tensor]]:
+def _reported(calibration: CalibrationExamples, report: Report) -> Iterator[dict[str, Tensor]]:
     for number, batch in enumerate(calibration):
         report("search", f"gradients, batch {number + 1} of {len(calibration)}", number / len(calibration))
         yield batch

@@ -12,7 +12,7 @@ from torch import nn
 from splora.export.plan import Plan
 from splora.memory import FreeMemory
 from splora.posttraining.core.budget import Costs
-from splora.posttraining.core.calibration import Calibration
+from splora.posttraining.core.examples import CalibrationExamples
 from splora.posttraining.core.layer_grams import arguments_of
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.stages import Report, Stage, silent
@@ -25,7 +25,7 @@ __all__ = ["StatOptions", "prune_stat"]
 
 def prune_stat(
     model: nn.Module,
-    calibration: Calibration,
+    calibration: CalibrationExamples,
     costs: Costs,
     fraction: float,
     options: StatOptions,
