@@ -18,6 +18,8 @@ FAMILIES = (
     "RobertaForSequenceClassification",
     "DistilBertForSequenceClassification",
     "OPTForCausalLM",
+    "LlamaForCausalLM",
+    "DebertaV2ForSequenceClassification",
 )
 
 
@@ -30,11 +32,14 @@ def empty(model: nn.Module, seed: int, share: float) -> nn.Module:
         return torch.rand(number, generator=generator) < share
 
     for layer in anatomy.layers(model):
-        size = layer.head_size
-        for before, after, width in (("value", "attention_output", size), ("ffn_in", "ffn_out", 1)):
-            units = layer.linears[before].out_features // width
-            layer.linears[before].weight[drawn(units).repeat_interleave(width)] = 0.0
-            layer.linears[after].weight[:, drawn(units).repeat_interleave(width)] = 0.0
+        for units, before, after, rows, columns in (
+            (layer.heads, "value", "attention_output", layer.rows_of_head("value"), layer.head_size),
+            (layer.neurons, "ffn_in", "ffn_out", 1, 1),
+            (layer.neurons, "ffn_gate", "ffn_out", 1, 1),
+        ):
+            if before in layer.linears:
+                layer.linears[before].weight[drawn(units).repeat_interleave(rows)] = 0.0
+                layer.linears[after].weight[:, drawn(units).repeat_interleave(columns)] = 0.0
     return model
 
 
