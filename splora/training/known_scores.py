@@ -70,10 +70,11 @@ def stat_importances(base: nn.Module, placement: Placement, data: TaskDataModule
         placement: where its masks will lie.
         data: whose training examples are looked at.
     """
+    from splora.posttraining.blocks.worth import block_importances
     from splora.posttraining.core.calibration import draw
     from splora.posttraining.core.layer_grams import arguments_of
     from splora.posttraining.core.precision import Precision
-    from splora.posttraining.importance import block_importances, unit_importances
+    from splora.posttraining.importance import unit_importances
 
     batches, precision = arguments_of(list(draw(data, EXAMPLES))), Precision.parse("auto")
     own = {name: shape for name, shape in placement.shapes.items() if name not in placement.leaders}
@@ -81,7 +82,9 @@ def stat_importances(base: nn.Module, placement: Placement, data: TaskDataModule
     training = base.training
     base.eval()
     try:
-        found = block_importances(base, batches, blocks, precision=precision) if blocks else {}
+        found: dict[str, Tensor] = {}
+        if blocks:
+            found, _ = block_importances(base, batches, blocks, precision=precision, seed=data.seed)
         if placement.units:
             first = reads_first_token(data.task)
             of = unit_importances(base, batches, first_token_only=first, precision=precision, seed=data.seed)

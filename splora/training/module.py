@@ -132,7 +132,8 @@ class PruningModule(LightningModule):
         source = self.model_name_or_path
         if self.prune_first.method != "none":
             blocks = self.pruning.attention_block, self.pruning.ffn_block
-            source = pruned_start(source, self.prune_first, blocks, data, Path(self.trainer.default_root_dir))
+            folder, local = Path(self.trainer.default_root_dir), self.pruning.method != "topK_global"
+            source = pruned_start(source, self.prune_first, blocks, data, folder, each_weight=local)
         base = load_base(source, self.task, label2id=self.label2id, dropout=self.dropout, seed=self.seed)
         if self.trainer.training and has_head(source, base.config, self.task):
             base.eval()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError
+from splora.export.storage import weight_digest
 from splora.files import write_json
 from splora.json_values import read_object
 from splora.machine import is_first_process
@@ -54,7 +55,13 @@ def last_of_budgets(spec: RunSpecification, output_dir: Path, train: Train) -> R
 
 
 def pruned_start(
-    name: str, options: PruneFirstOptions, blocks: tuple[BlockShape, BlockShape], data: TaskDataModule, folder: Path
+    name: str,
+    options: PruneFirstOptions,
+    blocks: tuple[BlockShape, BlockShape],
+    data: TaskDataModule,
+    folder: Path,
+    *,
+    each_weight: bool = False,
 ) -> str:
     """The folder of a model that was pruned before training; it is made now unless it is there.
 
@@ -65,16 +72,18 @@ def pruned_start(
         blocks: shapes of blocks in attention and feed-forward weights, for the method that takes those.
         data: whose training examples calibrate.
         folder: of the run.
+        each_weight: whether each weight keeps the same fraction of its blocks, because the masks will.
 
     Raises:
         InputError: it cannot be pruned so.
     """
     pruned = folder / BEFORE / PRUNED
     wanted = {"model": name, **asdict(options), "blocks": blocks, "data": data.settings()}
+    wanted |= {"each_weight": each_weight, "weights": weight_digest(name)}
     wanted = json.loads(json.dumps(wanted, default=str))
     if is_first_process():
         if not _is_made(pruned, wanted):
-            _prune(name, options, blocks, data, pruned)
+            _prune(name, options, blocks, data, pruned, each_weight=each_weight)
             write_json(pruned / MADE_OF, wanted)
     else:
         end = time.monotonic() + PATIENCE
@@ -94,7 +103,13 @@ def _is_made(pruned: Path, wanted: dict[str, Any]) -> bool:
 
 
 def _prune(
-    name: str, options: PruneFirstOptions, blocks: tuple[BlockShape, BlockShape], data: TaskDataModule, folder: Path
+    name: str,
+    options: PruneFirstOptions,
+    blocks: tuple[BlockShape, BlockShape],
+    data: TaskDataModule,
+    folder: Path,
+    *,
+    each_weight: bool = False,
 ) -> None:
     from splora.checkpoints.checkpoint import load_checkpoint
     from splora.export.folder import save_pruned
@@ -125,7 +140,9 @@ def _prune(
     folder.parent.mkdir(parents=True, exist_ok=True)
     if options.method == "blocks":
         batches = arguments_of(list(calibration))
-        done = prune_blocks(model, batches, blocks, options.budget, precision=precision)
+        done = prune_blocks(
+            model, batches, blocks, options.budget, each_weight=each_weight, precision=precision, seed=data.seed
+        )
         save_pruned(done, data.tokenizer, folder)
         return
     request = PruneRequest(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from splora.masks.binarize import keep_largest, kept_count
+from splora.masks.binarize import keep_largest
 from splora.masks.grid import BlockShape
 from splora.posttraining.stat.elimination import eliminate, worth
 from splora.posttraining.stat.interpolative import expand
@@ -60,34 +60,37 @@ def operate(
     cross: Tensor,
     prior: Tensor,
     block: BlockShape,
-    fraction: float,
+    kept: int,
     *,
     means: tuple[Tensor, Tensor] | None = None,
+    squares: Tensor | None = None,
     ridge: float = RIDGE,
 ) -> Surgery:
-    """Take all but a fraction of a weight's blocks, and fit the others to what the layer should put out.
+    """Take all but some of a weight's blocks, and fit the others to what the layer should put out.
 
     Args:
         matrix: ZᵀZ of the inputs, float64 (in, in); centred where there is a bias.
         cross: YᵀZ with the outputs that are wanted, float64 (out, in); likewise.
         prior: the weight as it is, (out, in), which the ridge pulls towards.
         block: (p, q), which divides the weight.
-        fraction: of the blocks that stays, as `binarize.kept_count` rounds it.
+        kept: how many blocks stay.
         means: of inputs and of wanted outputs, (in,) and (out,), where there is a bias.
+        squares: how much a squared error of each output matters, (out,), where block rows compete; None: all alike.
         ridge: see `RIDGE`.
     """
     p, q = block
     prior, diagonal = prior.double(), matrix.diagonal().clamp_min(0)
     every = torch.arange(matrix.shape[0], device=matrix.device)
     whole = _fit(matrix, cross, prior, every, diagonal, ridge)
-    importance = block_importance(matrix, whole, block)
-    mask = keep_largest(importance, kept_count(fraction, importance.numel()))
+    measured = whole if squares is None else whole * squares.to(whole).sqrt()[:, None]
+    importance = block_importance(matrix, measured, block)
+    mask = keep_largest(importance, kept)
     weight = torch.zeros_like(prior)
     for number in range(mask.shape[0]):
         rows = slice(number * p, (number + 1) * p)
-        kept = expand(torch.nonzero(mask[number]).flatten(), q)
-        if len(kept):
-            weight[rows, kept] = _fit(matrix, cross[rows], prior[rows], kept, diagonal, ridge)
+        columns = expand(torch.nonzero(mask[number]).flatten(), q)
+        if len(columns):
+            weight[rows, columns] = _fit(matrix, cross[rows], prior[rows], columns, diagonal, ridge)
     bias = None if means is None else means[1].double() - weight @ means[0].double()
     return Surgery(mask, weight, bias)
 
@@ -101,6 +104,12 @@ def _fit(matrix: Tensor, cross: Tensor, prior: Tensor, kept: Tensor, diagonal: T
     # Inputs that are always zero have nothing to solve.
     dead = diagonal[kept] == 0
     damped[dead, dead] = 1.0
-    factor = torch.linalg.cholesky(damped)
+    # Centred sums of inputs that hardly vary are rounding, which may not even be positive.
+    more = torch.finfo(torch.float32).eps * damped.diagonal().mean()
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    while int(failed):
+        damped.diagonal().add_(more)
+        more = more * 10
+        factor, failed = torch.linalg.cholesky_ex(damped)
     solved: Tensor = start + torch.cholesky_solve(right.T, factor).T
     return solved

@@ -8,7 +8,7 @@ activations, none to the weights. Of two classes, diag p − p pᵀ = p₀ p₁ 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -54,15 +54,62 @@ def output_metrics(model: nn.Module, batches: Sequence[Batch], seed: int, precis
     found = [
         {part.name: torch.zeros(hidden, hidden, dtype=torch.float64, device=device) for part in PARTS} for _ in layers
     ]
+    names = {part.role: part.name for part in PARTS}
+    for (number, role), rows in _gradients(model, batches, seed, precision, tuple(names)):
+        with precision.products(device):
+            found[number][names[role]] += rows.T @ rows
+    for by_part in found:
+        for metric in by_part.values():
+            metric /= _sequences(batches)
+    return found
+
+
+def output_squares(
+    model: nn.Module, batches: Sequence[Batch], seed: int, precision: Precision
+) -> dict[tuple[int, str], Tensor]:
+    """The diagonal of F of what each prunable linear puts out, on average over sequences: float64 (outputs,).
+
+    Args:
+        model: a task model in evaluation mode.
+        batches: model arguments without labels.
+        seed: of the random directions u.
+        precision: what forward passes compute in.
+
+    Returns:
+        By layer and role; linears that hold no weights are left out.
+    """
+    found: dict[tuple[int, str], Tensor] = {}
+    roles = tuple(anatomy.layers(model)[0].linears)
+    for place, rows in _gradients(model, batches, seed, precision, roles):
+        squares = rows.double().square().sum(0) / _sequences(batches)
+        found[place] = found[place] + squares if place in found else squares
+    return found
+
+
+def _sequences(batches: Sequence[Batch]) -> int:
+    return max(1, sum(len(batch["attention_mask"]) for batch in batches))
+
+
+def _gradients(
+    model: nn.Module, batches: Sequence[Batch], seed: int, precision: Precision, roles: Sequence[str]
+) -> Iterator[tuple[tuple[int, str], Tensor]]:
+    """Gradients of the predictions along B u by what linears of these roles put out, batch by batch.
+
+    Yields:
+        Layer and role, and gradients of all tokens that are no padding, float (tokens, outputs).
+    """
+    device = next(model.parameters()).device
+    layers = anatomy.layers(model)
     generator = torch.Generator().manual_seed(seed)
     outputs: dict[tuple[int, str], Tensor] = {}
     handles = [layers[0].module.register_forward_pre_hook(_follow, with_kwargs=True)]
     for number, layer in enumerate(layers):
         handles += [
-            layer.linears[part.role].register_forward_hook(_keeper(outputs, (number, part.name))) for part in PARTS
+            layer.linears[role].register_forward_hook(_keeper(outputs, (number, role)))
+            for role in roles
+            if layer.linears[role].out_features
         ]
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    sequences = 0
     try:
         model.requires_grad_(False)
         at_once = TEXT_TOKENS if is_language_model(model) else BACKWARD_TOKENS
@@ -75,23 +122,17 @@ def output_metrics(model: nn.Module, batches: Sequence[Batch], seed: int, precis
             directions = [_direction(one.detach(), keep, generator) for one in logits]
             places = list(outputs)
             gradients = torch.autograd.grad(logits, [outputs[place] for place in places], directions)
-            for (number, part_name), gradient in zip(places, gradients, strict=True):
-                # OPT's feed-forward part has tokens in a row.
-                rows = gradient.reshape(*keep.shape, hidden)[keep].float()
-                with precision.products(device):
-                    found[number][part_name] += rows.T @ rows
             outputs.clear()
-            del result, logits, directions, gradients  # no two batches' activations side by side
-            sequences += len(keep)
+            del result, logits, directions  # no two batches' activations side by side
+            for place, gradient in zip(places, gradients, strict=True):
+                # OPT's feed-forward part has tokens in a row.
+                yield place, gradient.reshape(*keep.shape, -1)[keep].float()
+            del gradients
     finally:
         for handle in handles:
             handle.remove()
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(wanted[name])
-    for by_part in found:
-        for metric in by_part.values():
-            metric /= max(sequences, 1)
-    return found
 
 
 def root(metric: Tensor) -> Tensor:
