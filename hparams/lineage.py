@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from splora.training.preflight import check_model, check_states, check_teacher_type, is_cut_model
+from splora.tasks.glue_tasks import TASKS
+from splora.training.preflight import check_model, check_states, check_teacher_type, is_cut_model, macs_kept
 from splora.training.specification import QA_TASKS, Problem, RunSpecification
 
 REFERENCE = "run:"
@@ -86,9 +87,25 @@ def _fewest_macs(spec: RunSpecification, specs: Mapping[str, RunSpecification]) 
             break
         name = reference(spec.model_name_or_path)
         if name is None or name not in specs:
+            kept *= 1.0 if name is not None else macs_kept(spec.model_name_or_path) or 1.0
             break
         spec = specs[name]
     return kept if kept < 1 else None
+
+
+def _other_labels(spec: RunSpecification, other: RunSpecification, name: str) -> Problem | None:
+    """What is wrong where a row starts from one that has learned another task."""
+    if other.task == spec.task or {other.task, spec.task} <= {*QA_TASKS}:
+        return None
+    if spec.prune_first != "none":
+        told = f"is {spec.prune_first}, which prunes a model of {spec.task}, and {name!r} learns {other.task}"
+        return Problem("prune_first", f"{told}; set it to none, or start from a row of {spec.task}")
+    classes = [TASKS[task].labels if task in TASKS else None for task in (other.task, spec.task)]
+    if None in classes or classes[0] == classes[1]:
+        return None
+    labels = [", ".join(names or ()) or "a score" for names in classes]
+    told = f"is {name!r}, which learns {other.task} ({labels[0]}), and {spec.task} has {labels[1]}"
+    return Problem("model_name_or_path", f"{told}; its head cannot be trained further")
 
 
 def _prunes_more_than(spec: RunSpecification, kept: float) -> bool:
@@ -110,6 +127,8 @@ def _problems(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> 
             )
         elif field == "teacher_name_or_path" and other.task != spec.task and not {other.task, spec.task} <= {*QA_TASKS}:
             yield Problem(field, f"is 'run:{name}', which learns {other.task} and cannot teach {spec.task}")
+        elif field == "model_name_or_path" and (told := _other_labels(spec, other, f"run:{name}")) is not None:
+            yield told
         elif field == "model_name_or_path" and (kept := _fewest_macs(other, specs)) and _prunes_more_than(spec, kept):
             yield Problem(
                 "prune_first_budget",
@@ -117,7 +136,9 @@ def _problems(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> 
                 f"give less than that",
             )
         elif field == "model_name_or_path" and (begin := origin(f"{REFERENCE}{name}", specs)) is not None:
-            yield from check_model(spec, begin)
+            yield from check_model(spec, begin, fewer_heads=_ends_smaller(other, specs))
+            if (teacher := spec.teacher_name_or_path) is not None and reference(teacher) is None:
+                yield from check_states(spec, begin, teacher)
         elif field == "teacher_name_or_path" and (begin := origin(f"{REFERENCE}{name}", specs)) is not None:
             yield from check_teacher_type(spec, begin)
             student = origin(spec.model_name_or_path, specs)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from splora.errors import InputError, problems_of
+from splora.errors import InputError, in_words_of_command, problems_of
 from splora.interruption import ending_tidily
 from splora.posttraining.core.budget import Budget
 from splora.scripts import heal
@@ -87,14 +87,22 @@ def _prune_and_heal(request: PruneRequest, options: argparse.Namespace) -> None:
         )
     output = request.output.resolve()
     pruned = replace(request, output=output.with_name(f"{output.name}-pruned"))
-    dense = heal.request_of(options, request.model, None, options.heal, request.task, request.output)
+    with in_words_of_command(_WITHOUT_TEACHER):
+        dense = heal.request_of(options, request.model, None, options.heal, request.task, request.output)
     healed = replace(dense, model=str(pruned.output), choices={**dense.choices, "teacher": dense.teacher})
     problems = problems_of(pruned.check, dense.check_training, healed.check_output)
     if problems:
         raise InputError(dict.fromkeys(problems))
-    if pruned.difference() != "":
+    if request.force or pruned.difference() != "":
         carry_out(pruned)
     heal.carry_out(healed)
+
+
+#: Healing's own command has an option for what this one cannot be told.
+_WITHOUT_TEACHER = {
+    "--teacher is missing: name the dense model": "--heal has no dense model to learn from: leave it out, and heal by "
+    "splora heal with --teacher, the model"
+}
 
 
 def _budget(options: argparse.Namespace) -> Budget:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError
+from splora.files import expanded
 from splora.json_values import one_line, read_object, table
 
 CONFIG = "config.json"
@@ -119,3 +120,11 @@ def _memory() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return 0
+
+
+def is_cut_folder(path: str | Path) -> bool:
+    """Whether a folder holds a model whose layers differ in size; a name that is no folder's does not."""
+    try:
+        return isinstance((read_object(expanded(path) / CONFIG) or {}).get("per_layer_config"), dict)
+    except (OSError, ValueError):
+        return False

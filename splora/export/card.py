@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from splora.files import write_text
+from splora.model_sizes import is_cut_folder
 from splora.tasks.source_names import is_hub_model
 from splora.tasks.sources import QA_TASKS, auto_model
 from splora.tasks.text_sources import TEXT_TASKS
@@ -59,7 +60,9 @@ def run_card(result: Mapping[str, Any], *, served: bool = False) -> str:
     ]
     smaller = result.get("macs_kept", 1) < 1
     load = _load_smaller(task, quantized=False) if smaller else _load_model(task)
-    load = _load_adapter(task, base, adapter) if adapted else load
+    first = (model.get("prune_first") or {}).get("method", "none")
+    if adapted:
+        load = _load_adapter(task, base, adapter, stock=first == "none" and not is_cut_folder(base))
     tags = ["splora", adapter if adapted else "pruned"]
     return _card(
         header=_front_matter(task, base, tags, "peft" if adapted else "transformers", data.get("train_file")),
@@ -180,11 +183,16 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 {_predict(task)}"""
 
 
-def _load_adapter(task: str, base: str, kind: str) -> str:
-    """How an adapter is loaded; PEFT knows its own LoRA, and ours by an import."""
+def _load_adapter(task: str, base: str, kind: str, *, stock: bool = True) -> str:
+    """How an adapter is loaded; PEFT knows its own LoRA, and ours by an import.
+
+    Args:
+        stock: whether its base is a model as transformers has it, not one that was pruned before.
+    """
     known = kind == "lora"
     auto, kind = auto_model(task), kind.upper()
-    made = "splora makes the base model itself; `splora.load_adapter` knows how"
+    made = "splora makes the base model itself" if stock else "the base model was pruned before this was trained"
+    made += "; `splora.load_adapter` knows how"
     fetched = f"base = {auto}.from_pretrained({base!r}, config=config)"
     return f"""With splora installed:
 
@@ -204,7 +212,7 @@ from peft import PeftModel
 from transformers import AutoConfig, {auto}
 
 config = AutoConfig.from_pretrained("path/to/this/folder")  # the base model's, with this task's labels
-{f"base = ...  # {made}" if base == "embedded" else fetched}
+{f"base = ...  # {made}" if base == "embedded" or not stock else fetched}
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
 stock = model.merge_and_unload()  # a plain model of transformers, pruned blocks zero; saved, it needs neither
 ```

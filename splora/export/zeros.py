@@ -120,6 +120,8 @@ def _constants(layer: Layer, alive: _Alive) -> Iterator[tuple[str, Tensor]]:
         ("ffn_out", "ffn_in", ~alive.neurons),
     ):
         after, bias = layer.linears[role], layer.linears[before].bias
+        if after.bias is None:  # nothing that would need one was taken
+            continue
         if (bias is None and before == "value") or (before == "ffn_in" and "ffn_gate" in layer.linears):
             continue
         gone = gone.repeat_interleave(layer.rows_of_head("value")) if before == "value" else gone

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splora.json_values import read_object
+from splora.model_sizes import is_cut_folder
 from splora.report.weights_file import WeightsFile, weights_file
 
 #: Heads of the embedded model, which has no configuration file to ask.
@@ -71,6 +72,8 @@ def read_masks(folder: Path, blocks: Blocks | None, base: str) -> Masks | None:
         path = folder / part / file
         if not path.is_file():
             continue
+        if is_cut_folder(path.parent):  # what stays is not what the masks were laid over
+            return None
         try:
             with weights_file(path) as weights:
                 found = _of_adapter(weights, path) if part == "adapter" else _of_model(weights, blocks)

@@ -125,10 +125,15 @@ def _prune_blocks_first(spec: RunSpecification) -> list[Problem]:
     if spec.has_scores and spec.mask_init not in ("magnitude", "stat"):
         told = f"is {spec.mask_init}, and only magnitude and stat rank the zeros that prune_first blocks leaves lowest"
         return [Problem("mask_init", told)]
-    if spec.pruning_method in FRACTIONS and spec.initial_threshold > spec.budgets[0]:
-        told = (
-            f"is {spec.initial_threshold:g}, and prune_first blocks leaves {spec.budgets[0]:g} of the blocks: what it "
-            f"chose would train back; set initial_threshold to that"
+    if len(spec.budgets) > 1:
+        told = f"is {spec.prune_first_budget}, and the masks of a row keep one fraction of its blocks; give one budget"
+        return [Problem("prune_first_budget", told)]
+    return [
+        Problem(
+            field,
+            f"is {getattr(spec, field):g}, and prune_first blocks leaves {spec.budgets[0]:g} of the blocks: what it "
+            f"chose would train back; set {field} to that",
         )
-        return [Problem("initial_threshold", told)]
-    return []
+        for field in ("initial_threshold", "final_threshold")
+        if spec.pruning_method in FRACTIONS and getattr(spec, field) > spec.budgets[0]
+    ]

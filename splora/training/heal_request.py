@@ -25,7 +25,7 @@ WEIGHTS_OF = ", weights "
 #: What the folder of the training is called beside that of its result.
 TRAINING = "-training"
 #: Settings of a pruning that healing does not look at.
-_OTHERS = ("method", "budget", "tables", "tokens", "samples", "precision", "device", "dtype", "columns")
+_OTHERS = ("method", "weights", "budget", "tables", "tokens", "samples", "precision", "device", "dtype", "columns")
 #: The option that a column's finding is told with.
 _OPTIONS = {
     "model_name_or_path": "MODEL",

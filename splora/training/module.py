@@ -20,6 +20,7 @@ from splora.masks import BlockMask, masked_layers, penalties, update_global_cuto
 from splora.masks.block_mask import KNOWN_INITS
 from splora.posttraining.core.budget import Costs
 from splora.tasks.data_module import TaskDataModule
+from splora.training.checkpoint_files import checkpoint_of
 from splora.training.counting import WeightCounts, count_weights
 from splora.training.evaluation import DivergenceMeter, OutputCollector
 from splora.training.filling import fill_heads
@@ -144,7 +145,8 @@ class PruningModule(LightningModule):
             if is_first_process():
                 print(f"warning: {source}: {told}; masks of blocks would keep them.", file=sys.stderr, flush=True)
         known: dict[str, Tensor] | None = None
-        begins = self.trainer.training and self.trainer.ckpt_path is None  # a checkpoint brings its own scores
+        # A checkpoint brings its own scores; Lightning tells of it only after this.
+        begins = self.trainer.training and checkpoint_of(Path(self.trainer.default_root_dir)) is None
         if begins and self.pruning.mask_init == "stat" and self.pruning.method in SCORED:
             placement = mask_placement(base, self.pruning, block_shapes(base, self.pruning))
             known = stat_importances(base.to(self.trainer.strategy.root_device), placement, data)

@@ -52,6 +52,8 @@ def _steps(spec: RunSpecification, examples: int | None, world_size: int) -> int
     if examples is None:
         return None
     examples = min(examples, spec.max_train_examples or examples)
+    # A fifth at most is held back, of sentences that belong to no text.
+    examples -= min(spec.held_out, max(1, examples // 5)) if spec.held_out else 0
     batches = max(1, examples // (spec.per_gpu_train_batch_size * world_size))
     return max(1, int(batches * spec.num_train_epochs / spec.gradient_accumulation_steps))
 
@@ -98,11 +100,12 @@ def _examples(source: str, task: str, split: Literal["train", "eval"], changed: 
     return count_examples(source, task, split, labelled=labelled)
 
 
-def check_model(spec: RunSpecification, origin: str | None = None) -> list[Problem]:
+def check_model(spec: RunSpecification, origin: str | None = None, *, fewer_heads: bool = False) -> list[Problem]:
     """Whether the run's blocks divide its model, and whether the model has as many positions as the run needs.
 
     Args:
         origin: where the run starts from another run, the model that this one begins with in the end.
+        fewer_heads: whether that run leaves layers with fewer heads.
     """
     source = origin or spec.model_name_or_path
     config, problems = _config(source, "model_name_or_path")
@@ -127,7 +130,9 @@ def check_model(spec: RunSpecification, origin: str | None = None) -> list[Probl
     )
     masks = set() if spec.pruning_method == "none" else _blocked_parts(spec.pruning_units)
     parts = {"attention", "ffn"} if alone else masks
-    problems += _check_filled(spec, config, model_type, name)
+    problems += _check_whole_heads(
+        spec, config, model_type, name, fewer_heads or spec.prune_first in ("stat", "fisher")
+    )
     if spec.max_seq_length > most:
         problems.append(Problem("max_seq_length", f"is {spec.max_seq_length}; {name} has {most} positions"))
     return problems + [
@@ -148,22 +153,28 @@ def _blocked_parts(units: str) -> set[str]:
     return {"blocks": {"attention", "ffn"}, "heads_and_neurons": set()}.get(units, {"attention"})
 
 
-def _check_filled(spec: RunSpecification, config: dict[str, Any], model_type: str, name: str) -> list[Problem]:
-    """Whether blocks lie within heads, where what stays of a head is to be filled."""
+def _check_whole_heads(
+    spec: RunSpecification, config: dict[str, Any], model_type: str, name: str, fewer_heads: bool
+) -> list[Problem]:
+    """Whether blocks lie within heads, where what stays of a head is to be filled, or where nobody knows how many stay.
+
+    Args:
+        fewer_heads: whether heads are cut before masks are laid.
+    """
     heads = config.get(FAMILIES[model_type].sizes[0])
     if (
         spec.pruning_method == "none"
-        or spec.pruning_units != "hybrid_filled"
+        or not (spec.pruning_units == "hybrid_filled" or (spec.pruning_units == "hybrid" and fewer_heads))
         or not isinstance(heads, int)
         or heads < 1
     ):
         return []
     size = int(config[FAMILIES[model_type].width]) // heads
+    why = "hybrid_filled fills" if spec.pruning_units == "hybrid_filled" else "blocks must fit into what is left of"
     return [
         Problem(
             field,
-            f"is {getattr(spec, field)}, and hybrid_filled fills heads of {size} channels in {name}; a "
-            f"divisor of {size} is needed",
+            f"is {getattr(spec, field)}, and {why} heads of {size} channels in {name}; a divisor of {size} is needed",
         )
         for field in ("attention_block_rows", "attention_block_cols")
         if _leaves_a_rest(size, getattr(spec, field))
@@ -186,6 +197,12 @@ def _weight_sizes(config: dict[str, Any], model_type: str) -> tuple[list[int], l
 
 def _leaves_a_rest(size: int, block: int) -> bool:
     return block > 0 and size % block != 0  # a block below 1 is told by its own limit
+
+
+def macs_kept(source: str) -> float | None:
+    """The share of its dense self's MACs that a folder's model keeps; None where it is dense, or nothing is known."""
+    config, _ = _config(source, "model_name_or_path")
+    return None if config is None else _kept(config)
 
 
 def is_cut_model(source: str) -> bool:

@@ -25,6 +25,7 @@ from splora.posttraining.core.budget import Budget
 from splora.posttraining.core.request import PruneRequest
 from splora.tasks.data_module import TaskDataModule
 from splora.tasks.source_names import RUN_MODEL
+from splora.training.checkpoint_files import checkpoint_of
 from splora.training.options import PruneFirstOptions
 from splora.training.run_folder import BEFORE
 from splora.training.specification import RunSpecification
@@ -83,6 +84,7 @@ def pruned_start(
     wanted = json.loads(json.dumps(wanted, default=str))
     if is_first_process():
         if not _is_made(pruned, wanted):
+            _refuse_other_weights(pruned, wanted, name, folder)
             _prune(name, options, blocks, data, pruned, each_weight=each_weight)
             write_json(pruned / MADE_OF, wanted)
     else:
@@ -92,6 +94,23 @@ def pruned_start(
                 raise InputError(f"{pruned}: the first process has not pruned the model within {PATIENCE} s.")
             time.sleep(0.2)
     return str(pruned)
+
+
+def _refuse_other_weights(pruned: Path, wanted: dict[str, Any], name: str, folder: Path) -> None:
+    """What a run has trained fits the weights that it was begun with, and no others under the same name.
+
+    Raises:
+        InputError: the run has a checkpoint, and the model that it was pruned from has changed.
+    """
+    try:
+        before = read_object(pruned / MADE_OF) or {}
+    except ValueError:
+        return
+    if before.get("weights") not in (None, wanted["weights"]) and checkpoint_of(folder) is not None:
+        raise InputError(
+            f"{folder}: was begun with {name} as it was before its weights changed; --force starts the run anew, or "
+            f"choose another --output-dir."
+        )
 
 
 def _is_made(pruned: Path, wanted: dict[str, Any]) -> bool:

@@ -90,3 +90,10 @@ def test_what_stays_as_zeros_is_told(tiny: Any) -> None:
     assert not served.is_smaller
     assert served.zeros == pytest.approx(30 / total)
     assert fullness(layer) == pytest.approx((1 - 12 / (6 * 24), 0.25))
+
+
+def test_neurons_go_without_a_trace_where_nothing_has_a_bias(tiny: Any, outputs: Any) -> None:
+    model = empty(tiny("OPTForCausalLM", enable_bias=False), 1, 0.5)
+    served = cut_zeros(model)
+    assert sum(served.plan.neuron_counts) < 60
+    torch.testing.assert_close(outputs(served.model), outputs(model), atol=1e-5, rtol=1e-5)

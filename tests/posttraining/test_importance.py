@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from splora import anatomy
+from splora.posttraining.blocks.method import shares
 from splora.posttraining.blocks.surgeon import block_importance
+from splora.posttraining.blocks.worth import block_importances
 from splora.posttraining.core.budget import Costs
 from splora.posttraining.core.precision import Precision
+from splora.posttraining.core.sensitivity import output_squares
 from splora.posttraining.core.stages import silent
-from splora.posttraining.importance import block_importances, unit_importances
+from splora.posttraining.importance import unit_importances
 from splora.posttraining.stat.default import prune_default
 from splora.posttraining.stat.elimination import Path, worth
 from splora.posttraining.stat.options import StatOptions
@@ -90,10 +93,39 @@ def test_blocks_are_worth_what_inputs_seen_by_hooks_say(tiny: Any, family: str) 
     for handle in handles:
         handle.remove()
     wanted = [name for name in linears if linears[name].layer == 1]
-    found = block_importances(model, batches, dict.fromkeys(wanted, (4, 4)), precision=FP32)
-    assert sorted(found) == sorted(wanted)
+    found, squares = block_importances(model, batches, dict.fromkeys(wanted, (4, 4)), precision=FP32)
+    assert sorted(found) == sorted(squares) == sorted(wanted)
     for name in wanted:
         inputs, weight = torch.cat(seen[name]), model.get_submodule(name).weight.detach().double()
         inputs = inputs - inputs.mean(0)
-        expected = block_importance(inputs.T @ inputs, weight, (4, 4)) / (inputs @ weight.T).square().sum()
-        torch.testing.assert_close(found[name], expected, rtol=2e-2, atol=1e-5)
+        weighed = weight * squares[name].sqrt()[:, None]
+        expected = block_importance(inputs.T @ inputs / len(inputs), weighed, (4, 4))
+        torch.testing.assert_close(found[name], expected, rtol=2e-2, atol=1e-3 * float(expected.max()))
+
+
+def test_squared_errors_of_outputs_are_weighed_by_what_they_do_to_the_predictions(tiny: Any) -> None:
+    """Of two classes nothing is left to chance: p₀ p₁ (∂(z₁ − z₀)/∂y)², by one sequence after another."""
+    model, batches = tiny("BertForSequenceClassification"), texts()
+    found = output_squares(model, batches, 0, FP32)
+    linear = anatomy.layers(model)[1].linears["key"]
+    total, count, seen = torch.zeros(linear.out_features, dtype=torch.float64), 0, list[Tensor]()
+    handle = linear.register_forward_hook(lambda _, __, output: seen.append(output))
+    for batch in batches:
+        for row in range(len(batch["input_ids"])):
+            logits = model(**{name: values[row : row + 1] for name, values in batch.items()}).logits
+            (slope,) = torch.autograd.grad(logits[0, 1] - logits[0, 0], seen.pop())
+            kept = slope[0][batch["attention_mask"][row].bool()].double()
+            total += float(logits.detach().softmax(-1).prod()) * kept.square().sum(0)
+            count += 1
+    handle.remove()
+    torch.testing.assert_close(found[1, "key"], total / count, rtol=1e-3, atol=1e-8)
+
+
+def test_one_budget_is_spent_on_the_weights_that_need_it() -> None:
+    worth = {"a": torch.tensor([[9.0, 8.0], [7.0, 6.0]]), "b": torch.tensor([[40.0, 1.0]])}
+    shapes = {"a": (2, 2), "b": (4, 4)}
+    # Of 16 + 32 weights half: what a block of b is worth is told by its 16 weights.
+    assert shares(worth, shapes, 0.5, each_weight=False) == {"a": 2, "b": 1}
+    assert shares(worth, shapes, 0.5, each_weight=True) == {"a": 2, "b": 1}
+    assert shares(worth, dict.fromkeys("ab", (2, 2)), 0.5, each_weight=False) == {"a": 2, "b": 1}
+    assert shares(worth, dict.fromkeys("ab", (2, 2)), 0.34, each_weight=False) == {"a": 1, "b": 1}

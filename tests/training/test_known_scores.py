@@ -116,3 +116,29 @@ def test_a_row_keeps_a_fraction_of_the_macs(tiny_spec: Make, dense: Path, tmp_pa
 def test_magnitude_needs_no_scores_whatever_they_start_from(tiny_spec: Make, tmp_path: Path) -> None:
     run(tiny_spec(pruning_method="magnitude", mask_init="fisher"), tmp_path)
     assert read(tmp_path)["remaining_weights_percent"] == 50
+
+
+def test_a_row_that_goes_on_does_not_look_for_its_first_scores_again(
+    tiny_spec: Make, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning import Callback
+
+    from splora.training import module
+
+    class Stop(Callback):
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 3:
+                raise KeyError("stopped")
+
+    spec = tiny_spec(
+        **{"model_name_or_path": str(dense), "pruning_method": "topK", "pruning_units": "heads_and_neurons"},
+        **{"mask_init": "stat", "mask_scale": 0.5, "max_steps": 5},
+    )
+    with pytest.raises(KeyError):
+        run(spec, tmp_path, callbacks=[Stop()])
+
+    def again(*_: Any) -> Any:
+        raise AssertionError("scores are found once")
+
+    monkeypatch.setattr(module, "stat_importances", again)
+    run(spec, tmp_path)

@@ -93,6 +93,15 @@ def test_the_steps_of_local_data_are_counted(tiny_spec: Make, tmp_path: Path) ->
     assert "longer than the run's 10 steps" in told(short)
 
 
+def test_held_out_sentences_are_not_trained_on(tiny_spec: Make, tmp_path: Path) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text("sentence\tlabel\n" + "a fine film\t1\n" * 100, encoding="utf-8")
+    settings = {"task": "sst2", "train_file": str(path), "predict_file": "embedded", "max_train_examples": None}
+    settings |= {"max_steps": None, "num_train_epochs": 1.0, "warmup_steps": 21}
+    assert "longer than" not in told(tiny_spec(**settings))  # 25 steps
+    assert "longer than the run's 20 steps" in told(tiny_spec(**settings, held_out=50))
+
+
 def test_a_broken_data_file_is_named(tiny_spec: Make, tmp_path: Path) -> None:
     path = tmp_path / "cut.json"
     path.write_text('{"version": "1.1", "data": [{"title"', encoding="utf-8")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from splora import anatomy
 from splora.export.folder import load_pruned
 from splora.training.preflight import preflight
 from splora.training.run import run
@@ -76,12 +77,14 @@ def test_what_rows_may_not_ask_for(tiny_spec: Make, dense: Path, pruned: Path, t
     assert "do not divide 37" in told(model_name_or_path=str(pruned), adapter="splopa", pruning_method="topK")
 
 
-@pytest.mark.parametrize("adapter", ["none", "splopa"])
-def test_blocks_that_were_chosen_before_training(tiny_spec: Make, dense: Path, tmp_path: Path, adapter: str) -> None:
+@pytest.mark.parametrize(("adapter", "method"), [("none", "topK"), ("splopa", "topK"), ("splopa", "topK_global")])
+def test_blocks_that_were_chosen_before_training(
+    tiny_spec: Make, dense: Path, tmp_path: Path, adapter: str, method: str
+) -> None:
     """The row's masks keep what the surgery kept: zero blocks have the smallest magnitude."""
     spec = tiny_spec(
         **{"model_name_or_path": str(dense), "prune_first": "blocks", "prune_first_budget": "0.5"},
-        **{"pruning_method": "topK", "mask_init": "magnitude", "mask_scale": 1.0, "prune_first_samples": 24},
+        **{"pruning_method": method, "mask_init": "magnitude", "mask_scale": 1.0, "prune_first_samples": 24},
         **{"initial_threshold": 0.5, "final_threshold": 0.5, "mask_scores_learning_rate": 1e-6, "adapter": adapter},
     )
     assert not preflight(spec)
@@ -93,6 +96,13 @@ def test_blocks_that_were_chosen_before_training(tiny_spec: Make, dense: Path, t
         weights = [model.get_submodule(f"bert.encoder.layer.1.{name}").weight for model in (pruned, trained)]
         assert torch.equal(weights[0] == 0, weights[1] == 0)
         assert not torch.equal(*weights)
+    # One budget over all weights where the masks have one, else each its own.
+    kept = {
+        float((linear.weight != 0).float().mean())
+        for layer in anatomy.layers(pruned)
+        for linear in layer.linears.values()
+    }
+    assert (len(kept) > 1) == (method == "topK_global")
 
 
 def test_what_pruning_first_may_not_ask_for(tiny_spec: Make, dense: Path, tmp_path: Path) -> None:
@@ -105,6 +115,21 @@ def test_what_pruning_first_may_not_ask_for(tiny_spec: Make, dense: Path, tmp_pa
     assert "initial_threshold is 1, and prune_first blocks leaves 0.5" in told(
         **blocks, **scores, mask_init="magnitude", initial_threshold=1.0
     )
+    masks = scores | {"mask_init": "magnitude", "initial_threshold": 0.5, "final_threshold": 0.7}
+    assert "final_threshold is 0.7, and prune_first blocks leaves 0.5" in told(**blocks, **masks)
+    assert "the masks of a row keep one fraction of its blocks; give one budget" in told(
+        **{**blocks, "prune_first_budget": "0.7,0.5"}, **masks
+    )
+    # Whatever number of heads is left, blocks of attention weights must fit into it.
+    hybrid = {
+        "pruning_units": "hybrid",
+        "pruning_method": "topK",
+        "attention_block_rows": 32,
+        "attention_block_cols": 16,
+    }
+    first = {"model_name_or_path": str(dense), "prune_first": "stat", "prune_first_budget": "0.5"}
+    assert "attention_block_rows is 32, and blocks must fit into what is left of heads of 16" in told(**hybrid, **first)
+    assert not told(**hybrid, model_name_or_path=str(dense))
     filled = {"pruning_units": "hybrid_filled", "pruning_method": "magnitude", "warmup_steps": 0}
     assert "nothing would train what was filled" in told(**filled)
     teacher = {"teacher_name_or_path": str(dense), "model_name_or_path": str(dense), "alpha_hidden": 1.0}
@@ -152,6 +177,67 @@ def test_a_teacher_that_a_row_makes_is_as_deep_as_the_model_it_begins_with(tiny_
         told = [f"{each.field} {each.message}" for each in check_lineage(spec, {"1": dense})]
         found = "of 12 layers 768 wide, and alpha_hidden compares its states with those of bert-large-uncased, of 24"
         assert any(found in each for each in told) == wrong
+
+
+def test_what_fails_only_when_another_row_is_done_is_told_before(tiny_spec: Make, pruned: Path) -> None:
+    from splora.hparams.lineage import check_lineage
+
+    def told(spec: RunSpecification, other: RunSpecification) -> str:
+        return " ".join(f"{each.field} {each.message}" for each in check_lineage(spec, {"1": other}))
+
+    first = {"prune_first": "stat", "prune_first_budget": "0.3"}
+    deep = {"teacher_name_or_path": "bert-large-uncased", "alpha_hidden": 1.0}
+    dense = tiny_spec(exp_id=1, model_name_or_path="bert-base-uncased")
+    assert "compares its states with those of bert-base-uncased" in told(
+        tiny_spec(exp_id=2, model_name_or_path="run:1", **deep), dense
+    )
+    mnli = tiny_spec(exp_id=1, task="mnli")
+    for task, changes, words in (
+        ("rte", {}, "is 'run:1', which learns mnli"),
+        ("rte", first, "prunes a model of rte, and 'run:1' learns mnli"),
+        ("squad", first, "prunes a model of squad, and 'run:1' learns mnli"),
+        ("squad", {}, ""),  # a new head
+        ("mnli", first, ""),
+    ):
+        found = told(tiny_spec(exp_id=2, task=task, model_name_or_path="run:1", **changes), mnli)
+        assert words in found
+        assert bool(found) == bool(words), found
+    # A chain that begins with a folder of 28 % of the MACs.
+    of_folder = tiny_spec(exp_id=1, model_name_or_path=str(pruned))
+    again = tiny_spec(exp_id=2, model_name_or_path="run:1", **first)
+    assert "keeps no more than 0.28" in told(again, of_folder)
+    assert not told(replace(again, prune_first_budget="0.2"), of_folder)
+    hybrid = {"pruning_units": "hybrid", "pruning_method": "topK", "attention_block_rows": 32}
+    cut = replace(dense, model_name_or_path=str(pruned), prune_first="stat", prune_first_budget="0.2")
+    assert "attention_block_rows is 32, and blocks must fit" in told(
+        tiny_spec(exp_id=2, model_name_or_path="run:1", **hybrid), cut
+    )
+
+
+def test_a_row_does_not_go_on_with_other_weights_under_the_same_name(
+    tiny_spec: Make, dense: Path, tmp_path: Path
+) -> None:
+    from lightning import Callback
+
+    from splora.errors import InputError
+
+    class Stop(Callback):
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 2:
+                raise KeyError("stopped")
+
+    model = tmp_path / "model"
+    shutil.copytree(dense, model)
+    first = {"prune_first": "stat", "prune_first_samples": 24, "prune_first_budget": "0.6"}
+    spec = tiny_spec(model_name_or_path=str(model), adapter="splopa", max_steps=4, **first)
+    with pytest.raises(KeyError):
+        run(spec, tmp_path / "run", callbacks=[Stop()])
+    changed = load_pruned(model)
+    with torch.no_grad():
+        changed.qa_outputs.weight.mul_(2)
+    changed.save_pretrained(model)
+    with pytest.raises(InputError, match="was begun with .* as it was before its weights changed; --force"):
+        run(spec, tmp_path / "run")
 
 
 @pytest.mark.parametrize("method", ["stat", "fisher"])

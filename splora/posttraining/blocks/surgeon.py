@@ -84,7 +84,7 @@ def operate(
     whole = _fit(matrix, cross, prior, every, diagonal, ridge)
     measured = whole if squares is None else whole * squares.to(whole).sqrt()[:, None]
     importance = block_importance(matrix, measured, block)
-    mask = keep_largest(importance, kept)
+    mask = keep_largest(importance, kept) if kept else torch.zeros_like(importance, dtype=torch.bool)
     weight = torch.zeros_like(prior)
     for number in range(mask.shape[0]):
         rows = slice(number * p, (number + 1) * p)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError, problems_of
-from splora.export.storage import check_dtype
+from splora.export.storage import check_dtype, weight_digest
 from splora.files import refuse_link, remove_leftovers
 from splora.json_values import one_line, read_object
 from splora.locks import claiming
@@ -80,6 +80,7 @@ class PruneRequest:
         return {
             "method": self.method,
             "model": self.model,
+            "weights": weight_digest(self.model),
             "task": self.task,
             "data": self.data,
             "budget": f"{self.budget.metric}={self.budget.fraction:g}",
@@ -153,7 +154,10 @@ class PruneRequest:
             return None
         if not isinstance(before, dict):
             return None
-        differing = ((name, value) for name, value in self.settings().items() if before.get(name) != value)
+        # Results of before do not tell the weights that they were made from.
+        known = {"weights": None, **before}
+        now = {name: value for name, value in self.settings().items() if name != "weights" or known[name] is not None}
+        differing = ((name, value) for name, value in now.items() if before.get(name) != value)
         return next((f"{name} {one_line(repr(before.get(name)), 80)}, here {value!r}" for name, value in differing), "")
 
     def _check_output(self) -> None:

@@ -55,7 +55,7 @@ def test_what_stays_is_the_least_squares_solution(biased: bool) -> None:
     means = (inputs.mean(0), wanted.mean(0)) if biased else None
     centred = (inputs - inputs.mean(0), wanted - wanted.mean(0)) if biased else (inputs, wanted)
     matrix, cross = centred[0].T @ centred[0], centred[1].T @ centred[0]
-    done = operate(matrix, cross, weight, (3, 4), 0.5, means=means, ridge=0.0)
+    done = operate(matrix, cross, weight, (3, 4), 3, means=means, ridge=0.0)
     assert int(done.mask.sum()) == 3
     for row in range(2):
         kept = [column for column in range(12) if done.mask[row, column // 4]]
@@ -75,7 +75,7 @@ def test_a_model_loses_blocks_and_stays_near_its_dense_self(tiny: Any, family: s
         {"input_ids": torch.randint(5, 60, (8, 12), generator=generator), "attention_mask": torch.ones(8, 12).long()}
         for _ in range(6)
     ]
-    pruned = prune_blocks(model, batches, ((6, 6), (4, 4)), 0.5, precision=Precision("fp32"))
+    pruned = prune_blocks(model, batches, ((6, 6), (4, 4)), 0.5, each_weight=True, precision=Precision("fp32"))
     crude = copy.deepcopy(model)
     with torch.no_grad():
         for layer, own, dense in zip(*map(anatomy.layers, (pruned, crude, model)), strict=True):
