@@ -15,6 +15,8 @@ from splora.training.model import prepare
 from splora.training.options import AdapterOptions, PruningOptions
 
 BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 60}
+#: Two queries share a key and a value.
+LLAMA = BERT | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4}
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", BERT),
     "roberta": ("Roberta", BERT),
@@ -23,6 +25,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "mpnet": ("MPNet", BERT),
     "deberta-v2": ("DebertaV2", BERT | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
     "distilbert": ("DistilBert", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "vocab_size": 60}),
+    **{name.lower(): (name, LLAMA) for name in ("Llama", "Mistral", "Qwen2", "Qwen3")},
     "opt": (
         "OPT",
         {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 32, "vocab_size": 60}
@@ -43,18 +46,22 @@ def test_every_family_is_tested() -> None:
     assert TINY.keys() == anatomy.FAMILIES.keys()
 
 
-@pytest.mark.parametrize("head", ["QuestionAnswering", "SequenceClassification"])
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize(
+    ("family", "head"),
+    [(name, task) for name in TINY for task in anatomy.FAMILIES[name].tasks if task != "CausalLM"],
+)
 def test_parts_are_found(family: str, head: str) -> None:
     model = tiny(family, head)
     places = anatomy.encoder_linears(model)
     assert sorted((place.layer, place.role) for place in places.values()) == sorted(
-        (layer, role) for layer in range(2) for role in anatomy.ROLES
+        (layer, role) for layer in range(2) for role in anatomy.FAMILIES[family].linears
     )
     for name, place in places.items():
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear)
-        wanted = {"ffn_in": (32, 16), "ffn_out": (16, 32)}.get(place.role, (16, 16))
+        wanted = {"ffn_gate": (32, 16), "ffn_in": (32, 16), "ffn_out": (16, 32)}.get(place.role, (16, 16))
+        if place.role in ("key", "value"):
+            wanted = (anatomy.head_rows(model.config)["key"] * 2, 16)
         assert tuple(layer.weight.shape) == wanted
     assert anatomy.head_names(model)
     norms = [name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
@@ -86,8 +93,10 @@ def test_other_families_are_refused_by_name() -> None:
         anatomy.encoder_linears(nn.Linear(2, 2))
 
 
-@pytest.mark.parametrize("head", ["QuestionAnswering", "SequenceClassification"])
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize(
+    ("family", "head"),
+    [(name, task) for name in TINY for task in anatomy.FAMILIES[name].tasks if task != "CausalLM"],
+)
 def test_dropout_0_leaves_none_anywhere(family: str, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, settings = TINY[family]
     config = getattr(transformers, f"{name}Config")(**settings)

@@ -55,7 +55,7 @@ def test_the_masks_of_an_adapter_are_read(tiny: Tiny, tmp_path: Path, family: st
     assert masks is not None
     assert masks.head_size == 6
     assert [(matrix.layer, matrix.role) for matrix in masks.matrices] == [
-        (layer, role) for layer in range(3) for role in anatomy.ROLES
+        (layer, role) for layer in range(3) for role in anatomy.FAMILIES["bert"].linears
     ]
     for matrix in masks.matrices:
         assert np.array_equal(matrix.kept, expected[matrix.layer, matrix.role])

@@ -171,6 +171,32 @@ def test_healing_asks_for_force_where_other_weights_lie_under_the_name(
     assert command(*words, *output, "--force", "--device", "cpu")[0] == 0
 
 
+def test_pruning_asks_for_force_where_other_weights_lie_under_the_name(
+    command: Command, dense: Path, data: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(dense, model)
+    words = ("prune", "stat", "--model", model, *SHORT, "--data", data, "--num_samples", 24, "--budget", "mac=0.7")
+    words = (*words, "--output", tmp_path / "small")
+    assert command(*words)[0] == 0
+    network = load_pruned(model)
+    with torch.no_grad():
+        network.qa_outputs.weight.mul_(2)
+    network.save_pretrained(model)
+    status, told = command(*words)
+    assert (status, "holds another result (weights" in told) == (2, True), told
+    assert command(*words, "--force")[0] == 0
+
+
+def test_healing_what_nobody_knows_the_dense_model_of(
+    command: Command, pruned: Path, data: Path, tmp_path: Path
+) -> None:
+    words = ("prune", "stat", "--model", pruned, *SHORT, "--data", data, "--budget", "mac=0.2", "--heal", 1)
+    status, told = command(*words, "--output", tmp_path / "small")
+    assert status == 2
+    assert "--heal has no dense model to learn from: leave it out, and heal by splora heal with --teacher" in told
+
+
 def test_zeros_that_a_training_fills_are_told(
     tiny_spec: Make, dense: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
