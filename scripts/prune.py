@@ -89,10 +89,10 @@ def _prune_and_heal(request: PruneRequest, options: argparse.Namespace) -> None:
     pruned = replace(request, output=output.with_name(f"{output.name}-pruned"))
     with in_words_of_command(_WITHOUT_TEACHER):
         dense = heal.request_of(options, request.model, None, options.heal, request.task, request.output)
-    healed = replace(dense, model=str(pruned.output), choices={**dense.choices, "teacher": dense.teacher})
-    problems = problems_of(pruned.check, dense.check_training, healed.check_output)
-    if problems:
-        raise InputError(dict.fromkeys(problems))
+        healed = replace(dense, model=str(pruned.output), choices={**dense.choices, "teacher": dense.teacher})
+        problems = problems_of(pruned.check, dense.check_training, healed.check_output)
+        if problems:
+            raise InputError(dict.fromkeys(problems))
     if request.force or pruned.difference() != "":
         carry_out(pruned)
     heal.carry_out(healed)
