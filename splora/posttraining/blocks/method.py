@@ -63,10 +63,11 @@ def prune_blocks(
     student = copy.deepcopy(model)
     of_parts = {part.role: block for part, block in zip(PARTS, blocks, strict=True)}
     of_parts |= {role: of_parts[part.role] for part in PARTS for role in part.inputs}
+    layers = anatomy.layers(model)
     shapes = {
         name: of_parts[place.role]
         for name, place in anatomy.encoder_linears(model).items()
-        if model.get_submodule(name).weight.numel()
+        if layers[place.layer].linears[place.role].weight.numel()
     }
     report("blocks", "what blocks are worth", 0.0)
     worth, squares = block_importances(model, batches, shapes, precision=precision, seed=seed, storage=storage)
