@@ -58,7 +58,9 @@ def prune(
     if wanted.metric != "mac":
         raise InputError("budget: from Python only mac=F is known; splora prune has latency budgets.")
     if method not in METHODS:
-        raise InputError(f"method: {method!r} is none; allowed are {', '.join(METHODS)}{nearest(method, METHODS)}.")
+        raise InputError(
+            f"method: {method!r} is none; allowed are {', '.join(METHODS)}{nearest(method, METHODS) or '.'}"
+        )
     anatomy.family_of(anatomy.config_of(model))
     examples = Examples(batches)
     costs = Costs.of(model, tokens or examples.tokens)
@@ -106,7 +108,7 @@ def _options(kind: type, given: Mapping[str, Any]) -> Any:
     """A method's options, each of a known name."""
     known = [field.name for field in fields(kind)]
     problems = [
-        f"{name}: is no option of this method; there are {', '.join(known)}{nearest(name, known)}."
+        f"{name}: is no option of this method; there are {', '.join(known)}{nearest(name, known) or '.'}"
         for name in given
         if name not in known
     ]
