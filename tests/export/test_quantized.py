@@ -189,7 +189,7 @@ for folder in sorted(Path(".").glob("*For*")):
     assert (again / "model.safetensors").is_file()
     found[folder.name + ".again"] = logits(auto.from_pretrained(again, trust_remote_code=True))
     if auto is transformers.AutoModelForCausalLM:
-        found["written"] = model.generate(batch["input_ids"][:1], max_new_tokens=5, do_sample=False)
+        found[folder.name + ".written"] = model.generate(batch["input_ids"][:1], max_new_tokens=5, do_sample=False)
     try:
         auto.from_pretrained(folder, trust_remote_code=False)
     except OSError as error:
@@ -213,6 +213,7 @@ def test_stock_transformers_loads_where_splora_is_not(
     save_file(batch, tmp_path / "batch.safetensors")
     tiny("BertForSequenceClassification").save_pretrained(tmp_path / "plain")
     wanted: dict[str, Tensor] = {}
+    written: dict[str, Tensor] = {}
     for name in NAMES:
         for kind, original in (("dense", tiny(name)), ("pruned", cut(tiny(name), mixed))):
             model, weights, grid = quantized(original, 3)
@@ -221,10 +222,11 @@ def test_stock_transformers_loads_where_splora_is_not(
                 out = model(**batch)
             logits = out.logits if "logits" in out else torch.stack([out.start_logits, out.end_logits], dim=-1)
             wanted[f"{kind}{name}"] = logits
-            if name == "OPTForCausalLM":
-                written = model.generate(ids[:1], max_new_tokens=5, do_sample=False)
+            if name.endswith("CausalLM"):
+                written[f"{kind}{name}"] = model.generate(ids[:1], max_new_tokens=5, do_sample=False)
     found = elsewhere(_ELSEWHERE)
-    assert torch.equal(found.pop("written"), written)
+    assert len(written) == 6
+    assert all(torch.equal(found.pop(f"{name}.written"), text) for name, text in written.items())
     assert len(found) == 2 * len(wanted)
     for name, logits in wanted.items():
         assert torch.equal(found[name], logits), name

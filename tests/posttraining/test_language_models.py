@@ -157,14 +157,16 @@ def test_columns_are_not_for_texts(folder: Path) -> None:
 
 def test_a_decoder_is_for_texts_and_an_encoder_for_the_rest(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match="is of the family opt, a language model; sst2 needs one of bert, distilbert, rober"
+        InputError, match="is of the family opt, a language model; sst2 needs one of bert, deberta-v2, disti"
     ):
         load_checkpoint(str(folder), "sst2")
     config = transformers.BertConfig(
         vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
     )
     transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="is of the family bert, no causal language model; ptb needs one of opt"):
+    with pytest.raises(
+        InputError, match="is of the family bert, no causal language model; ptb needs one of llama, mistral, opt"
+    ):
         load_checkpoint(str(tmp_path), "ptb")
 
 
@@ -264,7 +266,7 @@ def test_models_of_other_families_are_named_before_their_data_are_looked_at(
     [
         (
             "BertForSequenceClassification",
-            "of the family bert, no causal language model; wikitext2 needs one of opt",
+            "of the family bert, no causal language model; wikitext2 needs one of llama, mistral, opt",
         ),
         ("OPTForSequenceClassification", "has no head for wikitext2; this quantized model is a OPTForSequenceClassif"),
     ],
