@@ -111,6 +111,7 @@ def test_what_is_judged_fits_what_is_known(tiny_spec: Make, tmp_path: Path) -> N
     from splora.errors import InputError
     from splora.training.configuration import lightning_config
     from splora.training.run import _fit
+    from splora.training.run_folder import follow
 
     dense, data = dense_model("squad", tmp_path / "dense"), unlabelled("squad", tmp_path / "data")
     spec = tiny_spec(
@@ -119,12 +120,14 @@ def test_what_is_judged_fits_what_is_known(tiny_spec: Make, tmp_path: Path) -> N
         **{"best_checkpoint": True, "max_steps": 1},
     )
     config = lightning_config(spec, str(tmp_path / "run"))
+    follow(config["trainer"])
     for entry in config["trainer"]["callbacks"]:
         if entry["class_path"].endswith("BestWeights"):
             entry["init_args"]["monitor"] = "held/f1"
     with pytest.raises(InputError, match="give held/divergence"):
         _fit(config, tmp_path / "run", [])
     config = lightning_config(spec, str(tmp_path / "other"))
+    follow(config["trainer"])
     config["model"]["distillation"]["alpha_ce"] = 0.5
     with pytest.raises(InputError, match=r"data.labelled is false, but model.distillation.alpha_ce is 0.5"):
         _fit(config, tmp_path / "other", [])
