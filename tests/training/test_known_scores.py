@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,17 +14,9 @@ import torch
 from splora.training.preflight import preflight
 from splora.training.run import run
 from splora.training.specification import RunSpecification
+from tests.training.results import read
 
 Make = Callable[..., RunSpecification]
-Command = Callable[..., tuple[int, str]]
-SHORT = ("--task", "squad", "--max_seq_length", 64, "--doc_stride", 16)
-SETS = ("held_out=12", "per_gpu_train_batch_size=4", "num_splopa_prototypes=4", "evaluate_every_n_steps=2")
-FEW = tuple(word for setting in SETS for word in ("--set", setting))
-
-
-def read(folder: Path) -> dict[str, Any]:
-    """A folder's result."""
-    return dict(json.loads((folder / "result.json").read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("units", ["blocks", "heads_and_neurons"])

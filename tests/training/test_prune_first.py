@@ -17,17 +17,9 @@ from splora.export.folder import load_pruned
 from splora.training.preflight import preflight
 from splora.training.run import run
 from splora.training.specification import RunSpecification, check
+from tests.training.results import read
 
 Make = Callable[..., RunSpecification]
-Command = Callable[..., tuple[int, str]]
-SHORT = ("--task", "squad", "--max_seq_length", 64, "--doc_stride", 16)
-SETS = ("held_out=12", "per_gpu_train_batch_size=4", "num_splopa_prototypes=4", "evaluate_every_n_steps=2")
-FEW = tuple(word for setting in SETS for word in ("--set", setting))
-
-
-def read(folder: Path) -> dict[str, Any]:
-    """A folder's result."""
-    return dict(json.loads((folder / "result.json").read_text(encoding="utf-8")))
 
 
 def test_a_row_prunes_heals_and_prunes_again(tiny_spec: Make, dense: Path, tmp_path: Path) -> None:
