@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from splora.anatomy.configuration import dense_sizes, family_of, head_rows, head_size, set_dropout, task_models
+from splora.anatomy.configuration import (
+    check_trained,
+    dense_sizes,
+    family_of,
+    head_rows,
+    head_size,
+    set_dropout,
+    task_models,
+)
 from splora.anatomy.families import FAMILIES
 from splora.anatomy.family import ATTENTION_ROLES, ROLES, Family
 
@@ -33,6 +41,7 @@ __all__ = [
     "Layer",
     "Place",
     "attention_norms",
+    "check_trained",
     "config_of",
     "dense_sizes",
     "encoder_linears",

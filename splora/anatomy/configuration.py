@@ -30,6 +30,21 @@ def family_of(config: Any) -> Family:
     return family
 
 
+def check_trained(config: Any) -> None:
+    """Refuse what rows do not train.
+
+    Raises:
+        InputError: of another family, or one that is only pruned without training.
+    """
+    family = family_of(config)
+    if not family.is_trained:
+        trained = ", ".join(name for name, other in FAMILIES.items() if other.is_trained)
+        raise InputError(
+            f"{family.model_type} models, whose heads share keys and values, are pruned and quantized without training "
+            f"(splora prune stat, splora quantize); rows train {trained}."
+        )
+
+
 def task_models() -> list[str]:
     """Names of the transformers classes that can be trained, pruned and cut, of all families."""
     return [name for family in FAMILIES.values() for name in family.task_models]

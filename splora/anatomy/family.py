@@ -79,6 +79,11 @@ class Family:
         return tuple(name for name in self.heads if name != "pooler")
 
     @property
+    def is_trained(self) -> bool:
+        """Whether rows train it: adapters and masks know heads that share nothing, and neurons without a gate."""
+        return self.query_heads is None and "ffn_gate" not in self.linears
+
+    @property
     def task_models(self) -> tuple[str, ...]:
         """Names of its classes that can be trained and cut."""
         return tuple(f"{self.classes}For{task}" for task in self.tasks)

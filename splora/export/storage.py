@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "fp32", "fp16", "bf16")
 #: Those by the names that torch, and that safetensors files, give them. Others are stored in fp32.
 _NAMES = {"fp32": ("float32", "F32"), "fp16": ("float16", "F16"), "bf16": ("bfloat16", "BF16")}
+#: Figures of a digest of weights.
+DIGEST = 16
 
 
 def check_dtype(name: str, option: str = "--dtype") -> None:
@@ -81,10 +83,10 @@ def weight_bytes(checkpoint: str) -> int:
 
 
 def weight_digest(checkpoint: str) -> str | None:
-    """A digest of a checkpoint's files of weights; None where none are at hand."""
-    files = weight_files(checkpoint)
+    """What tells a folder's weights from others under its name; None where there are none, as of hub names."""
+    files = weight_files(checkpoint) if local_folder(checkpoint) is not None else []
     digests = [_digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(b"".join(digests)).hexdigest() if files else None
+    return hashlib.sha256(b"".join(digests)).hexdigest()[:DIGEST] if files else None
 
 
 @functools.lru_cache(maxsize=32)

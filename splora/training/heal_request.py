@@ -100,8 +100,7 @@ class HealRequest(PruneRequest):
         """What the training is called: the model's name and a digest of its weights, which may change under it."""
         from splora.export.storage import weight_digest
 
-        digest = weight_digest(self.model) if local_folder(self.model) is not None else None
-        return f"{METHOD} {Path(self.model).name}{WEIGHTS_OF}{(digest or 'of a hub')[:16]}"
+        return f"{METHOD} {Path(self.model).name}{WEIGHTS_OF}{weight_digest(self.model) or 'of a hub'}"
 
     @property
     def training(self) -> Path:

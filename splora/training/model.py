@@ -43,7 +43,7 @@ def load_base(
     from splora.tasks.hub import load_config
 
     config = load_config(model_name_or_path)
-    anatomy.family_of(config)
+    anatomy.check_trained(config)
     own = copy.deepcopy(config)
     checked = has_head(model_name_or_path, own, task)
     if checked:

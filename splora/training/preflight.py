@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 from splora.adapter_files import ADAPTER, instead_of, is_adapter
-from splora.anatomy import FAMILIES
+from splora.anatomy import FAMILIES, check_trained
 from splora.errors import InputError, cut
 from splora.files import expanded
 from splora.json_values import read_object
@@ -115,6 +115,10 @@ def check_model(spec: RunSpecification, origin: str | None = None, *, fewer_head
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         told = f"is a {cut(model_type)} model; supported are {', '.join(FAMILIES)}"
         return [] if origin else [Problem("model_name_or_path", told)]
+    try:
+        check_trained(SimpleNamespace(**config))
+    except InputError as error:
+        return [] if origin else [Problem("model_name_or_path", f"is {source}; {error.problems[0].rstrip('.')}")]
     try:
         attention, ffn = _weight_sizes(config, model_type)
         most = positions(SimpleNamespace(**config)) or spec.max_seq_length

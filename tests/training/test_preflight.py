@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 from splora.errors import InputError
 from splora.tasks.embedded.corpus import write_corpus
 from splora.training.configuration import lightning_config
+from splora.training.model import load_base
 from splora.training.options import DistillationOptions
 from splora.training.preflight import preflight
 from splora.training.specification import METHODS, RunSpecification, check
@@ -91,6 +94,25 @@ def test_the_steps_of_local_data_are_counted(tiny_spec: Make, tmp_path: Path) ->
         train_file=str(train), max_steps=None, max_train_examples=40, num_train_epochs=1.0, warmup_steps=11
     )
     assert "longer than the run's 10 steps" in told(short)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model_type": "llama"}, "heads share keys and values, are pruned and quantized without training"),
+        ({"model_type": "deberta-v2", "conv_kernel_size": 3}, "with conv_kernel_size (3 here) are not supported: the"),
+    ],
+)
+def test_what_rows_do_not_train_is_told_before_they_start(
+    tiny_spec: Make, tiny_model: Path, tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes), encoding="utf-8")
+    spec = tiny_spec(model_name_or_path=str(tmp_path / "model"))
+    assert sentence in told(spec)
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        load_base(spec.model_name_or_path, "squad")
 
 
 def test_held_out_sentences_are_not_trained_on(tiny_spec: Make, tmp_path: Path) -> None:

@@ -15,13 +15,10 @@ from splora.json_values import one_line, read_object
 from splora.locks import claiming
 from splora.posttraining.core.budget import Budget
 from splora.posttraining.core.compute import check_compute
-from splora.tasks.source_names import local_folder
 from splora.tasks.text_sources import TEXT_TASKS
 
 #: The file that marks a finished pruning.
 RESULT = "result.json"
-#: Figures of a digest of weights that settings hold.
-DIGEST = 16
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class PruneRequest:
         return {
             "method": self.method,
             "model": self.model,
-            "weights": self._digest(),
+            "weights": weight_digest(self.model),
             "task": self.task,
             "data": self.data,
             "budget": f"{self.budget.metric}={self.budget.fraction:g}",
@@ -131,11 +128,6 @@ class PruneRequest:
         problems += problems_of(self._check_output, self._check_compute, lambda: check_dtype(self.dtype))
         if problems:
             raise InputError(problems)
-
-    def _digest(self) -> str | None:
-        """What tells a folder's weights from others under the same name."""
-        digest = weight_digest(self.model) if local_folder(self.model) is not None else None
-        return digest and digest[:DIGEST]
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
