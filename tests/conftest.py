@@ -118,6 +118,10 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "Qwen2": _LLAMA,
     "Qwen3": _LLAMA,
     "DistilBert": {"dim": 24, "n_layers": 3, "n_heads": 4, "hidden_dim": 20, **_SIZES},
+    "ModernBert": _BERT
+    | {"local_attention": 6, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
+    "GPT2": {"n_embd": 24, "n_layer": 3, "n_head": 4, "n_inner": 20, "vocab_size": 60, "n_positions": 40}
+    | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
     "OPT": {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 20, **_SIZES},
 }
 Tiny = Callable[..., Any]
@@ -129,7 +133,7 @@ def tiny() -> Tiny:
     """A random model by the name of its class, e.g. `BertForQuestionAnswering`; biases and norms are random too."""
 
     def build(name: str, **settings: Any) -> Any:
-        family, _, _ = name.partition("For")
+        family = name.removesuffix("LMHeadModel").removesuffix("DoubleHeadsModel").partition("For")[0]
         config = getattr(transformers, f"{family}Config")(**(_SETTINGS[family] | {"num_labels": 2} | settings))
         with torch.random.fork_rng():
             torch.manual_seed(7)

@@ -26,6 +26,8 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "deberta-v2": ("DebertaV2", BERT | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
     "distilbert": ("DistilBert", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "vocab_size": 60}),
     **{name.lower(): (name, LLAMA) for name in ("Llama", "Mistral", "Qwen2", "Qwen3")},
+    "modernbert": ("ModernBert", BERT | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}),
+    "gpt2": ("GPT2", {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_inner": 32, "vocab_size": 60} | {"bos_token_id": 1, "eos_token_id": 2}),
     "opt": (
         "OPT",
         {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 32, "vocab_size": 60}
@@ -53,16 +55,26 @@ def test_every_family_is_tested() -> None:
 def test_parts_are_found(family: str, head: str) -> None:
     model = tiny(family, head)
     places = anatomy.encoder_linears(model)
+    held = anatomy.FAMILIES[family].matrices()
     assert sorted((place.layer, place.role) for place in places.values()) == sorted(
-        (layer, role) for layer in range(2) for role in anatomy.FAMILIES[family].linears
+        (layer, roles[0]) for layer in range(2) for roles in held.values()
     )
-    for name, place in places.items():
-        layer = model.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
-        wanted = {"ffn_gate": (32, 16), "ffn_in": (32, 16), "ffn_out": (16, 32)}.get(place.role, (16, 16))
-        if place.role in ("key", "value"):
-            wanted = (anatomy.head_rows(model.config)["key"] * 2, 16)
-        assert tuple(layer.weight.shape) == wanted
+    rows = {"ffn_gate": 32, "ffn_in": 32} | {role: count * 2 for role, count in anatomy.head_rows(model.config).items()}
+    for number, layer in enumerate(anatomy.layers(model)):
+        assert list(layer.linears) == list(anatomy.FAMILIES[family].linears)
+        for path, roles in held.items():
+            whole = layer.matrices[roles[0]]
+            assert places[f"{anatomy.FAMILIES[family].layers}.{number}.{path}"] == anatomy.Place(number, roles[0])
+            wanted = (sum(rows.get(role, 16) for role in roles), 32 if "ffn_out" in roles else 16)
+            assert tuple(whole.weight.shape) == (whole.out_features, whole.in_features) == wanted
+            # Parts are views, one after another.
+            parts = [layer.linears[role] for role in roles]
+            assert torch.equal(torch.cat([part.weight for part in parts]), whole.weight)
+            assert {part.weight.untyped_storage().data_ptr() for part in parts} == {
+                whole.weight.untyped_storage().data_ptr()
+            }
+            x = torch.randn(3, whole.in_features)
+            torch.testing.assert_close(torch.cat([part(x) for part in parts], 1), whole(x))
     assert anatomy.head_names(model)
     norms = [name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
     assert all(name.rpartition(".")[2] in anatomy.norm_names(model) for name in norms)
@@ -70,13 +82,12 @@ def test_parts_are_found(family: str, head: str) -> None:
 
 
 @pytest.mark.parametrize("adapter", ["none", "splopa", "splora"])
-@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta", "electra", "mpnet", "deberta-v2", "distilbert"])
+@pytest.mark.parametrize("family", [name for name, of in anatomy.FAMILIES.items() if of.is_trained])
 def test_adapters_and_masks_go_on_every_encoder(family: str, adapter: str) -> None:
     pruning = PruningOptions(method="topK", attention_block=(8, 8), ffn_block=(8, 8))
     options = AdapterOptions(kind=adapter, num_prototypes=2, rank=2)
     network, masks = prepare(tiny(family, "SequenceClassification"), options, pruning)
-    assert len(masks) == 12
-    assert len(anatomy.encoder_linears(network)) == 12
+    assert len(masks) == len(anatomy.encoder_linears(network)) == 2 * len(anatomy.FAMILIES[family].matrices())
     head = anatomy.head_names(network)[0]
     assert any(head in name and parameter.requires_grad for name, parameter in network.named_parameters())
     frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
@@ -85,8 +96,8 @@ def test_adapters_and_masks_go_on_every_encoder(family: str, adapter: str) -> No
 
 
 def test_other_families_are_refused_by_name() -> None:
-    with pytest.raises(InputError, match="model type 'gpt2' is not supported; supported are bert, deberta-v2"):
-        anatomy.family_of(transformers.GPT2Config())
+    with pytest.raises(InputError, match="model type 't5' is not supported; supported are bert, deberta-v2"):
+        anatomy.family_of(transformers.T5Config())
     with pytest.raises(InputError, match="did you mean 'roberta'"):
         anatomy.family_of(transformers.CamembertConfig(model_type="robert"))
     with pytest.raises(InputError, match="holds no transformers model"):

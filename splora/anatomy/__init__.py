@@ -14,6 +14,7 @@ from splora.anatomy.configuration import (
     family_of,
     head_rows,
     head_size,
+    reads_first_token,
     set_dropout,
     task_models,
 )
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         layers,
         norm_names,
     )
+    from splora.anatomy.projections import Linear
 
 __all__ = [
     "ATTENTION_ROLES",
@@ -39,6 +41,7 @@ __all__ = [
     "ROLES",
     "Family",
     "Layer",
+    "Linear",
     "Place",
     "attention_norms",
     "check_trained",
@@ -52,6 +55,7 @@ __all__ = [
     "is_supported",
     "layers",
     "norm_names",
+    "reads_first_token",
     "set_dropout",
     "task_models",
 ]

@@ -40,7 +40,8 @@ def check_trained(config: Any) -> None:
     if not family.is_trained:
         trained = ", ".join(name for name, other in FAMILIES.items() if other.is_trained)
         raise InputError(
-            f"{family.model_type} models, whose heads share keys and values, are pruned and quantized without training "
+            f"{family.model_type} models, whose {'weights are transposed' if family.transposed else 'heads share keys '}"
+            f"{'' if family.transposed else 'and values'}, are pruned and quantized without training "
             f"(splora prune stat, splora quantize); rows train {trained}."
         )
 
@@ -48,6 +49,12 @@ def check_trained(config: Any) -> None:
 def task_models() -> list[str]:
     """Names of the transformers classes that can be trained, pruned and cut, of all families."""
     return [name for family in FAMILIES.values() for name in family.task_models]
+
+
+def reads_first_token(config: Any) -> bool:
+    """Whether a head that classifies sequences looks at the first token alone."""
+    family = family_of(config)
+    return not family.causal and (family.pooling is None or getattr(config, family.pooling) == "cls")
 
 
 def head_size(config: Any) -> int:
@@ -75,9 +82,11 @@ def dense_sizes(config: Any) -> tuple[list[int], list[int]]:
     Where layers differ, the configuration's own numbers are those of the dense model; only its dictionary gives them
     out.
     """
-    heads, neurons = (int(vars(config)[name]) for name in family_of(config).sizes)
-    layers = int(getattr(config, family_of(config).depth))
-    return [heads] * layers, [neurons] * layers
+    family = family_of(config)
+    heads, neurons = (vars(config)[name] for name in family.sizes)
+    neurons = 4 * int(getattr(config, family.width)) if neurons is None else neurons
+    layers = int(getattr(config, family.depth))
+    return [int(heads)] * layers, [int(neurons)] * layers
 
 
 def set_dropout(config: Any, probability: float) -> None:

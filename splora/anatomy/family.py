@@ -18,8 +18,11 @@ class Family:
         model_type: what configurations call it.
         classes: what names of its classes begin with, e.g. `Bert`.
         tasks: what they end with, after `For`.
+        language_model: the class for `CausalLM`, where that is named otherwise.
         layers: path of the list of layers below the task model, e.g. ``bert.encoder.layer``.
         linears: path of each role's `nn.Linear` below a layer; `ffn_gate` only where the feed-forward part is gated.
+            Where roles have one path, its weight holds their rows one after another, in the order of `linears`.
+        transposed: whether these are no `nn.Linear` but modules with a weight of (in, out).
         norms: names of normalization modules anywhere in the model.
         heads: names of modules that a task trains in full: its head, and a pooler on the way to it.
         attention: path below a layer of the module that turns hidden states into the context of all heads.
@@ -29,7 +32,8 @@ class Family:
         feed_forward: paths of the modules that what enters the feed-forward part goes through, one after another, up to
             the output projection or through it.
         dropouts: names in the configuration of every dropout probability, the task heads' among them.
-        sizes: names in the configuration of a layer's number of heads and of neurons. With grouped queries a head is
+        pooling: the configuration's name of how a head that classifies sequences sums up tokens: `cls` is the first.
+        sizes: names in the configuration of a layer's number of heads and of neurons (None there: 4 × the width). With grouped queries a head is
             what is removed together: one of key and value with its queries.
         query_heads: with grouped queries, the configuration's name of the number of queries' heads.
         width: the same of the hidden size.
@@ -58,6 +62,9 @@ class Family:
     feed_forward: tuple[str, ...]
     dropouts: tuple[str, ...]
     tasks: tuple[str, ...] = ("SequenceClassification", "QuestionAnswering")
+    language_model: str | None = None
+    transposed: bool = False
+    pooling: str | None = None
     head_count: str | None = "num_attention_heads"
     sizes: tuple[str, str] = ("num_attention_heads", "intermediate_size")
     query_heads: str | None = None
@@ -75,18 +82,26 @@ class Family:
 
     @property
     def task_heads(self) -> tuple[str, ...]:
-        """Those of `heads` that only fine-tuning makes: pretrained encoders have a pooler, too."""
-        return tuple(name for name in self.heads if name != "pooler")
+        """Those of `heads` that only fine-tuning makes: pretrained encoders have a pooler, or a head for words, too."""
+        return tuple(name for name in self.heads if name not in ("pooler", "head"))
 
     @property
     def is_trained(self) -> bool:
-        """Whether rows train it: adapters and masks know heads that share nothing, and neurons without a gate."""
-        return self.query_heads is None and "ffn_gate" not in self.linears
+        """Whether rows train it: adapters and masks know heads that share nothing, in `nn.Linear`s."""
+        return self.query_heads is None and not self.transposed
 
     @property
     def task_models(self) -> tuple[str, ...]:
         """Names of its classes that can be trained and cut."""
-        return tuple(f"{self.classes}For{task}" for task in self.tasks)
+        named = {"CausalLM": self.language_model} if self.language_model is not None else {}
+        return tuple(named.get(task, f"{self.classes}For{task}") for task in self.tasks)
+
+    def matrices(self) -> dict[str, tuple[str, ...]]:
+        """By path below a layer of each weight that can be cut, the roles whose rows it holds, in their order."""
+        found: dict[str, tuple[str, ...]] = {}
+        for role, path in self.linears.items():
+            found[path] = (*found.get(path, ()), role)
+        return found
 
     def parts(self) -> dict[str, Any]:
         """What a cut model's own code has to know (`export/pruned_modeling.py`): plain values for its configuration."""
@@ -94,6 +109,7 @@ class Family:
             "sizes": list(self.sizes),
             "layers": self.layers,
             "linears": dict(self.linears),
+            "transposed": self.transposed,
             "head_rows": list(self.head_rows),
             "attention": [self.attention, self.head_count],
         }

@@ -8,15 +8,16 @@ from typing import Any
 
 from torch import nn
 
-from splora.anatomy.configuration import family_of, head_size
+from splora.anatomy.configuration import family_of, head_rows, head_size
 from splora.anatomy.families import FAMILIES
-from splora.anatomy.family import ATTENTION_ROLES
+from splora.anatomy.family import ATTENTION_ROLES, Family
+from splora.anatomy.projections import Linear, Projection, shares
 from splora.errors import InputError
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a prunable linear layer stands: its transformer layer (from 0) and its role."""
+    """Where a prunable linear layer stands: its transformer layer (from 0) and its role, the first of a fused one."""
 
     layer: int
     role: str
@@ -32,7 +33,8 @@ class Layer:
     """One transformer layer and its parts, whatever its family calls them.
 
     Attributes:
-        linears: the prunable linear layers by role.
+        linears: the prunable linear functions by role.
+        matrices: the same by the weights that hold them: of a fused one under its first role, with all its rows.
         attention_norm: norm of the attention part: after its residual sum, or before it where `norm_first`.
         ffn_norm: the same of the feed-forward part.
         activation: what is applied to the output of `ffn_in`.
@@ -41,7 +43,8 @@ class Layer:
     """
 
     module: nn.Module
-    linears: dict[str, nn.Linear]
+    linears: dict[str, Linear]
+    matrices: dict[str, Linear]
     attention_norm: nn.Module
     ffn_norm: nn.Module
     activation: nn.Module
@@ -76,7 +79,7 @@ def encoder_linears(model: nn.Module) -> dict[str, Place]:
     Works on the bare task model and on anything that contains it (a PEFT model, a LightningModule).
     """
     family = family_of(config_of(model))
-    roles = {path: role for role, path in family.linears.items()}
+    roles = {path: roles[0] for path, roles in family.matrices().items()}
     pattern = re.compile(
         rf"(?:.*\.)?{re.escape(family.layers)}\.(\d+)\.({'|'.join(re.escape(path) for path in roles)})$"
     )
@@ -102,12 +105,12 @@ def layers(model: nn.Module) -> list[Layer]:
         found: Any = model.get_submodule(family.layers)
     except AttributeError:
         raise InputError(f"{type(model).__name__} has no layers at {family.layers}; nothing could be pruned.") from None
-    first = family.norm_first
+    first, rows = family.norm_first, head_rows(config)
     size, norm_first = head_size(config), bool(getattr(config, first) if isinstance(first, str) else first)
     return [
         Layer(
             module,
-            {role: _linear(module, path) for role, path in family.linears.items()},
+            *_linears(module, family, rows),
             module.get_submodule(family.layer_norms[0]),
             module.get_submodule(family.layer_norms[1]),
             module.get_submodule(family.activation),
@@ -153,10 +156,21 @@ def norm_names(model: nn.Module) -> list[str]:
     return _present(model, family_of(config_of(model)).norms)
 
 
-def _linear(module: nn.Module, path: str) -> nn.Linear:
-    found = module.get_submodule(path)
-    assert isinstance(found, nn.Linear), path
-    return found
+def _linears(
+    module: nn.Module, family: Family, rows: dict[str, int]
+) -> tuple[dict[str, Linear], dict[str, Linear]]:
+    """By role, and by the first role of each weight."""
+    linears, matrices = dict[str, Linear](), dict[str, Linear]()
+    for path, roles in family.matrices().items():
+        holder = module.get_submodule(path)
+        if not family.transposed:
+            assert isinstance(holder, nn.Linear), path
+        whole = holder if isinstance(holder, nn.Linear) else Projection(holder, transposed=family.transposed)
+        matrices[roles[0]] = linears[roles[0]] = whole
+        if len(roles) > 1:
+            parts = shares(roles, rows, whole.out_features)
+            linears |= {role: Projection(holder, part, transposed=family.transposed) for role, part in parts.items()}
+    return linears, matrices
 
 
 def _present(model: nn.Module, names: tuple[str, ...]) -> list[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from splora import anatomy
+from splora.anatomy.projections import shares
 from splora.errors import InputError
 from splora.export.plan import Plan
 
@@ -42,16 +44,19 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     with torch.device("meta"):
         smaller: Any = task_model(name)(config)
 
-    places = anatomy.encoder_linears(model)
     family = anatomy.family_of(config)
-    for number in range(len(plan.heads)):
-        rows = {f"{family.layers}.{number}.{path}": anatomy.Place(number, "query") for path in family.head_rows}
-        places |= rows
+    held = family.matrices() | {path: ("query",) for path in family.head_rows}
+    places = {
+        f"{family.layers}.{number}.{path}": _Place(number, roles, family.transposed)
+        for number in range(len(plan.heads))
+        for path, roles in held.items()
+    }
+    rows = anatomy.head_rows(config)
     # Weights may be tied: each name is filled, and equal tensors stay one tensor.
     for path, parameter in model.named_parameters(remove_duplicate=False):
         module, _, leaf = path.rpartition(".")
         place = places.get(module)
-        kept = parameter if place is None else _cut(parameter, leaf, place, plan, whole)
+        kept = parameter if place is None else _cut(parameter, leaf, place, rows, plan, whole)
         setattr(smaller.get_submodule(module), leaf, kept)
     for path, buffer in model.named_buffers(remove_duplicate=False):
         module, _, leaf = path.rpartition(".")
@@ -62,20 +67,34 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     return result
 
 
-def _cut(parameter: nn.Parameter, leaf: str, place: anatomy.Place, plan: Plan, whole: Plan) -> nn.Parameter:
-    """What stays of a weight (out, in) or bias (out) of the linear layer at `place`."""
-    dim = 1 if place.role in ("attention_output", "ffn_out") else 0
-    if dim == 1 and leaf == "bias":
+@dataclass(frozen=True)
+class _Place:
+    """A layer, and the roles whose rows a weight there holds, (out, in) or `transposed`."""
+
+    layer: int
+    roles: tuple[str, ...]
+    transposed: bool
+
+
+def _cut(
+    parameter: nn.Parameter, leaf: str, place: _Place, rows: Mapping[str, int], plan: Plan, whole: Plan
+) -> nn.Parameter:
+    """What stays of a weight or bias (out,) at `place`; `rows` of a head by role."""
+    outer = place.roles[0] in ("attention_output", "ffn_out")
+    if outer and leaf == "bias":
         return _new(parameter.detach().clone(), parameter)
-    if place.in_attention:
-        heads = torch.tensor(plan.heads[place.layer], dtype=torch.long)
-        size = parameter.shape[dim] // max(len(whole.heads[place.layer]), 1)
-        kept = (heads[:, None] * size + torch.arange(size)).flatten()
-    else:
-        kept = torch.tensor(plan.neurons[place.layer], dtype=torch.long)
-    if dim == 0 and len(kept) == len(parameter):
+    dim = int(outer != (place.transposed and leaf == "weight"))
+    in_attention = place.roles[0] in anatomy.ATTENTION_ROLES
+    of, units = (whole.heads, plan.heads) if in_attention else (whole.neurons, plan.neurons)
+    stays = torch.tensor(units[place.layer], dtype=torch.long)
+    kept = []
+    for part in shares(place.roles, rows, parameter.shape[dim]).values():
+        size = (part.stop - part.start) // max(len(of[place.layer]), 1)
+        kept.append((part.start + stays[:, None] * size + torch.arange(size)).flatten())
+    numbers = torch.cat(kept)
+    if not outer and len(numbers) == parameter.shape[dim]:
         return parameter
-    return _new(parameter.detach().index_select(dim, kept.to(parameter.device)), parameter)
+    return _new(parameter.detach().index_select(dim, numbers.to(parameter.device)), parameter)
 
 
 def _new(data: Tensor, like: nn.Parameter) -> nn.Parameter:
@@ -91,6 +110,11 @@ def _smaller_config(config: Any, plan: Plan) -> Any:
     if family.bias_by_head:
         before = getattr(config, "pruned_heads", None) or [range(dense) for dense in anatomy.dense_sizes(config)[0]]
         config.pruned_heads = [[own[head] for head in kept] for own, kept in zip(before, plan.heads, strict=True)]
+    if getattr(config, "rope_parameters", None) and not getattr(config, "head_dim", None):
+        # Rotary positions are made anew when weights are loaded, by then from a number of heads that is not given out.
+        config.head_dim = anatomy.head_rows(config)["query"] * int(vars(config)[heads]) // int(
+            vars(config)[family.query_heads or heads]
+        )
     config.per_layer_config = {
         layer: {heads: kept_heads, neurons: kept_neurons}
         for layer, (kept_heads, kept_neurons) in enumerate(zip(plan.head_counts, plan.neuron_counts, strict=True))

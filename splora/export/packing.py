@@ -99,7 +99,8 @@ def read_weights(path: str, section: dict[str, Any]) -> dict[str, Tensor]:
     """All tensors of a file by name, quantized weights as the float32 ones that their codes stand for.
 
     Args:
-        section: of the configuration: `version`, `bits`, `group_size` (None: whole rows), `symmetric`.
+        section: of the configuration: `version`, `bits`, `group_size` (None: whole rows), `symmetric`; `transposed`, if
+            the model's modules want these weights as (in, out).
 
     Raises:
         ValueError: the file does not hold what the section says.
@@ -113,7 +114,8 @@ def read_weights(path: str, section: dict[str, Any]) -> dict[str, Tensor]:
             ending: stored.pop(name + ending) for ending in (CODES, STEPS, ZEROS, SHAPE) if name + ending in stored
         }
         try:
-            found[name] = _weight(parts, section["bits"], section["group_size"], section["symmetric"])
+            weight = _weight(parts, section["bits"], section["group_size"], section["symmetric"])
+            found[name] = weight.T.contiguous() if section.get("transposed") else weight
         except (KeyError, ValueError, RuntimeError) as error:
             raise ValueError(f"{name} is damaged: {error}") from error
     for name, tensor in stored.items():

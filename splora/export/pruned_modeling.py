@@ -31,6 +31,8 @@ if _numbers(transformers.__version__) < _numbers(REQUIRED_TRANSFORMERS):
         f"{transformers.__version__} is installed: pip install -U 'transformers>={REQUIRED_TRANSFORMERS}'."
     )
 
+#: What names of classes that generate text end with in the oldest families.
+_LANGUAGE_MODEL = "LMHeadModel"
 #: Bytes to whose multiples torch aligns the memory of a new tensor on the CPU.
 _ALIGNMENT = 64
 
@@ -127,16 +129,20 @@ class OnlyForTasks(nn.Module):
     def from_pretrained(cls, name: Any, *args: Any, config: Any = None, **options: Any) -> Any:
         """Raise what to do instead."""
         task = (getattr(config, "architectures", None) or ["model of a task"])[0]
-        auto = auto_class(task) if "For" in task else "the AutoModelFor… of its task"
+        auto = auto_class(task) if _is_task(task) else "the AutoModelFor… of its task"
         raise ValueError(
             f"{name}: AutoModel cannot load this pruned {task}: use transformers.{auto}.from_pretrained({str(name)!r}, "
             f"trust_remote_code=True), whose base_model gives hidden states."
         )
 
 
+def _is_task(name: str) -> bool:
+    return "For" in name or name.endswith(_LANGUAGE_MODEL)
+
+
 def auto_class(name: str) -> str:
     """The auto class that loads a task model, by the name of its stock class."""
-    return f"AutoModelFor{name.rpartition('For')[2]}"
+    return "AutoModelForCausalLM" if name.endswith(_LANGUAGE_MODEL) else f"AutoModelFor{name.rpartition('For')[2]}"
 
 
 @cache
@@ -146,7 +152,7 @@ def task_model(name: str) -> Any:
     Raises:
         AttributeError: transformers has no such task model.
     """
-    stock = getattr(transformers, name, None) if "For" in name and not name.startswith("Auto") else None
+    stock = getattr(transformers, name, None) if _is_task(name) and not name.startswith("Auto") else None
     if not (isinstance(stock, type) and issubclass(stock, transformers.PreTrainedModel)):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return type(name, (_Pruned, stock), {"__module__": __name__, "_auto_class": auto_class(name)})
@@ -174,22 +180,28 @@ def _shrink(model: Any) -> None:
     for layer, sizes, own in zip(layers, config.per_layer_config, own_heads, strict=True):
         heads, neurons = (int(getattr(sizes, name)) for name in parts["sizes"])
         linears = {role: layer.get_submodule(path) for role, path in parts["linears"].items()}
-        by_head = [linears[role] for role in ("query", "key", "value")]
+        transposed = parts.get("transposed", False)
+        dense_neurons = _size(linears["ffn_out"], 1, transposed)
+        context = _size(linears["attention_output"], 1, transposed) // dense_heads * heads
         modules = dict(layer.named_modules())
+        by_head = [linears[role] for role in ("query", "key", "value")]
         by_head += [modules[path] for path in parts.get("head_rows", ()) if path in modules]
-        for linear in by_head:
-            _narrow(linear, 0, linear.out_features // dense_heads * heads)
-        context = linears["attention_output"].in_features // dense_heads * heads
-        _narrow(linears["attention_output"], 1, context)
-        for role in ("ffn_gate", "ffn_in"):
-            if role in linears:
-                _narrow(linears[role], 0, neurons)
-        _narrow(linears["ffn_out"], 1, neurons)
+        by_neuron = [linears[role] for role in ("ffn_gate", "ffn_in") if role in linears]
+        # Which rows stay does not matter, as weights come later: of a fused one, which is there several times, the first.
+        for dim, some, dense, kept in (
+            (0, by_head, dense_heads, heads),
+            (1, [linears["attention_output"]], dense_heads, heads),
+            (0, by_neuron, dense_neurons, neurons),
+            (1, [linears["ffn_out"]], dense_neurons, neurons),
+        ):
+            for linear in dict.fromkeys(some):
+                _narrow(linear, dim, _size(linear, dim, transposed) // dense * kept, transposed)
         attention = layer.get_submodule(attention_path)
         if count is not None:
             setattr(attention, count, heads)
-        if hasattr(attention, "all_head_size"):
-            attention.all_head_size = context
+        for width in ("all_head_size", "split_size"):
+            if hasattr(attention, width):
+                setattr(attention, width, context)
         if own:
             kind: Any = type(attention)
             attention.__class__ = _with_own_bias(kind, tuple(own))
@@ -210,15 +222,33 @@ def _align(model: nn.Module) -> None:
             parameter.data = parameter.data.clone()
 
 
-def _narrow(linear: nn.Linear, dim: int, size: int) -> None:
+def _size(linear: Any, dim: int, transposed: bool) -> int:
+    """Outputs (dim 0) or inputs (dim 1)."""
+    return int(linear.weight.shape[1 - dim if transposed else dim])
+
+
+def _narrow(linear: Any, dim: int, size: int, transposed: bool) -> None:
     """Leave the first `size` outputs (dim 0) or inputs (dim 1); no new layer is made, as none must be initialized."""
-    linear.weight = _first(linear.weight, dim, size)
-    if dim == 0:
-        linear.out_features = size
-        if linear.bias is not None:
-            linear.bias = _first(linear.bias, 0, size)
-    else:
-        linear.in_features = size
+    linear.weight = _first(linear.weight, 1 - dim if transposed else dim, size)
+    names = ("nf", "nx") if transposed else ("out_features", "in_features")
+    setattr(linear, names[dim], size)
+    if dim == 0 and linear.bias is not None:
+        linear.bias = _first(linear.bias, 0, size)
+    if dim == 1 and size == 0 and transposed:
+        linear.__class__ = _only_bias(type(linear))
+
+
+class _OnlyBias:
+    """A layer without inputs: `Conv1D` has `view(-1, 0)`, which has no meaning."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias: Tensor = self.bias  # type: ignore[attr-defined]
+        return bias.expand(*x.shape[:-1], -1)
+
+
+@cache
+def _only_bias(kind: Any) -> Any:
+    return type(f"Empty{kind.__name__}", (_OnlyBias, kind), {"__module__": __name__})
 
 
 def _first(parameter: Tensor, dim: int, size: int) -> nn.Parameter:

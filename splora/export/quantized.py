@@ -81,7 +81,9 @@ def save_quantized(
         "AutoModel": f"{code}.{pruned_modeling.OnlyForTasks.__name__}",
         pruned_modeling.auto_class(name): f"{code}.{name}",
     }
-    section = {"bits": grid.bits, "group_size": grid.group_size, "symmetric": grid.symmetric}
+    section: dict[str, Any] = {"bits": grid.bits, "group_size": grid.group_size, "symmetric": grid.symmetric}
+    if anatomy.family_of(config).transposed:
+        section["transposed"] = True
     setattr(config, packing.SECTION, {"version": packing.VERSION, **section, **(notes or {})})
     refuse_link(expanded(folder))
     with replacing_folder(expanded(folder).resolve()) as beside:

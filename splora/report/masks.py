@@ -147,7 +147,7 @@ def _pattern(endings: str) -> tuple[re.Pattern[str], dict[tuple[str, str], str]]
     from splora.anatomy import FAMILIES
 
     families = FAMILIES.values()
-    roles = {(family.layers, path): role for family in families for role, path in family.linears.items()}
+    roles = {(family.layers, path): of[0] for family in families for path, of in family.matrices().items()}
     layers = "|".join(re.escape(family.layers) for family in families)
     paths = "|".join(dict.fromkeys(re.escape(path) for _, path in roles))
     return re.compile(rf"(?:.*\.)?(?P<layers>{layers})\.(?P<layer>\d+)\.(?P<path>{paths})(?:{endings})$"), roles

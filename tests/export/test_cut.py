@@ -253,8 +253,8 @@ def test_what_does_not_fit_is_refused(tiny: Any) -> None:
     assert len(refused.value.problems) == 5
     assert "heads of layer 0 are not ascending numbers from 0 to 3: 4." in refused.value.problems[0]
     assert "neurons of layer 2 are not ascending numbers from 0 to 19: 0, 1, 2, 3, 4, 5, 6, 7, …" in str(refused.value)
-    with pytest.raises(InputError, match="GPT2LMHeadModel cannot be cut; models that can are BertForSeq"):
-        cut(transformers.GPT2LMHeadModel(transformers.GPT2Config(n_embd=8, n_layer=1, n_head=1)), Plan((), ()))
+    with pytest.raises(InputError, match="GPT2DoubleHeadsModel cannot be cut; models that can are BertForSeq"):
+        cut(tiny("GPT2DoubleHeadsModel"), Plan((), ()))
 
 
 def _count(model: Any) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from splora import anatomy
-from splora.anatomy import Layer
+from splora.anatomy import Layer, Linear
 from splora.masks.binarize import kept_count
 from splora.masks.grid import BlockShape
 from splora.posttraining.blocks.surgeon import operate
@@ -67,7 +67,7 @@ def prune_blocks(
     shapes = {
         name: of_parts[place.role]
         for name, place in anatomy.encoder_linears(model).items()
-        if layers[place.layer].linears[place.role].weight.numel()
+        if layers[place.layer].matrices[place.role].weight.numel()
     }
     report("blocks", "what blocks are worth", 0.0)
     worth, squares = block_importances(model, batches, shapes, precision=precision, seed=seed, storage=storage)
@@ -81,7 +81,7 @@ def prune_blocks(
         for part, block in zip(PARTS, blocks, strict=True):
             report("blocks", f"layer {number} {part.name}", number / len(pairs))
             for roles, look in _steps(part, layer):
-                linears = [layer.linears[role] for role in roles]
+                linears = [layer.matrices[role] for role in roles]
                 gram = Gram(linears[0].in_features, sum(each.out_features for each in linears), device, precision)
                 with precision.forward(device):
                     for index, keep in enumerate(masks):
@@ -107,7 +107,7 @@ def _steps(part: Part, of: Layer) -> Iterator[tuple[tuple[str, ...], Look]]:
 
     def before(layer: Layer, dense: Layer, hidden: Tensor, above: Tensor, _: Call, __: Call) -> tuple[Tensor, Tensor]:
         given = part.enter(dense, above)
-        wanted = torch.cat([dense.linears[role](given) for role in roles], dim=-1)
+        wanted = torch.cat([dense.matrices[role](given) for role in roles], dim=-1)
         return part.enter(layer, hidden), wanted
 
     def after(
@@ -144,7 +144,7 @@ def shares(
 
 
 def _operate(
-    linears: Sequence[nn.Linear], gram: Gram, block: BlockShape, kept: Sequence[tuple[int, Tensor | None]]
+    linears: Sequence[Linear], gram: Gram, block: BlockShape, kept: Sequence[tuple[int, Tensor | None]]
 ) -> None:
     """Take blocks from linears that get the same inputs, in place.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from splora import anatomy
+from splora.anatomy import Linear
 from splora.masks.grid import BlockShape
 from splora.posttraining.blocks.surgeon import block_importance
 from splora.posttraining.core.gram import Gram
@@ -71,11 +72,11 @@ def block_importances(
                 name = names[anatomy.Place(number, role)]
                 if name in blocks:
                     squares[name] = of_outputs[number, role]
-                    found[name] = _worth(layer.linears[role], gram, squares[name], blocks[name])
+                    found[name] = _worth(layer.matrices[role], gram, squares[name], blocks[name])
     return found, squares
 
 
-def _worth(linear: nn.Linear, gram: Gram, squares: Tensor, block: BlockShape) -> Tensor:
+def _worth(linear: Linear, gram: Gram, squares: Tensor, block: BlockShape) -> Tensor:
     products = gram.centred()[0] if linear.bias is not None else gram.matrix.clone()
     weight = linear.weight.double() * squares.sqrt()[:, None]
     return block_importance(products / max(gram.rows, 1.0), weight, block)

@@ -76,10 +76,10 @@ def output_squares(
         precision: what forward passes compute in.
 
     Returns:
-        By layer and role; linears that hold no weights are left out.
+        By layer and role (of a fused weight the first); linears that hold no weights are left out.
     """
     found: dict[tuple[int, str], Tensor] = {}
-    roles = tuple(anatomy.layers(model)[0].linears)
+    roles = tuple(anatomy.layers(model)[0].matrices)
     for place, rows in _gradients(model, batches, seed, precision, roles):
         squares = rows.double().square().sum(0) / _sequences(batches)
         found[place] = found[place] + squares if place in found else squares
@@ -105,9 +105,9 @@ def _gradients(
     handles = [layers[0].module.register_forward_pre_hook(_follow, with_kwargs=True)]
     for number, layer in enumerate(layers):
         handles += [
-            layer.linears[role].register_forward_hook(_keeper(outputs, (number, role)))
+            layer.matrices[role].register_forward_hook(_keeper(outputs, (number, role)))
             for role in roles
-            if layer.linears[role].out_features
+            if layer.matrices[role].out_features
         ]
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     try:

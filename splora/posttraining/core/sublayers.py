@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from splora.anatomy import Layer
+from splora.anatomy import Layer, Linear
 from splora.posttraining.core.calls import Call, Reached
 
 
@@ -97,8 +97,8 @@ class Part:
     close: Callable[[Layer, Tensor, Tensor], Tensor]
 
     def inputs_of(self, layer: Layer) -> tuple[str, ...]:
-        """Those of `inputs` that the layer has."""
-        return tuple(role for role in self.inputs if role in layer.linears)
+        """Those of `inputs` that name a weight of the layer: of a fused one the first."""
+        return tuple(role for role in self.inputs if role in layer.matrices)
 
     def size(self, layer: Layer) -> int:
         """Channels of one head, or of one neuron."""
@@ -119,7 +119,7 @@ PARTS = (
 )
 
 
-def _met(linear: nn.Linear, hidden: Tensor, run: Callable[[], Any]) -> Tensor:
+def _met(linear: Linear, hidden: Tensor, run: Callable[[], Any]) -> Tensor:
     """What meets a linear layer when something runs, of which nothing beyond that is computed.
 
     What runs may also end right before the layer, with what it gets.

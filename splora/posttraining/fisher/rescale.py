@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from splora import anatomy
+from splora.anatomy import Linear
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.states import States, Storage
 from splora.posttraining.core.sublayers import PARTS
@@ -102,7 +103,7 @@ def rescale(
     return done
 
 
-def _fold(linear: nn.Linear, equations: NormalEquations, size: int, damping: float, name: str, done: Rescaling) -> None:
+def _fold(linear: Linear, equations: NormalEquations, size: int, damping: float, name: str, done: Rescaling) -> None:
     """Solve, and scale the columns of the output weights, unless a factor is out of range."""
     if not linear.in_features:
         return

@@ -52,14 +52,15 @@ def quantize_model(
     """
     layers = anatomy.layers(model)
     places = {(place.layer, place.role): name for name, place in anatomy.encoder_linears(model).items()}
-    linears = [linear for layer in layers for linear in layer.linears.values() if linear.weight.numel()]
+    linears = [linear for layer in layers for linear in layer.matrices.values() if linear.weight.numel()]
     options.check(max((linear.in_features for linear in linears), default=None))
     found: dict[str, QuantizedWeight] = {}
 
     def replace(number: int, roles: Sequence[str], round_off: Callable[[Tensor], QuantizedWeight]) -> None:
         """Quantize weights that share their inputs."""
         report("quantize", f"layer {number}, {' '.join(roles)}", number / len(layers))
-        here = [(role, layers[number].linears[role]) for role in roles if layers[number].linears[role].weight.numel()]
+        of = layers[number].matrices
+        here = [(role, of[role]) for role in roles if of[role].weight.numel()]
         if not here:
             return
         # Rows do not depend on one another: one matrix is as good as three, and quicker.
@@ -71,7 +72,7 @@ def quantize_model(
 
     if options.method == "rtn":
         for number in range(len(layers)):
-            for role in layers[number].linears:
+            for role in layers[number].matrices:
                 replace(number, (role,), lambda weight: round_to_nearest(weight, options.grid))
     else:
         _Walk(model, batches, options, precision, replace).run()
@@ -126,7 +127,7 @@ class _Walk:
 
     def _quantize(self, number: int, roles: Sequence[str], inputs: Callable[[int], Tensor]) -> None:
         """Quantize weights that get `inputs(batch)`, (batch, tokens, channels)."""
-        hessian = Hessian(self._layers[number].linears[roles[0]].in_features, self._device)
+        hessian = Hessian(self._layers[number].matrices[roles[0]].in_features, self._device)
         for index, keep in enumerate(self._masks):
             with self._precision.forward(self._device):
                 x = inputs(index)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from splora import anatomy
+from splora.anatomy import Linear
 from splora.posttraining.core.gram import Gram
 from splora.posttraining.core.layer_grams import OTHERS, Batch, rows_of, token_numbers
 from splora.posttraining.core.precision import Precision
@@ -162,7 +163,7 @@ def squared_error(gram: Gram, weight: Tensor, bias: Tensor) -> float:
     return float(value + bias @ (gram.rows * bias + 2 * (weight @ gram.sum) - 2 * gram.target_sum))
 
 
-def _solve(linear: nn.Linear, halves: Sequence[Gram], first: int) -> int:
+def _solve(linear: Linear, halves: Sequence[Gram], first: int) -> int:
     """Fit one projection in place; the number of the ridge that was chosen, searched for from `first` on."""
     prior, with_bias = linear.weight.double(), linear.bias is not None
     chosen = first
