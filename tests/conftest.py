@@ -102,6 +102,7 @@ def heard_signals() -> Iterator[None]:
 LAYERS, HEADS, HEAD_SIZE, NEURONS = 3, 4, 6, 20
 _SIZES = {"vocab_size": 60, "max_position_embeddings": 40}
 _BERT = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 20, **_SIZES}
+_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
 #: Three queries of two channels share a head of keys and values: four heads of six, as in the other families.
 _LLAMA = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": 2}
 _LLAMA |= {"intermediate_size": 20, "pad_token_id": 0, **_SIZES}
@@ -118,10 +119,8 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "Qwen2": _LLAMA,
     "Qwen3": _LLAMA,
     "DistilBert": {"dim": 24, "n_layers": 3, "n_heads": 4, "hidden_dim": 20, **_SIZES},
-    "ModernBert": _BERT
-    | {"local_attention": 6, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
-    "GPT2": {"n_embd": 24, "n_layer": 3, "n_head": 4, "n_inner": 20, "vocab_size": 60, "n_positions": 40}
-    | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+    "ModernBert": _BERT | {"local_attention": 6, **_TOKENS},
+    "GPT2": {"n_embd": 24, "n_layer": 3, "n_head": 4, "n_inner": 20, "vocab_size": 60, "n_positions": 40, **_TOKENS},
     "OPT": {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 20, **_SIZES},
 }
 Tiny = Callable[..., Any]

@@ -15,6 +15,7 @@ from splora.training.model import prepare
 from splora.training.options import AdapterOptions, PruningOptions
 
 BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 60}
+TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 #: Two queries share a key and a value.
 LLAMA = BERT | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4}
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
@@ -26,8 +27,8 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "deberta-v2": ("DebertaV2", BERT | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
     "distilbert": ("DistilBert", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "vocab_size": 60}),
     **{name.lower(): (name, LLAMA) for name in ("Llama", "Mistral", "Qwen2", "Qwen3")},
-    "modernbert": ("ModernBert", BERT | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}),
-    "gpt2": ("GPT2", {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_inner": 32, "vocab_size": 60} | {"bos_token_id": 1, "eos_token_id": 2}),
+    "modernbert": ("ModernBert", BERT | TOKENS),
+    "gpt2": ("GPT2", {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_inner": 32, "vocab_size": 60, **TOKENS}),
     "opt": (
         "OPT",
         {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 32, "vocab_size": 60}

@@ -39,9 +39,9 @@ def check_trained(config: Any) -> None:
     family = family_of(config)
     if not family.is_trained:
         trained = ", ".join(name for name, other in FAMILIES.items() if other.is_trained)
+        why = "whose weights are transposed" if family.transposed else "whose heads share keys and values"
         raise InputError(
-            f"{family.model_type} models, whose {'weights are transposed' if family.transposed else 'heads share keys '}"
-            f"{'' if family.transposed else 'and values'}, are pruned and quantized without training "
+            f"{family.model_type} models, {why}, are pruned and quantized without training "
             f"(splora prune stat, splora quantize); rows train {trained}."
         )
 

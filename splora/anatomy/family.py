@@ -33,8 +33,8 @@ class Family:
             the output projection or through it.
         dropouts: names in the configuration of every dropout probability, the task heads' among them.
         pooling: the configuration's name of how a head that classifies sequences sums up tokens: `cls` is the first.
-        sizes: names in the configuration of a layer's number of heads and of neurons (None there: 4 × the width). With grouped queries a head is
-            what is removed together: one of key and value with its queries.
+        sizes: names in the configuration of a layer's number of heads and of neurons (None there: 4 × the width). With
+            grouped queries a head is what is removed together: one of key and value with its queries.
         query_heads: with grouped queries, the configuration's name of the number of queries' heads.
         width: the same of the hidden size.
         depth: the same of the number of layers.

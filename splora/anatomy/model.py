@@ -156,9 +156,7 @@ def norm_names(model: nn.Module) -> list[str]:
     return _present(model, family_of(config_of(model)).norms)
 
 
-def _linears(
-    module: nn.Module, family: Family, rows: dict[str, int]
-) -> tuple[dict[str, Linear], dict[str, Linear]]:
+def _linears(module: nn.Module, family: Family, rows: dict[str, int]) -> tuple[dict[str, Linear], dict[str, Linear]]:
     """By role, and by the first role of each weight."""
     linears, matrices = dict[str, Linear](), dict[str, Linear]()
     for path, roles in family.matrices().items():

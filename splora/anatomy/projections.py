@@ -37,9 +37,9 @@ class Projection:
         self.module.weight = nn.Parameter(own, requires_grad=value.requires_grad)
 
     @property
-    def bias(self) -> Tensor | None:
-        """(out,), a view of the module's."""
-        bias: Tensor | None = self.module.bias
+    def bias(self) -> Any:
+        """(out,), a view of the module's; None where it has none."""
+        bias = self.module.bias
         return bias if bias is None or self.rows is None else bias[self.rows]
 
     @property

@@ -45,7 +45,7 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
         smaller: Any = task_model(name)(config)
 
     family = anatomy.family_of(config)
-    held = family.matrices() | {path: ("query",) for path in family.head_rows}
+    held = family.matrices() | dict.fromkeys(family.head_rows, ("query",))
     places = {
         f"{family.layers}.{number}.{path}": _Place(number, roles, family.transposed)
         for number in range(len(plan.heads))
@@ -112,8 +112,10 @@ def _smaller_config(config: Any, plan: Plan) -> Any:
         config.pruned_heads = [[own[head] for head in kept] for own, kept in zip(before, plan.heads, strict=True)]
     if getattr(config, "rope_parameters", None) and not getattr(config, "head_dim", None):
         # Rotary positions are made anew when weights are loaded, by then from a number of heads that is not given out.
-        config.head_dim = anatomy.head_rows(config)["query"] * int(vars(config)[heads]) // int(
-            vars(config)[family.query_heads or heads]
+        config.head_dim = (
+            anatomy.head_rows(config)["query"]
+            * int(vars(config)[heads])
+            // int(vars(config)[family.query_heads or heads])
         )
     config.per_layer_config = {
         layer: {heads: kept_heads, neurons: kept_neurons}

@@ -187,7 +187,7 @@ def _shrink(model: Any) -> None:
         by_head = [linears[role] for role in ("query", "key", "value")]
         by_head += [modules[path] for path in parts.get("head_rows", ()) if path in modules]
         by_neuron = [linears[role] for role in ("ffn_gate", "ffn_in") if role in linears]
-        # Which rows stay does not matter, as weights come later: of a fused one, which is there several times, the first.
+        # Which rows stay does not matter, as weights come later. A fused one is there several times, and made once.
         for dim, some, dense, kept in (
             (0, by_head, dense_heads, heads),
             (1, [linears["attention_output"]], dense_heads, heads),
@@ -235,7 +235,8 @@ def _narrow(linear: Any, dim: int, size: int, transposed: bool) -> None:
     if dim == 0 and linear.bias is not None:
         linear.bias = _first(linear.bias, 0, size)
     if dim == 1 and size == 0 and transposed:
-        linear.__class__ = _only_bias(type(linear))
+        kind: Any = type(linear)
+        linear.__class__ = _only_bias(kind)
 
 
 class _OnlyBias:

@@ -169,8 +169,8 @@ class BlockMask(nn.Module):
             block_means: those of its own linear, where it is alone.
         """
         if self.members:
-            parts = [means().reshape(self.grid) for means in self.members]
-            return torch.stack(parts).mean(0)
+            # Of a fused weight, the parts of several roles, one after another.
+            return torch.cat([means().reshape(-1, *self.grid) for means in self.members]).mean(0)
         if block_means is None:
             raise ValueError("A magnitude mask needs block_means, the mean |W| of each block.")
         return block_means()

@@ -71,4 +71,6 @@ class FollowingMask(BlockMask):
     def binary(self, block_means: Callable[[], Tensor] | None = None) -> Tensor:
         """The leader's evaluation mask in this linear's grid, bool (R, C)."""
         leader: BlockMask = self.__dict__["leader"]
-        return leader.binary().reshape(self.grid)
+        units = leader.binary().flatten()
+        # A fused weight has rows of several roles, one after another.
+        return units.repeat(self.grid[0] * self.grid[1] // max(len(units), 1)).reshape(self.grid)

@@ -29,21 +29,24 @@ def fill_heads(network: nn.Module) -> None:
     for name, place in anatomy.encoder_linears(network).items():
         if place.in_attention and name in masked:  # a pruned model may have layers without heads
             by_layer.setdefault(place.layer, {})[place.role] = masked[name]
+    roles = next(of for of in anatomy.family_of(anatomy.config_of(network)).matrices().values() if "value" in of)
     for layer in by_layer.values():
-        lives = _rows(layer["value"], size) & _cols(layer["attention_output"], size)
+        lives = _rows(layer[roles[0]], size, roles.index("value"), len(roles))
+        lives = lives & _cols(layer["attention_output"], size)
         for role, linear in layer.items():
             mask: BlockMask = linear.block_mask
             rows, cols = mask.block
             if role == "attention_output":
                 mask.fix(lives.repeat_interleave(size // cols).expand(mask.grid))
             else:
-                mask.fix(lives.repeat_interleave(size // rows)[:, None].expand(mask.grid))
+                each = lives.repeat_interleave(size // rows)
+                mask.fix(each.repeat(mask.grid[0] // len(each))[:, None].expand(mask.grid))
 
 
-def _rows(linear: Any, size: int) -> Tensor:
-    """Heads with a kept block in these rows, bool (heads,)."""
+def _rows(linear: Any, size: int, number: int, parts: int) -> Tensor:
+    """Heads with a kept block in these rows, those of one of so many parts, bool (heads,)."""
     kept: Tensor = expand(linear.binary_mask(), linear.block_mask.block)
-    lives: Tensor = kept.any(1).unflatten(0, (-1, size)).any(1)
+    lives: Tensor = kept.any(1).unflatten(0, (parts, -1, size))[number].any(1)
     return lives
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import splora
-from splora import load_pruned, load_quantized
+from splora import anatomy, load_pruned, load_quantized
 from splora.errors import InputError
 from splora.export.cut import cut
 from splora.export.folder import save_pruned
@@ -30,16 +30,9 @@ from splora.posttraining.core.precision import Precision
 from splora.posttraining.quantize.grid import BITS, GridOptions, QuantizedWeight
 from splora.posttraining.quantize.model import quantize_model
 from splora.posttraining.quantize.options import QuantizeOptions
+from tests.families import ONE_OF_EACH
 
-NAMES = [
-    "BertForSequenceClassification",
-    "RobertaForQuestionAnswering",
-    "DistilBertForSequenceClassification",
-    "OPTForCausalLM",
-    "OPTForSequenceClassification",
-    "LlamaForCausalLM",
-    "Qwen3ForCausalLM",
-]
+NAMES = [*ONE_OF_EACH, "OPTForSequenceClassification"]
 Quantized = tuple[Any, dict[str, QuantizedWeight], GridOptions]
 
 
@@ -178,7 +171,7 @@ def logits(model):
     with torch.no_grad():
         out = model(**batch)
     return out.logits if "logits" in out else torch.stack([out.start_logits, out.end_logits], dim=-1)
-for folder in sorted(Path(".").glob("*For*")):
+for folder in sorted([*Path(".").glob("dense*"), *Path(".").glob("pruned*")]):
     auto = next(name for name in json.loads((folder / "config.json").read_text())["auto_map"] if name != "AutoModel")
     auto = getattr(transformers, auto)
     model = auto.from_pretrained(folder, trust_remote_code=True)
@@ -222,10 +215,10 @@ def test_stock_transformers_loads_where_splora_is_not(
                 out = model(**batch)
             logits = out.logits if "logits" in out else torch.stack([out.start_logits, out.end_logits], dim=-1)
             wanted[f"{kind}{name}"] = logits
-            if name.endswith("CausalLM"):
+            if name.endswith(("CausalLM", "LMHeadModel")):
                 written[f"{kind}{name}"] = model.generate(ids[:1], max_new_tokens=5, do_sample=False)
     found = elsewhere(_ELSEWHERE)
-    assert len(written) == 6
+    assert len(written) == 2 * sum(family.causal for family in anatomy.FAMILIES.values())
     assert all(torch.equal(found.pop(f"{name}.written"), text) for name, text in written.items())
     assert len(found) == 2 * len(wanted)
     for name, logits in wanted.items():

@@ -12,15 +12,9 @@ from torch import nn
 
 from splora import anatomy
 from splora.export.zeros import cut_zeros, fullness
+from tests.families import ONE_OF_EACH
 
-FAMILIES = (
-    "BertForQuestionAnswering",
-    "RobertaForSequenceClassification",
-    "DistilBertForSequenceClassification",
-    "OPTForCausalLM",
-    "LlamaForCausalLM",
-    "DebertaV2ForSequenceClassification",
-)
+FAMILIES = ONE_OF_EACH
 
 
 @torch.no_grad()

@@ -13,16 +13,9 @@ from splora.training.filling import fill_heads
 from splora.training.model import prepare
 from splora.training.options import AdapterOptions, PruningOptions
 from splora.training.serving import describe, merged, smaller
+from tests.families import TRAINED
 
-FAMILIES = (
-    "BertForQuestionAnswering",
-    "RobertaForSequenceClassification",
-    "DistilBertForQuestionAnswering",
-    "OPTForQuestionAnswering",
-    "MPNetForSequenceClassification",
-    "DebertaV2ForQuestionAnswering",
-    "ElectraForSequenceClassification",
-)
+FAMILIES = TRAINED
 METHODS = ("magnitude", "topK", "topK_global", "threshold", "sigmoid_threshold", "l0")
 #: Thresholds that leave nearly nothing, some and everything, by turns; of l0 all leave half.
 KEPT = {"threshold": (3.0, 0.3, -9.0), "sigmoid_threshold": (0.95, 0.6, 0.0)}

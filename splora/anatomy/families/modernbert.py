@@ -1,4 +1,4 @@
-"""ModernBERT (Warner et al. 2024): fused query, key and value, gated feed-forward parts, local attention in most layers."""
+"""ModernBERT (Warner et al. 2024): fused query, key and value, gated feed-forward parts, mostly local attention."""
 
 from splora.anatomy.family import Family
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -20,19 +21,9 @@ from splora.posttraining.core.states import STORAGES, States
 from splora.posttraining.core.sublayers import forward_layer
 from splora.posttraining.fisher.least_squares import NormalEquations, scales
 from splora.posttraining.fisher.rescale import rescale
+from tests.families import ONE_OF_EACH
 
-FAMILIES = [
-    "BertForSequenceClassification",
-    "RobertaForQuestionAnswering",
-    "XLMRobertaForSequenceClassification",
-    "ElectraForQuestionAnswering",
-    "MPNetForSequenceClassification",
-    "DebertaV2ForQuestionAnswering",
-    "DistilBertForQuestionAnswering",
-    "OPTForCausalLM",
-    "MistralForCausalLM",
-    "Qwen3ForCausalLM",
-]
+FAMILIES = ONE_OF_EACH
 
 
 def inputs(lengths: tuple[int, ...] = (9, 6, 2)) -> dict[str, Tensor]:
@@ -88,9 +79,9 @@ def test_sublayers_put_together_are_the_models_own_layers(tiny: Any, name: str) 
         for layer, call in zip(anatomy.layers(model), calls, strict=True):
             hidden = forward_layer(layer, hidden, call)
         wanted = model(**batch, output_hidden_states=True).hidden_states[-1]
-        final = getattr(getattr(getattr(model, "model", None), "decoder", None), "final_layer_norm", None)
-        final = final or getattr(getattr(model, "model", None), "norm", None)
-        hidden = final(hidden) if final is not None else hidden
+        for path in ("model.decoder.final_layer_norm", "model.norm", "model.final_norm", "transformer.ln_f"):
+            with suppress(AttributeError):
+                hidden = model.get_submodule(path)(hidden)
     keep = batch["attention_mask"].bool()
     torch.testing.assert_close(hidden[keep], wanted[keep], rtol=1e-4, atol=1e-5)
 

@@ -28,19 +28,10 @@ from splora.posttraining.core.sublayers import activated_neurons, attention_cont
 from splora.posttraining.stat.elimination import eliminate
 from splora.posttraining.stat.method import StatOptions, prune_stat
 from splora.posttraining.stat.reconstruct import RIDGES, RidgeSystem, reconstruct, squared_error
+from tests.families import ONE_OF_EACH
 
-FAMILIES = [
-    "BertForSequenceClassification",
-    "RobertaForQuestionAnswering",
-    "DistilBertForQuestionAnswering",
-    "OPTForCausalLM",
-    "LlamaForCausalLM",
-    "Qwen2ForCausalLM",
-    "MPNetForQuestionAnswering",
-    "DebertaV2ForSequenceClassification",
-    # As OPT-350m: norms after the residual sums, embeddings of another width.
-    "OPTForCausalLM 350m",
-]
+# As OPT-350m: norms after the residual sums, embeddings of another width.
+FAMILIES = [*ONE_OF_EACH, "OPTForCausalLM 350m"]
 FP32 = Precision("fp32")
 EXACT, DEFAULT = StatOptions(exact_paper=True), StatOptions()
 
@@ -68,6 +59,11 @@ def run(model: Any, fraction: float, options: StatOptions, **changes: Any) -> li
     return list(prune_stat(model, batches, Costs.of(model, 9), fraction, options, **settings | changes))
 
 
+def own(linear: anatomy.Linear) -> list[Tensor]:
+    """Weight, and bias if there is one."""
+    return [tensor for tensor in (linear.weight, linear.bias) if tensor is not None]
+
+
 def repeat_units(model: Any, mixed: bool) -> None:
     """Make the second half of neurons and heads give what the first half gives, scaled or mixed within a head."""
     with torch.no_grad():
@@ -78,17 +74,17 @@ def repeat_units(model: Any, mixed: bool) -> None:
             linears = layer.linears
             half = layer.neurons // 2
             for role in ("ffn_gate", "ffn_in"):
-                for parameter in linears[role].parameters() if role in linears else ():
+                for parameter in own(linears[role]) if role in linears else ():
                     parameter[half:] = parameter[:half]
             for role in ("query", "key"):
-                for parameter in linears[role].parameters():
+                for parameter in own(linears[role]):
                     parameter[len(parameter) // 2 :] = parameter[: len(parameter) // 2]
             # Values of a head pass through its attention linearly: any mixture of them will do.
             size, channels = layer.rows_of_head("value"), linears["value"].out_features // 2
             mixing = torch.randn(size, size, generator=torch.Generator().manual_seed(1)) if mixed else torch.eye(size)
             for start in range(0, channels, size):
                 front, back = slice(start, start + size), slice(channels + start, channels + start + size)
-                for parameter in linears["value"].parameters():
+                for parameter in own(linears["value"]):
                     parameter[back] = 0.3 * mixing @ parameter[front]
 
 
