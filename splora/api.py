@@ -14,6 +14,7 @@ from splora.export.plan import Plan
 from splora.posttraining.core.budget import Budget, Costs
 from splora.posttraining.core.examples import Examples
 from splora.posttraining.core.precision import Precision
+from splora.posttraining.core.probe import check_parts
 from splora.posttraining.core.stages import Report, Stage, silent
 
 
@@ -70,6 +71,7 @@ def prune(
         raise InputError(f"budget: is {budget}, and the model keeps {present:.3f} of its dense self's MACs already.")
     fraction, precise = wanted.fraction, Precision.parse(precision, "precision")
     asked = _Asked(model, examples, costs, fraction * whole, precise, seed, report, options)
+    check_parts(model)
     training = model.training
     model.eval()
     try:
@@ -97,12 +99,6 @@ class _Asked:
     report: Report
     options: Mapping[str, Any]
 
-    @property
-    def first_token_only(self) -> bool:
-        """Whether the task head looks at the first token alone: that of an encoder that classifies."""
-        causal = anatomy.family_of(anatomy.config_of(self.model)).causal
-        return not causal and type(self.model).__name__.endswith("ForSequenceClassification")
-
 
 def _options(kind: type, given: Mapping[str, Any]) -> Any:
     """A method's options, each of a known name."""
@@ -126,7 +122,7 @@ def _stat(asked: _Asked) -> Iterator[Stage]:
         asked.costs,
         asked.macs / asked.costs.of_plan(Plan.dense(asked.model)),
         _options(StatOptions, asked.options),
-        first_token_only=asked.first_token_only,
+        first_token_only=anatomy.reads_first_token(asked.model),
         precision=asked.precision,
         seed=asked.seed,
         report=asked.report,
@@ -144,7 +140,7 @@ def _fisher(asked: _Asked) -> Iterator[Stage]:
         lambda heads, neurons, fraction: search_macs(heads, neurons, asked.costs, fraction * whole),
         asked.macs / whole,
         _options(FisherOptions, {"seed": asked.seed, **asked.options}),
-        first_token_only=asked.first_token_only,
+        first_token_only=anatomy.reads_first_token(asked.model),
         precision=asked.precision,
         report=asked.report,
     )

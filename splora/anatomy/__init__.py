@@ -14,7 +14,6 @@ from splora.anatomy.configuration import (
     family_of,
     head_rows,
     head_size,
-    reads_first_token,
     set_dropout,
     task_models,
 )
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
         is_supported,
         layers,
         norm_names,
+        reads_first_token,
     )
     from splora.anatomy.projections import Linear
 

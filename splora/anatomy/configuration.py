@@ -51,12 +51,6 @@ def task_models() -> list[str]:
     return [name for family in FAMILIES.values() for name in family.task_models]
 
 
-def reads_first_token(config: Any) -> bool:
-    """Whether a head that classifies sequences looks at the first token alone."""
-    family = family_of(config)
-    return not family.causal and (family.pooling is None or getattr(config, family.pooling) == "cls")
-
-
 def head_size(config: Any) -> int:
     """Channels of one attention head; with grouped queries, of all queries of one head of key and value.
 

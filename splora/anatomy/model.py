@@ -146,6 +146,14 @@ def config_of(model: nn.Module) -> Any:
     raise InputError(f"{type(model).__name__} holds no transformers model.")
 
 
+def reads_first_token(model: nn.Module) -> bool:
+    """Whether the task head of a bare model looks at the first token alone: an encoder's that classifies sequences."""
+    config = config_of(model)
+    family = family_of(config)
+    first = family.pooling is None or getattr(config, family.pooling) == "cls"
+    return first and not family.causal and type(model).__name__.endswith("ForSequenceClassification")
+
+
 def head_names(model: nn.Module) -> list[str]:
     """Names (last components) of the task-head modules that this model has."""
     return _present(model, family_of(config_of(model)).heads)

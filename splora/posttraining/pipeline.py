@@ -23,6 +23,7 @@ from splora.posttraining.core.evaluation import Predictions, predict
 from splora.posttraining.core.layer_grams import check_tokens
 from splora.posttraining.core.outcome import describe, save
 from splora.posttraining.core.precision import Precision
+from splora.posttraining.core.probe import check_parts
 from splora.posttraining.core.request import PruneRequest
 from splora.posttraining.core.stages import Report, Stage, silent
 from splora.posttraining.core.subject import Subject
@@ -34,7 +35,7 @@ from splora.posttraining.stat.method import StatOptions, prune_stat
 from splora.tasks.chance import check_sense
 from splora.tasks.glue_tasks import TASKS as GLUE_TASKS
 from splora.tasks.model_inputs import check_length, positions
-from splora.tasks.sources import QA_TASKS, data_sources, make_data_module, reads_first_token
+from splora.tasks.sources import QA_TASKS, data_sources, make_data_module
 from splora.tasks.text_sources import TEXT_TASKS
 
 logger = logging.getLogger(__name__)
@@ -125,6 +126,7 @@ def prepare(request: PruneRequest, report: Report) -> Subject:
     )
     report("load", "model", 0.0)
     model = load_checkpoint(request.model, request.task).to(find_device(request.device))
+    check_parts(model)
     report("load", "training data", 0.3)
     calibration = draw(data, request.samples, request.choices.get("gradient_batch_size") or None)
     report("load", "evaluation data", 0.7)
@@ -155,7 +157,7 @@ def run_method(
             subject.costs,
             share_of_present(subject, request),
             StatOptions(**request.choices),
-            first_token_only=reads_first_token(request.task),
+            first_token_only=anatomy.reads_first_token(subject.model),
             precision=subject.precision,
             seed=request.seed,
             report=report,
@@ -168,7 +170,7 @@ def run_method(
         _search(subject, request, latency),
         request.budget.fraction,
         FisherOptions(**request.choices, seed=request.seed),
-        first_token_only=reads_first_token(request.task),
+        first_token_only=anatomy.reads_first_token(subject.model),
         precision=subject.precision,
         report=report,
     )

@@ -61,11 +61,6 @@ def auto_model(task: str) -> str:
     return "AutoModelForQuestionAnswering" if task in QA_TASKS else "AutoModelForSequenceClassification"
 
 
-def reads_first_token(task: str) -> bool:
-    """Whether the task's head looks at the first token alone (of the encoders that this program knows)."""
-    return task in GLUE_TASKS
-
-
 def data_sources(data_dir: str | None, task: str, need_train: bool = True) -> tuple[str | None, str | None]:
     """Training and evaluation data of a task in a folder, as a data module takes them.
 

@@ -21,7 +21,6 @@ from splora.masks import BlockMask, Placement, masked_layers
 from splora.masks.first_scores import start_scores
 from splora.tasks.data_module import TaskDataModule
 from splora.tasks.features import Collator
-from splora.tasks.sources import reads_first_token
 from splora.training.losses import logits_of, task_loss
 from splora.training.signals import model_inputs
 
@@ -86,7 +85,7 @@ def stat_importances(base: nn.Module, placement: Placement, data: TaskDataModule
         if blocks:
             found, _ = block_importances(base, batches, blocks, precision=precision, seed=data.seed)
         if placement.units:
-            first = reads_first_token(data.task)
+            first = anatomy.reads_first_token(base)
             of = unit_importances(base, batches, first_token_only=first, precision=precision, seed=data.seed)
             places = anatomy.encoder_linears(base)
             parts = {"head": "heads", "neuron": "neurons"}

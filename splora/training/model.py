@@ -40,6 +40,7 @@ def load_base(
     """
     from splora.checkpoints.checkpoint import check_outputs, load_weights
     from splora.checkpoints.heads import has_head
+    from splora.posttraining.core.probe import check_parts
     from splora.tasks.hub import load_config
 
     config = load_config(model_name_or_path)
@@ -59,6 +60,7 @@ def load_base(
     model = load_weights(model_name_or_path, config, task, fresh_head=True, dtype=torch.float32)
     if not checked and has_head(model_name_or_path, own, task):  # weights that the hub has sent only now
         check_outputs(model_name_or_path, own, task)
+    check_parts(model)
     return model.train()
 
 
