@@ -26,7 +26,7 @@ from splora.scripts.prune_options import (
     request_of,
     stat_choices,
 )
-from splora.tasks.sources import ALL_TASKS, TASKS
+from splora.tasks.sources import ALL_TASKS
 from splora.tasks.text_sources import TEXT_TASKS
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _add_common(parser: argparse.ArgumentParser, method: str) -> None:
         metavar="PATH",
         help="folder or hub name of the fine-tuned checkpoint" + "; opt-125M and the like" * (method == "stat"),
     )
-    allowed = TASKS if method == "fisher" else ALL_TASKS
+    allowed = ALL_TASKS
     add_choice(parser, "--task", allowed=allowed, required=True, metavar="TASK", help="what it is fine-tuned for")
     add_data(parser)
     add_labelled(parser)

@@ -19,7 +19,7 @@ def family_of(config: Any) -> Family:
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise InputError(
             f"model type {model_type!r} is not supported; supported are {', '.join(FAMILIES)}"
-            f"{nearest(model_type, FAMILIES) or '.'}"
+            f" (a file in splora/anatomy/families/ describes another){nearest(model_type, FAMILIES) or '.'}"
         )
     family = FAMILIES[model_type]
     for name, why in family.excluded.items():

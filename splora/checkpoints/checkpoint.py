@@ -187,8 +187,9 @@ def _class(name: str, config: Any, task: str) -> Any:
 def _check_head(name: str, config: Any, task: str, what: str) -> None:
     """Refuse a model that this program has written and that has no head for a task."""
     architecture = str((config.architectures or ["none"])[0])
-    known = architecture in anatomy.task_models()
-    if not known or not architecture.endswith(auto_model(task).removeprefix("AutoModel")):
+    from splora.export.pruned_modeling import auto_class
+
+    if architecture not in anatomy.task_models() or auto_class(architecture) != auto_model(task):
         raise InputError(f"{name}: has no head for {task}; this {what} model is a {architecture}.")
 
 

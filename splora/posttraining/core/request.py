@@ -120,11 +120,8 @@ class PruneRequest:
                 "A latency budget needs measured tables: give --mha_lut and --ffn_lut; "
                 "scripts/generate_lut.py measures them."
             )
-        if self.method == "fisher" and self.task in TEXT_TASKS:
-            problems.append(
-                f"Fisher pruning is for encoders and their tasks; {self.task} is a text: prune its language models "
-                f"by STAT (splora prune stat)."
-            )
+        if self.choices.get("labels") == "data" and self.task in TEXT_TASKS:
+            problems.append(f"--fisher_labels is data, and {self.task} is a text, which has none; model needs none.")
         problems += problems_of(self._check_output, self._check_compute, lambda: check_dtype(self.dtype))
         if problems:
             raise InputError(problems)

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from splora import anatomy
 from splora.errors import InputError
 from splora.posttraining.core.calibration import LABELS, to_device
+from splora.posttraining.core.layer_grams import regrouped
 from splora.posttraining.core.precision import Precision
+from splora.posttraining.core.sensitivity import TEXT_TOKENS, is_language_model
 
 FP32 = Precision("fp32")
 Labels = Literal["data", "model"]
@@ -100,6 +102,8 @@ def mask_gradients(
     )
     device = next(model.parameters()).device
     shape, generator = _Shape(), torch.Generator().manual_seed(seed)
+    if per_sample and is_language_model(model):
+        batches = regrouped(list(batches), TEXT_TOKENS)
     with _frozen(model), _explicit_attention(model, device), _watched(layers, found, per_sample, shape):
         for number, batch in enumerate(batches):
             batch = to_device(batch, device)
@@ -128,9 +132,13 @@ def own_predictions_loss(model: nn.Module, batch: dict[str, Tensor], generator: 
         generator: of the signs, on the CPU.
     """
     outputs = model(**{name: values for name, values in batch.items() if name not in LABELS})
-    if "logits" in outputs:
-        return _weighted(outputs.logits.float(), generator)
     padding = ~batch["attention_mask"].bool()
+    if "logits" in outputs:
+        logits = outputs.logits.float()
+        if logits.dim() == 2:
+            return _weighted(logits, generator)
+        # Every token has a prediction: those of a sequence are one sample's, and padding has none.
+        return _weighted(logits[~padding], generator) * float((~padding).sum()) / len(padding)
     # Start and end are predicted apart: independent signs leave no products of the two.
     positions = [outputs[name].float().masked_fill(padding, -1e9) for name in ("start_logits", "end_logits")]
     return torch.stack([_weighted(logits, generator) for logits in positions]).sum()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from splora import anatomy
 from splora.errors import InputError
+from splora.posttraining.fisher import gradients
 from splora.posttraining.fisher.gradients import GradientRows, mask_gradients, own_predictions_loss
 
 MODELS = [
@@ -178,6 +179,36 @@ def test_starts_and_ends_are_predicted_apart_and_never_in_the_padding(tiny: Any)
         wanted[rows, rows] = hidden.T @ (torch.diag(p) - torch.outer(p, p)) @ hidden
     found = scores.T @ scores / len(scores)
     assert float((found - wanted).norm() / wanted.norm()) < 0.15
+
+
+def test_every_token_of_a_text_is_predicted_apart_and_padding_is_not(tiny: Any) -> None:
+    model = tiny("GPT2LMHeadModel", vocab_size=12)
+    ids = torch.tensor([[5, 7, 9, 0], [3, 4, 6, 8]])
+    batch = {"input_ids": ids, "attention_mask": (ids > 0).long()}
+    shift = torch.nn.Parameter(torch.zeros(2, 4, 12))
+    model.lm_head.register_forward_hook(lambda _, __, logits: logits + shift)
+    scores = scores_of(model, batch, shift, 1500).view(-1, 2, 4, 12) * 2  # the loss is the mean of two sequences
+    p = model(**batch).logits.detach().softmax(-1)
+    assert not scores[:, 0, 3].any()
+    for row, token in ((0, 0), (0, 2), (1, 3)):
+        here = scores[:, row, token]
+        wanted = torch.diag(p[row, token]) - torch.outer(p[row, token], p[row, token])
+        assert float((here.T @ here / len(here) - wanted).norm() / wanted.norm()) < 0.15
+    between = scores[:, 0, 0].T @ scores[:, 0, 2] / len(scores)
+    assert float(between.norm()) < 0.15 * float(p[0, 0].norm())
+
+
+def test_texts_go_through_in_few_tokens_at_a_time(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of a vocabulary would fill any memory; rows are those of sequences all the same."""
+    model = tiny("OPTForCausalLM")
+    ids = torch.randint(5, 60, (5, 8), generator=torch.Generator().manual_seed(2))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    monkeypatch.setattr(gradients, "TEXT_TOKENS", 16)
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda _, __, named: seen.append(len(named["input_ids"])), with_kwargs=True)
+    found = mask_gradients(model, [batch], labels="model")
+    assert seen == [2, 2, 1]
+    assert {rows.samples for rows in (*found.heads, *found.neurons)} == {5}
 
 
 def test_the_same_seed_draws_the_same_signs(tiny: Any) -> None:
