@@ -115,6 +115,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 4, "share_att_key": True},
     "Electra": _BERT | {"embedding_size": 16},
     "Llama": _LLAMA,
+    "Gemma": _LLAMA,
     "Mistral": _LLAMA | {"sliding_window": 5},
     "Qwen2": _LLAMA,
     "Qwen3": _LLAMA,

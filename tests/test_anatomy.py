@@ -26,7 +26,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "mpnet": ("MPNet", BERT),
     "deberta-v2": ("DebertaV2", BERT | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
     "distilbert": ("DistilBert", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "vocab_size": 60}),
-    **{name.lower(): (name, LLAMA) for name in ("Llama", "Mistral", "Qwen2", "Qwen3")},
+    **{name.lower(): (name, LLAMA) for name in ("Llama", "Gemma", "Mistral", "Qwen2", "Qwen3")},
     "modernbert": ("ModernBert", BERT | TOKENS),
     "gpt2": ("GPT2", {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_inner": 32, "vocab_size": 60, **TOKENS}),
     "opt": (
