@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: Blocks of columns that a Gram matrix is summed up in.
-BLOCKS = 4
+from splora.posttraining.core.products import Products
 
 
 class NormalEquations:
@@ -26,21 +25,17 @@ class NormalEquations:
     def __init__(self, weight: Tensor, size: int, with_bias: bool = False) -> None:
         channels = weight.shape[1]
         self.weight, self.size = weight.detach(), size
-        self._gram = torch.zeros(channels, channels, device=weight.device)
+        self._products = Products(channels, weight.device)
         self._cross = torch.zeros(weight.shape[0], channels, device=weight.device)
         self._sum = torch.zeros(channels, dtype=torch.float64, device=weight.device)
         self._target_sum = torch.zeros(weight.shape[0], dtype=torch.float64, device=weight.device)
         self.with_bias = with_bias
-        width = -(-max(channels, 1) // BLOCKS)
-        self._blocks = [slice(start, min(start + width, channels)) for start in range(0, channels, width)]
         self.rows = 0
 
     def add(self, activations: Tensor, target: Tensor) -> None:
         """Add rows: activations (tokens, masks · size) and what the layer should put out for them, (tokens, hidden)."""
         activations = activations.float()
-        # Symmetric: blocks above the diagonal only, 5/8 of the products.
-        for block in self._blocks:
-            self._gram[block, block.start :].addmm_(activations[:, block].T, activations[:, block.start :])
+        self._products.add(activations)
         self._cross.addmm_(target.float().T, activations)
         self._sum += activations.sum(0)
         self._target_sum += target.sum(0)
@@ -49,8 +44,7 @@ class NormalEquations:
     def system(self) -> tuple[Tensor, Tensor]:
         """AᵀA, float64 (masks, masks), and Aᵀb, float64 (masks,)."""
         weight = self.weight.double()
-        gram = self._gram.triu()
-        gram, cross = (gram + gram.triu(1).T).double(), self._cross.double()
+        gram, cross = self._products.matrix().double(), self._cross.double()
         if self.with_bias and self.rows:
             gram -= torch.outer(self._sum, self._sum) / self.rows
             cross -= torch.outer(self._target_sum, self._sum) / self.rows

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from splora.posttraining.core.products import Products
 from splora.posttraining.quantize.grid import (
     GridOptions,
     QuantizedWeight,
@@ -29,31 +30,23 @@ from splora.posttraining.quantize.grid import (
 BLOCK = 128
 #: By how much damping grows where it was too little for a Cholesky factor, and how often that is tried.
 GROWTH, ATTEMPTS = 10.0, 8
-#: Blocks of columns that a Gram matrix is summed up in.
-PARTS = 4
 
 
 class Hessian:
     """H = 2 Σ x xᵀ of a linear layer's inputs, added up over batches, float32 (in, in)."""
 
     def __init__(self, inputs: int, device: torch.device) -> None:
-        self._gram = torch.zeros(inputs, inputs, device=device)
-        width = -(-max(inputs, 1) // PARTS)
-        self._parts = [slice(start, min(start + width, inputs)) for start in range(0, inputs, width)]
+        self._products = Products(inputs, device)
         self.tokens = 0
 
     def add(self, inputs: Tensor) -> None:
         """Add inputs of some tokens, (tokens, in)."""
-        inputs = inputs.float()
-        # Symmetric: only what is on and above the diagonal of blocks.
-        for part in self._parts:
-            self._gram[part, part.start :].addmm_(inputs[:, part].T, inputs[:, part.start :])
+        self._products.add(inputs.float())
         self.tokens += len(inputs)
 
     def matrix(self) -> Tensor:
         """H, divided by the number of tokens, which changes no result; float32 (in, in)."""
-        upper = self._gram.triu()
-        return (upper + upper.triu(1).T) * (2.0 / max(1, self.tokens))
+        return self._products.matrix() * (2.0 / max(1, self.tokens))
 
 
 @dataclass(frozen=True)
