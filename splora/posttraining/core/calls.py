@@ -6,14 +6,16 @@ a family's arguments has to be known. A layer can then be run alone, on other hi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from splora import anatomy
+from splora.offload import device_of, present
 from splora.posttraining.core.calibration import to_device
 
 #: Arguments of a model that decide what its layers do.
@@ -44,9 +46,14 @@ class Call:
         states: Tensor = output[0] if isinstance(output, tuple) else output
         return states
 
-    def tensors(self) -> Iterator[Tensor]:
-        """All tensors among the arguments."""
-        yield from _tensors((self.arguments, dict(self.named)))
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Call:
+        """The same with each tensor among the arguments replaced by what a change makes of it."""
+        return Call(_changed(self.arguments, change), _changed(self.named, change))
+
+
+def layer_modules(model: nn.Module) -> list[nn.Module]:
+    """The layers as the model calls them."""
+    return [layer.module for layer in anatomy.layers(model)]
 
 
 def record(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, list[Call]]:
@@ -56,8 +63,7 @@ def record(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, list[Cal
         model: a bare task model in evaluation mode.
         batch: model arguments on the model's device.
     """
-    family = anatomy.family_of(anatomy.config_of(model))
-    layers = [layer.module for layer in anatomy.layers(model)]
+    family, layers = anatomy.family_of(anatomy.config_of(model)), layer_modules(model)
     entered: list[Tensor] = []
     calls: list[Call] = []
 
@@ -71,12 +77,24 @@ def record(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, list[Cal
 
     # Decoders would fill a cache.
     options = {"use_cache": False} if family.causal else {}
-    with ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(_forward_is(layer, passed_over))
-        stack.enter_context(suppress(Reached))
+    with _layers_are(layers, passed_over), present(model, without=layers), suppress(Reached):
         model(**{name: batch[name] for name in ARGUMENTS if name in batch}, **options)
     return entered[0], calls
+
+
+def finish(model: nn.Module, network: nn.Module, batch: dict[str, Tensor], hidden: Tensor) -> Any:
+    """What a model makes of the hidden states that its last layer puts out.
+
+    Args:
+        model: a bare task model in evaluation mode.
+        network: itself, or its base model.
+        batch: model arguments on the model's device.
+        hidden: (batch, tokens, hidden).
+    """
+    family, layers = anatomy.family_of(anatomy.config_of(model)), layer_modules(model)
+    options = {"use_cache": False} if family.causal else {}
+    with _layers_are(layers, lambda *_, **__: (hidden, None) if family.gives_tuple else hidden):
+        return network(**batch, **options)
 
 
 class Calls:
@@ -89,24 +107,35 @@ class Calls:
 
     def __init__(self, model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> None:
         self._model, self._batches = model, batches
-        self._device = next(model.parameters()).device
+        self._device = device_of(model)
         self._kept: dict[int, list[Call]] = {}
-        self._storages: set[int] = set()
+        self._storages: dict[int, Tensor] = {}
         self._bytes = 0
         self._last: tuple[int, list[Call]] = (-1, [])
 
     def begin(self, index: int) -> Tensor:
         """What enters the first layer for a batch, (batch, tokens, hidden); its calls are recorded."""
         hidden, calls = record(self._model, to_device(self._batches[index], self._device))
+        new: dict[int, Tensor] = {}
+        calls = [call.changed(lambda tensor: self._known(tensor, new)) for call in calls]
         self._last = index, calls
-        new = {tensor.untyped_storage().data_ptr(): tensor for call in calls for tensor in call.tensors()}
-        new = {place: tensor for place, tensor in new.items() if place not in self._storages}
         needed = sum(tensor.untyped_storage().nbytes() for tensor in new.values())
         if self._bytes + needed <= CALL_BYTES:
             self._kept[index] = calls
             self._storages.update(new)
             self._bytes += needed
         return hidden
+
+    def _known(self, tensor: Tensor, new: dict[int, Tensor]) -> Tensor:
+        """The tensor, or an equal one that is kept: batches of one shape mostly share tables of positions."""
+        place = tensor.untyped_storage().data_ptr()
+        if place in self._storages or place in new:
+            return tensor
+        equal = (known for known in self._storages.values() if _is_equal(known, tensor))
+        found = next(equal, None)
+        if found is None:
+            new[place] = tensor
+        return tensor if found is None else found
 
     def __getitem__(self, place: tuple[int, int]) -> Call:
         """Of a batch, and there of a layer."""
@@ -119,21 +148,27 @@ class Calls:
 
 
 @contextmanager
-def _forward_is(module: nn.Module, forward: Any) -> Iterator[None]:
-    """Let a module do something else."""
-    module.forward = forward
+def _layers_are(layers: Sequence[nn.Module], forward: Any) -> Iterator[None]:
+    """Let layers do something else."""
+    for layer in layers:
+        layer.forward = forward
     try:
         yield
     finally:
-        del module.forward
+        for layer in layers:
+            del layer.forward
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
+def _is_equal(one: Tensor, other: Tensor) -> bool:
+    alike = one.shape == other.shape and one.dtype == other.dtype and one.stride() == other.stride()
+    return alike and torch.equal(one, other)
+
+
+def _changed(values: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, dict):
-        for value in values.values():
-            yield from _tensors(value)
-    elif isinstance(values, (tuple, list)):
-        for value in values:
-            yield from _tensors(value)
+        return change(values)
+    if isinstance(values, dict):
+        return {name: _changed(value, change) for name, value in values.items()}
+    if type(values) in (tuple, list):
+        return type(values)(_changed(value, change) for value in values)
+    return values

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-import uuid
-import weakref
 from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from splora import anatomy
-from splora.errors import DiskFull, InputError
-from splora.files import is_full, locked_folder, remove_leftovers
-from splora.posttraining.core.calls import Call, Calls
+from splora.offload import device_of, is_offloaded, present
+from splora.posttraining.core.calls import Call, Calls, layer_modules
 from splora.posttraining.core.choices import STORAGES as STORAGES
 from splora.posttraining.core.choices import Storage as Storage
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.sublayers import PARTS
+from splora.scratch import Held, Keep, Scratch, Slot
 
-#: Where hidden states are kept: in memory as fp32 or as bf16, in fp32 files of a temporary folder, or in memory as long
-#: as they are no more than `MEMORY_BYTES`, else in files.
+#: Where hidden states are kept: in memory as fp32 or as bf16, in an fp32 temporary file, or in memory as long as they
+#: are no more than `MEMORY_BYTES`, else in a file, as always for a model that is itself in files.
 MEMORY_BYTES = 64 * 2**20
-#: What the names of these temporary folders are made of.
-FOLDER = "splora-states"
 #: Activations of all samples at one sub-layer that are kept at most, in bytes.
 KEPT_BYTES = 64 * 2**20
 #: What all output projections put out for all samples, likewise.
@@ -41,44 +32,36 @@ class States:
     Args:
         model: whose embeddings fill the states at first.
         batches: model arguments.
-        storage: see `Storage`; files are mapped into memory, so that the system decides how much of them it holds.
+        storage: see `Storage`.
 
     Raises:
-        InputError: the temporary folder cannot hold the files; `DiskFull` where there is no space left.
+        InputError: the temporary folder cannot hold the file; `DiskFull` where there is no space left.
     """
 
     def __init__(self, model: nn.Module, batches: Sequence[dict[str, Tensor]], storage: Storage = "auto") -> None:
+        self._device = device_of(model)
         if storage == "auto":
             width = anatomy.layers(model)[0].linears["query"].in_features
             needed = 4 * width * sum(batch["input_ids"].numel() for batch in batches)
             # Beside a GPU's work they would be copied to and fro: there they stay.
-            storage = "disk" if needed > MEMORY_BYTES and next(model.parameters()).device.type == "cpu" else "fp32"
-        self._dtype = torch.bfloat16 if storage == "bf16" else torch.float32
-        self._device = next(model.parameters()).device
-        self._folder: Path | None = None
-        if storage == "disk":
-            try:
-                self._folder = self._opened(ExitStack())
-            except OSError as error:
-                raise _refused(Path(error.filename or "TMPDIR"), error) from error
-        self._held: list[Tensor] = []
+            large = needed > MEMORY_BYTES and self._device.type == "cpu"
+            storage = "disk" if large or is_offloaded(model) else "fp32"
+        dtype = torch.bfloat16 if storage == "bf16" else torch.float32
+        keep: Keep = Scratch().put if storage == "disk" else Held
         self._calls = Calls(model, batches)
-        for number in range(len(batches)):
-            hidden = self._calls.begin(number).to(self._dtype)
-            self._held.append(hidden if self._folder is None else self._mapped(number, hidden))
+        with present(model, without=layer_modules(model)):
+            self._held: list[Held | Slot] = [
+                keep(self._calls.begin(number).to(dtype)) for number in range(len(batches))
+            ]
 
     def __len__(self) -> int:
         return len(self._held)
 
     def __getitem__(self, number: int) -> Tensor:
-        # What is read from a file must not change when the file is written to.
-        return self._held[number].to(self._device, torch.float32, copy=self._folder is not None)
+        return self._held[number]().to(self._device, torch.float32)
 
     def __setitem__(self, number: int, hidden: Tensor) -> None:
-        if self._folder is None:
-            self._held[number] = hidden.to(self._dtype)
-        else:
-            self._held[number].copy_(hidden)
+        self._held[number].fill(hidden)
 
     def call(self, number: int, layer: int) -> Call:
         """How the model calls a layer, counted from 0, on a batch."""
@@ -88,48 +71,6 @@ class States:
     def bytes(self) -> int:
         """Bytes held, in memory or on disk."""
         return sum(hidden.nbytes for hidden in self._held)
-
-    def _opened(self, stack: ExitStack) -> Path:
-        """A temporary folder that lives as long as this object; those of killed programs are removed before."""
-        place = Path(tempfile.gettempdir())
-        remove_leftovers(place, (FOLDER,), files=False)
-
-        def make() -> Path:
-            folder = place / f".{FOLDER}.{uuid.uuid4().hex[:8]}.tmp"
-            folder.mkdir(mode=0o700)
-            return folder
-
-        folder = stack.enter_context(locked_folder(make))
-        weakref.finalize(self, stack.close)
-        return folder
-
-    def _mapped(self, number: int, hidden: Tensor) -> Tensor:
-        assert self._folder is not None
-        path = self._folder / str(number)
-        try:
-            _reserve(path, hidden.numel() * self._dtype.itemsize)
-            mapped = torch.from_file(str(path), shared=True, size=hidden.numel(), dtype=self._dtype).view(hidden.shape)
-        except (OSError, RuntimeError) as error:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise _refused(self._folder, error) from error
-        return mapped.copy_(hidden)
-
-
-def _reserve(path: Path, size: int) -> None:
-    """Make a file of so many bytes that the disk has set aside.
-
-    Where a file has holes and the disk is full, no error is raised when its map is written to: the system ends the
-    program.
-    """
-    with path.open("wb") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-
-
-def _refused(folder: Path, error: OSError | RuntimeError) -> InputError:
-    told = getattr(error, "strerror", None) or str(error)
-    kind = DiskFull if is_full(error) else InputError
-    return kind(f"{folder}: hidden states cannot be kept here ({told}); set TMPDIR, or keep them in memory.")
 
 
 class Kept:

@@ -17,7 +17,8 @@ from splora import load_pruned
 from splora.errors import InputError
 from splora.posttraining import pipeline
 from splora.posttraining.core import outcome
-from splora.posttraining.core.states import FOLDER, States
+from splora.posttraining.core.states import States
+from splora.scratch import FOLDER
 from splora.scripts import count, prune, prune_bert, prune_fisher, prune_opt, quantize, quantize_opt
 from tests.posttraining.test_pipeline import request_for
 

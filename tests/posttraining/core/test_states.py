@@ -14,28 +14,39 @@ import torch
 
 from splora.errors import DiskFull
 from splora.posttraining.core.states import States
+from splora.scratch import Scratch
 from splora.training.small_opt import SmallOPT, write_untrained
 from tests.launch import test_full_disk
 
 mount = test_full_disk.mount
 
 
-def test_files_are_given_their_room_before_they_are_mapped(
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_file_that_finds_no_room_is_told_and_goes(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Path, "open", lambda _, *options, **named: open("/dev/full", *options, **named))
     batch = {"input_ids": torch.randint(5, 60, (3, 9)), "attention_mask": torch.ones(3, 9)}
-    asked: list[int] = []
-
-    def reserve(descriptor: int, offset: int, size: int) -> None:
-        asked.append(size)
-        if len(asked) == 2:
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", reserve)
     with pytest.raises(DiskFull, match=rf"{tmp_path}.*kept here \(No space left on device\); set TMPDIR, or"):
         States(tiny("BertForSequenceClassification"), [batch, batch], "disk")
-    assert asked == [3 * 9 * 24 * 4] * 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensors_in_a_file_come_back_as_they_were_and_the_file_goes_with_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    tensors = [torch.randn(3, 4).T.bfloat16(), torch.empty(0, 3), torch.tensor(2.0, dtype=torch.float64)]
+    slots = [*map(Scratch().put, tensors)]
+    slots[0].fill(2 * tensors[0])
+    tensors[0] = 2 * tensors[0]
+    for slot, tensor in zip(slots, tensors, strict=True):
+        assert torch.equal(slot(), tensor)
+        assert slot().dtype == tensor.dtype
+        assert slot.nbytes == tensor.nbytes
+    del slot
+    slots.clear()
     assert not list(tmp_path.iterdir())
 
 
