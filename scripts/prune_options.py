@@ -256,6 +256,12 @@ def add_stat(parser: argparse.ArgumentParser) -> None:
         help="leave out the last stage, which solves projections again on the pruned model's activations",
     )
     parser.add_argument(
+        "--offload",
+        action="store_true",
+        help="for language models larger than memory: weights are read from safetensors files and written layer by "
+        "layer, hidden states lie in files, one layer is held at a time; latency is not measured",
+    )
+    parser.add_argument(
         "--head_factors",
         "--head-factors",
         default="1",
@@ -369,6 +375,7 @@ def request_of(
         columns=read(lambda: columns_of(options.column), {}),
         labelled=getattr(options, "labelled", True),
         force=options.force,
+        offload=getattr(options, "offload", False),
         summary=summary_path(model_label) if of_text else folder / f"{found_task}.txt",
         choices=read(choices, {}),
     )

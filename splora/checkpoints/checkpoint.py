@@ -16,11 +16,13 @@ from torch import nn
 from splora import anatomy
 from splora.checkpoints.heads import has_head
 from splora.checkpoints.pickled_weights import check_pickle, not_only_weights, pickles
+from splora.checkpoints.shards import parked_model
 from splora.checkpoints.weight_names import own_names, prefixes
 from splora.errors import InputError
 from splora.export.folder import class_of
 from splora.export.quantized import is_quantized, load_quantized
 from splora.json_values import read_object
+from splora.offload import values_of
 from splora.tasks import hub
 from splora.tasks.glue_tasks import TASKS
 from splora.tasks.label_names import check_names
@@ -37,7 +39,12 @@ ALIGNMENT = 64
 
 
 def load_checkpoint(
-    name: str, task: str, num_labels: int | None = None, cache_dir: str | None = None, **options: Any
+    name: str,
+    task: str,
+    num_labels: int | None = None,
+    cache_dir: str | None = None,
+    offload: torch.device | None = None,
+    **options: Any,
 ) -> nn.Module:
     """A model fine-tuned for a task: in fp32, whatever it is stored in, and in evaluation mode.
 
@@ -48,6 +55,7 @@ def load_checkpoint(
         num_labels: outputs of the task head; None: as many as the task has labels, 1 for a score, 2 for
             question answering. Language models have none.
         cache_dir: folder of downloads.
+        offload: leave weights in their files until they are used on this device; see `splora.offload`.
         options: for `from_pretrained`, e.g. `attn_implementation`.
 
     Raises:
@@ -60,7 +68,7 @@ def load_checkpoint(
     config = check_kind(name, task, cache_dir)
     hub.check_weights(name)  # before labels, of which a configuration without a model tells nothing
     check_outputs(name, config, task, num_labels)
-    return load_weights(name, config, task, cache_dir=cache_dir, **options).eval()
+    return load_weights(name, config, task, cache_dir=cache_dir, offload=offload, **options).eval()
 
 
 def load_weights(
@@ -71,6 +79,7 @@ def load_weights(
     fresh_head: bool = False,
     dtype: torch.dtype = torch.float32,
     cache_dir: str | None = None,
+    offload: torch.device | None = None,
     **options: Any,
 ) -> nn.Module:
     """The task's model with all its weights from the checkpoint: the only way in which this program loads a model.
@@ -84,6 +93,7 @@ def load_weights(
             configuration names a head for the task must bring it.
         dtype: of all weights, whatever they are stored in.
         cache_dir: folder of downloads.
+        offload: see `load_checkpoint`.
         options: for `from_pretrained`.
 
     Raises:
@@ -105,7 +115,10 @@ def load_weights(
             check_pickle(path)
         kind = _class(name, config, task)
         try:
-            model, report = hub.load_model(kind, name, **settings)
+            if offload is not None:
+                model, report = parked_model(kind, name, config, dtype, offload, cache_dir)
+            else:
+                model, report = hub.load_model(kind, name, **settings)
             names = own_names(report["unexpected_keys"], model.state_dict().keys(), model.base_model_prefix)
             if report["missing_keys"] and names:
                 tensors = _renamed(name, hub.load_tensors(name, cache_dir), names)
@@ -286,7 +299,8 @@ def _renamed(name: str, tensors: dict[str, torch.Tensor], names: dict[str, str])
 
 
 def _check_finite(name: str, model: nn.Module) -> None:
-    for key, tensor in (*model.named_parameters(), *model.named_buffers()):
+    for key, parameter in (*model.named_parameters(), *model.named_buffers()):
+        tensor = values_of(parameter)
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             damaged = int((~torch.isfinite(tensor)).sum())
             raise InputError(f"{name}: {key} holds NaN or infinite values ({damaged:,} of {tensor.numel():,}).")

@@ -14,6 +14,7 @@ from splora import anatomy
 from splora.anatomy.projections import shares
 from splora.errors import InputError
 from splora.export.plan import Plan
+from splora.offload import derived
 
 
 def cut(model: nn.Module, plan: Plan) -> nn.Module:
@@ -82,7 +83,7 @@ def _cut(
     """What stays of a weight or bias (out,) at `place`; `rows` of a head by role."""
     outer = place.roles[0] in ("attention_output", "ffn_out")
     if outer and leaf == "bias":
-        return _new(parameter.detach().clone(), parameter)
+        return derived(parameter, Tensor.clone)
     dim = int(outer != (place.transposed and leaf == "weight"))
     in_attention = place.roles[0] in anatomy.ATTENTION_ROLES
     of, units = (whole.heads, plan.heads) if in_attention else (whole.neurons, plan.neurons)
@@ -94,11 +95,7 @@ def _cut(
     numbers = torch.cat(kept)
     if not outer and len(numbers) == parameter.shape[dim]:
         return parameter
-    return _new(parameter.detach().index_select(dim, numbers.to(parameter.device)), parameter)
-
-
-def _new(data: Tensor, like: nn.Parameter) -> nn.Parameter:
-    return nn.Parameter(data, requires_grad=like.requires_grad)
+    return derived(parameter, lambda values: values.index_select(dim, numbers.to(values.device)))
 
 
 def _smaller_config(config: Any, plan: Plan) -> Any:

@@ -15,7 +15,7 @@ from splora import anatomy
 from splora.adapter_files import instead_of, is_adapter
 from splora.errors import InputError
 from splora.export.storage import in_dtype
-from splora.files import expanded, refuse_link, replacing_folder
+from splora.files import expanded, refuse_link, replacing_folder, write_json
 from splora.model_sizes import check_sizes
 
 if TYPE_CHECKING:
@@ -40,11 +40,44 @@ def save_pruned(model: nn.Module, tokenizer: Any, folder: str | Path, *, dtype: 
     target = expanded(folder).resolve()
     if target.exists() and not (target / CONFIG).is_file() and not (target.is_dir() and not any(target.iterdir())):
         raise InputError(f"{folder}: holds no model and is not empty, so it is not replaced; pass another folder.")
+    from splora.offload import is_offloaded
+
     network: Any = model if dtype is None else in_dtype(model, dtype)
     with replacing_folder(target) as beside:
-        network.save_pretrained(str(beside))
+        if is_offloaded(network):
+            save_shards(network, beside)
+        else:
+            network.save_pretrained(str(beside))
         if tokenizer is not None:
             tokenizer.save_pretrained(str(beside))
+
+
+def save_shards(model: Any, folder: Path) -> None:
+    """Write a model whose weights are in files: as `save_pretrained`, but one file for each layer, one after another.
+
+    Args:
+        model: of `in_dtype`, whose parameters come in the type that they are stored in.
+    """
+    from safetensors.torch import save_file
+
+    from splora.offload import values_of
+
+    model.save_pretrained(str(folder), state_dict={})
+    (folder / WEIGHTS).unlink(missing_ok=True)
+    layers = anatomy.family_of(model.config).layers
+    files: dict[str, list[str]] = {}  # of each layer, and of all that is around them
+    parameters = dict(model.named_parameters())
+    for name in parameters:
+        number = name.removeprefix(f"{layers}.").partition(".")[0] if name.startswith(f"{layers}.") else ""
+        files.setdefault(number, []).append(name)
+    listed, size = {}, 0
+    for count, names in enumerate(files.values(), 1):
+        part = f"model-{count:05}-of-{len(files):05}.safetensors"
+        tensors = {name: values_of(parameters[name]).cpu().contiguous() for name in names}
+        save_file(tensors, folder / part, metadata={"format": "pt"})
+        size += sum(tensor.nbytes for tensor in tensors.values())
+        listed |= dict.fromkeys(names, part)
+    write_json(folder / f"{WEIGHTS}.index.json", {"metadata": {"total_size": size}, "weight_map": listed})
 
 
 def load_pruned(path: str | Path, **options: Any) -> nn.Module:

@@ -72,9 +72,20 @@ def weight_files(checkpoint: str) -> list[Path]:
         if (whole := folder / f"{stem}.{ending}").is_file():
             return [whole]
         if (index := folder / f"{stem}.{ending}.index.json").is_file():
-            parts = {text(part) for part in table((read_or_refuse(index) or {}).get("weight_map")).values()}
-            return [path for path in (folder / Path(part).name for part in sorted(parts)) if path.is_file()]
+            return [path for path in _parts(index) if path.is_file()]
     return []
+
+
+def missing_part(folder: Path) -> Path | None:
+    """A file of weights that the list of a folder's safetensors files names and that is not there."""
+    index = folder / "model.safetensors.index.json"
+    listed = _parts(index) if index.is_file() and not (folder / "model.safetensors").is_file() else []
+    return next((path for path in listed if not path.is_file()), None)
+
+
+def _parts(index: Path) -> list[Path]:
+    names = {text(part) for part in table((read_or_refuse(index) or {}).get("weight_map")).values()}
+    return [index.parent / Path(name).name for name in sorted(names)]
 
 
 def weight_bytes(checkpoint: str) -> int:
@@ -122,8 +133,10 @@ def is_held_by(model: nn.Module, dtype: torch.dtype) -> bool:
     """Whether no parameter holds a value that is too large for a type."""
     import torch
 
+    from splora.offload import values_of
+
     most = torch.finfo(dtype).max
-    return all(bool((parameter.detach().abs() <= most).all()) for parameter in model.parameters() if parameter.numel())
+    return all(bool((values_of(one).abs() <= most).all()) for one in model.parameters() if one.numel())
 
 
 def round_off(model: nn.Module, dtype: torch.dtype) -> None:
@@ -146,15 +159,13 @@ def sharing_copy(model: nn.Module) -> nn.Module:
 
 def _replace(model: nn.Module, dtype: torch.dtype, *, keeps_dtype: bool) -> None:
     """Give all parameters values of a type; tied ones stay tied, and what another model shares is not changed there."""
-    from torch import nn
+    from splora.offload import derived
 
     rounded: dict[int, nn.Parameter] = {}
     for path, parameter in list(model.named_parameters(remove_duplicate=False)):
         if id(parameter) not in rounded:
-            values = parameter.detach().to(dtype)
-            if keeps_dtype:
-                values = values.to(parameter.dtype)
-            rounded[id(parameter)] = nn.Parameter(values, parameter.requires_grad)
+            kept = parameter.dtype if keeps_dtype else dtype
+            rounded[id(parameter)] = derived(parameter, lambda values, kept=kept: values.to(dtype).to(kept))
         module, _, leaf = path.rpartition(".")
         setattr(model.get_submodule(module), leaf, rounded[id(parameter)])
 

@@ -92,7 +92,8 @@ def _prune(request: PruneRequest, report: Report) -> dict[str, Any]:
         stages.append((stage, predicted(stage.name, stage.model, subject, report)))
     final = stages[-1][0]
     result = describe(request, subject, dense, stages)
-    result["latency_ms"] = measure_latency(request, subject, final.model, latency, report)
+    if not request.offload:
+        result["latency_ms"] = measure_latency(request, subject, final.model, latency, report)
     result["peak_memory_bytes"] = peak_memory_bytes()
     save(request, subject, final, result, dtype)
     return result
@@ -125,7 +126,11 @@ def prepare(request: PruneRequest, report: Report) -> Subject:
         **options,
     )
     report("load", "model", 0.0)
-    model = load_checkpoint(request.model, request.task).to(find_device(request.device))
+    device = find_device(request.device)
+    if request.offload:
+        model = load_checkpoint(request.model, request.task, offload=device)
+    else:
+        model = load_checkpoint(request.model, request.task).to(device)
     check_parts(model)
     report("load", "training data", 0.3)
     calibration = draw(data, request.samples, request.choices.get("gradient_batch_size") or None)

@@ -162,14 +162,17 @@ def load_tensors(name: str, cache_dir: str | None = None) -> dict[str, Any]:
     return dict(_model_part(name, "model", lambda source: _tensors(source, cache_dir), cache_dir))
 
 
+def _files(source: str, cache_dir: str | None) -> Path:
+    return expanded(source) if expanded(source).is_dir() else _snapshot(source, cache_dir, True)
+
+
 def _tensors(source: str, cache_dir: str | None) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
     from splora.export.storage import weight_files
 
-    folder = expanded(source) if expanded(source).is_dir() else _snapshot(source, cache_dir, True)
-    files = weight_files(str(folder.resolve()))
+    files = weight_files(str(_files(source, cache_dir).resolve()))
     tensors: dict[str, Any] = {}
     for file in files:
         read = (
@@ -177,6 +180,15 @@ def _tensors(source: str, cache_dir: str | None) -> dict[str, Any]:
         )
         tensors |= read(file)
     return tensors
+
+
+def model_folder(name: str, cache_dir: str | None = None) -> Path:
+    """The folder of a model's files: its own, or that of the cache, into which they are loaded.
+
+    Raises:
+        InputError: as `load_model`.
+    """
+    return _model_part(name, "model", lambda source: _files(source, cache_dir), cache_dir)
 
 
 def load_dataset(name: str, configuration: str | None, split: str, cache_dir: str | None = None, **options: Any) -> Any:

@@ -56,6 +56,13 @@ def layer_modules(model: nn.Module) -> list[nn.Module]:
     return [layer.module for layer in anatomy.layers(model)]
 
 
+def in_turn(*models: Sequence[anatomy.Layer]) -> Iterator[tuple[anatomy.Layer, ...]]:
+    """The layers of one number of each model, from the first to the last, their weights in memory until the next."""
+    for layers in zip(*models, strict=True):
+        with present(*(layer.module for layer in layers)):
+            yield layers
+
+
 def record(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, list[Call]]:
     """What enters the first layer, (batch, tokens, hidden), and how each layer is called.
 

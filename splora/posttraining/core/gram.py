@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from splora.posttraining.core.precision import Precision
+from splora.scratch import Held, Keep, Slot
 
 #: Blocks of columns that a Gram matrix is summed up in, at most, and the columns that a block has at least.
 BLOCKS, BLOCK_COLUMNS = 6, 192
@@ -46,7 +47,7 @@ class Gram:
         self._products, self._sum = zeros(channels, channels), zeros(channels)
         self._cross, self._target_sum, self._target_square = zeros(targets, channels), zeros(targets), zeros(1)
         self._whole = True  # also below the diagonal
-        self._packed: list[Tensor] = []
+        self._packed: list[Held | Slot] = []
         # By weight, rows that are not multiplied yet, and their targets.
         self._gathered: dict[float, tuple[list[Tensor], list[Tensor]]] = {}
         self._precision = precision
@@ -149,7 +150,8 @@ class Gram:
         self._multiply()
         if self._packed:
             whole = self._sum.new_empty(self.channels, self.channels)
-            for block, rows in zip(self._blocks, self._packed, strict=True):
+            for block, kept in zip(self._blocks, self._packed, strict=True):
+                rows = kept()
                 whole[block, block.start :] = rows
                 whole[block.stop :, block] = rows[:, block.stop - block.start :].T
             return whole
@@ -160,14 +162,20 @@ class Gram:
             self._whole = True
         return self._products
 
-    def compact(self) -> Gram:
-        """Keep the products in fp32 and none of them twice, a third of the memory, when the last row was added."""
+    def compact(self, keep: Keep = Held, dtype: torch.dtype = torch.float32) -> Gram:
+        """Keep the products in another type and none of them twice, a third of the memory, after the last row.
+
+        Args:
+            keep: where they are kept.
+            dtype: fp32, or float64, which costs twice as much and loses nothing.
+        """
         self._multiply()
-        self._packed = [self._products[block, block.start :].float() for block in self._blocks]
-        for rows in self._packed:
+        for block in self._blocks:
+            rows = self._products[block, block.start :].to(dtype)
             _mirror(rows[:, : len(rows)])
+            self._packed.append(keep(rows))
         self._products = self._sum.new_empty(0, 0)
-        self.rounding = max(self.rounding, torch.finfo(torch.float32).eps)
+        self.rounding = max(self.rounding, torch.finfo(dtype).eps)
         return self
 
     @property

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.errors import InputError
-from splora.posttraining.core.calls import ARGUMENTS
+from splora.offload import device_of
+from splora.posttraining.core.calls import ARGUMENTS, in_turn
 from splora.posttraining.core.gram import Gram
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.states import Outputs, States, Storage
@@ -62,13 +63,13 @@ def layer_grams(
     Raises:
         InputError: far fewer tokens than channels (few: a warning).
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     masks = [batch["attention_mask"].bool().to(device) for batch in batches]
     # Boolean masks would be turned into numbers at every use.
     tokens = [token_numbers(keep) for keep in masks]
     states, layers = States(model, batches, storage), anatomy.layers(model)
     warn_of_few_tokens(layers, sum(map(len, tokens)), parts)
-    for number, layer in enumerate(layers):
+    for number, (layer,) in enumerate(in_turn(layers)):
         last = first_token_only and number == len(layers) - 1
         grams: dict[str, Gram] = {}
         for part in PARTS:

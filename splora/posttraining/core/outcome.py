@@ -16,6 +16,7 @@ from splora.export.plan import Plan
 from splora.export.storage import name_of, weight_bytes
 from splora.files import appending, replacing_folder, write_json
 from splora.machine import versions
+from splora.offload import device_of
 from splora.posttraining.core.evaluation import Predictions, divergence
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.request import RESULT, PruneRequest
@@ -59,7 +60,7 @@ def circumstances(model: nn.Module, precision: Precision, seed: int) -> dict[str
     return {
         "seed": seed,
         "precision": precision.name,
-        "device": str(next(model.parameters()).device),
+        "device": str(device_of(model)),
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
@@ -67,12 +68,12 @@ def circumstances(model: nn.Module, precision: Precision, seed: int) -> dict[str
 
 def save(request: PruneRequest, subject: Subject, final: Stage, result: dict[str, Any], dtype: torch.dtype) -> None:
     """Write model, plan, masks and result in place of the output folder, then the summary's line; adds `bytes`."""
-    from splora.export.folder import WEIGHTS, save_pruned
+    from splora.export.folder import save_pruned
 
     with replacing_folder(request.output) as beside:
         save_pruned(final.model, subject.data.tokenizer, beside, dtype=dtype)
         result["dtype"] = name_of(dtype)
-        result["bytes"] = {"dense": weight_bytes(request.model), "pruned": (beside / WEIGHTS).stat().st_size}
+        result["bytes"] = {"dense": weight_bytes(request.model), "pruned": weight_bytes(str(beside))}
         final.plan.save(beside, Plan.dense(subject.model))
         write_card(beside, pruned_card(result))
         write_json(beside / RESULT, result)
@@ -83,13 +84,13 @@ def save(request: PruneRequest, subject: Subject, final: Stage, result: dict[str
 def summary_line(result: dict[str, Any], output: Path) -> str:
     """One line of `output/<model>/<task>.txt`."""
     stages = ", ".join(f"{name} {value:.2f}" for name, value in result["stages"].items())
-    latency, sizes = result["latency_ms"], result["bytes"]
+    latency, sizes = result.get("latency_ms"), result["bytes"]
+    times = f"latency {latency['pruned']:.1f} of {latency['dense']:.1f} ms, " if latency else ""
     return (
         f"{result['method']} {result['settings']['budget']} seed={result['seed']} samples={result['samples']}: "
         f"{result['metric']} {result['pruned']:.2f} (dense {result['dense']:.2f}; {stages}), "
         f"MACs kept {result['macs_kept']:.3f}, {sizes['pruned'] / 2**20:.2f} of {sizes['dense'] / 2**20:.2f} MiB, "
-        f"latency {latency['pruned']:.1f} of {latency['dense']:.1f} ms, "
-        f"{result['seconds']:.1f} s, {output}"
+        f"{times}{result['seconds']:.1f} s, {output}"
     )
 
 

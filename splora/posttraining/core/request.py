@@ -46,6 +46,7 @@ class PruneRequest:
         dtype: what the result's weights are stored in, one of `storage.DTYPES`.
         columns: names of the data's columns, where they are not recognized.
         labelled: whether training examples have labels.
+        offload: leave the model in its files, and hold one layer at a time; its latency is not measured then.
         force: replace the result of another request.
         summary: text file that gets one line; None: none.
         choices: of the method, by name.
@@ -71,6 +72,7 @@ class PruneRequest:
     dtype: str = "auto"
     columns: dict[str, str] = field(default_factory=dict)
     labelled: bool = True
+    offload: bool = False
     force: bool = False
     summary: Path | None = None
     choices: dict[str, Any] = field(default_factory=dict)
@@ -122,6 +124,14 @@ class PruneRequest:
             )
         if self.choices.get("labels") == "data" and self.task in TEXT_TASKS:
             problems.append(f"--fisher_labels is data, and {self.task} is a text, which has none; model needs none.")
+        if self.offload and (self.method != "stat" or self.task not in TEXT_TASKS):
+            what = "Fisher pruning" if self.method == "fisher" else f"models for {self.task}"
+            problems.append(
+                f"--offload is for language models that STAT prunes on a text ({', '.join(TEXT_TASKS)}), and not for "
+                f"{what}; leave it out."
+            )
+        if self.offload and (self.latency_batch_size or self.latency_tokens):
+            problems.append("--offload measures no latency; leave out --latency_batch_size and --latency_seq_len.")
         problems += problems_of(self._check_output, self._check_compute, lambda: check_dtype(self.dtype))
         if problems:
             raise InputError(problems)

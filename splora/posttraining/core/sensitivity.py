@@ -17,10 +17,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from splora import anatomy
+from splora.offload import device_of, is_offloaded, keeper, present
 from splora.posttraining.core.calibration import to_device
+from splora.posttraining.core.calls import Calls, finish, in_turn, layer_modules
 from splora.posttraining.core.layer_grams import Batch, regrouped
 from splora.posttraining.core.precision import Precision
+from splora.posttraining.core.states import last_hidden
 from splora.posttraining.core.sublayers import PARTS
+from splora.scratch import Held, Scratch, Slot
 
 #: Names under which task heads return logits.
 LOGITS = ("logits", "start_logits", "end_logits")
@@ -36,7 +40,9 @@ JITTER = 1e-5
 STRIDE = 4
 
 #: By layer, and there by `heads` and `neurons`: F, summed over the tokens of a sequence, float64 (hidden, hidden).
-Metrics = list[dict[str, Tensor]]
+Metrics = list[dict[str, Held | Slot]]
+#: By layer and role, what linears put out in the pass that is on.
+Outputs = dict[tuple[int, str], Tensor]
 
 
 def output_metrics(model: nn.Module, batches: Sequence[Batch], seed: int, precision: Precision) -> Metrics:
@@ -48,19 +54,23 @@ def output_metrics(model: nn.Module, batches: Sequence[Batch], seed: int, precis
         seed: of the random directions u.
         precision: what forward passes compute in.
     """
-    device = next(model.parameters()).device
-    layers = anatomy.layers(model)
-    hidden = layers[0].linears["ffn_out"].out_features
-    found = [
-        {part.name: torch.zeros(hidden, hidden, dtype=torch.float64, device=device) for part in PARTS} for _ in layers
-    ]
+    device, keep = device_of(model), keeper(model)
+    found: Metrics = [{} for _ in anatomy.layers(model)]
+    sums: dict[tuple[int, str], Tensor] = {}
     names = {part.role: part.name for part in PARTS}
-    for (number, role), rows in _gradients(model, batches, seed, precision, tuple(names)):
+
+    def finished(but: int | None = None) -> None:
+        for number, role in [place for place in sums if place[0] != but]:
+            found[number][names[role]] = keep(sums.pop((number, role)).div_(_sequences(batches)))
+
+    for place, rows in _gradients(model, batches, seed, precision, tuple(names)):
+        if is_offloaded(model):
+            finished(but=place[0])  # they come layer by layer
+        if place not in sums:
+            sums[place] = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=device)
         with precision.products(device):
-            found[number][names[role]] += rows.T @ rows
-    for by_part in found:
-        for metric in by_part.values():
-            metric /= _sequences(batches)
+            sums[place] += rows.T @ rows
+    finished()
     return found
 
 
@@ -98,11 +108,9 @@ def _gradients(
     Yields:
         Layer and role, and gradients of all tokens that are no padding, float (tokens, outputs).
     """
-    device = next(model.parameters()).device
-    layers = anatomy.layers(model)
-    generator = torch.Generator().manual_seed(seed)
+    layers, whole = anatomy.layers(model), not is_offloaded(model)
     outputs: dict[tuple[int, str], Tensor] = {}
-    handles = [layers[0].module.register_forward_pre_hook(_follow, with_kwargs=True)]
+    handles = [layers[0].module.register_forward_pre_hook(_follow, with_kwargs=True)] if whole else []
     for number, layer in enumerate(layers):
         handles += [
             layer.matrices[role].register_forward_hook(_keeper(outputs, (number, role)))
@@ -110,29 +118,85 @@ def _gradients(
             if layer.matrices[role].out_features
         ]
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    at_once = TEXT_TOKENS if is_language_model(model) else BACKWARD_TOKENS
     try:
         model.requires_grad_(False)
-        at_once = TEXT_TOKENS if is_language_model(model) else BACKWARD_TOKENS
-        for batch in regrouped(batches, at_once):
-            batch = to_device(batch, device)
-            keep = batch["attention_mask"].bool()
-            with torch.enable_grad(), precision.forward(device), _attention(keep):
-                result = model(**batch)
-            logits = [result[name] for name in LOGITS if name in result]
-            directions = [_direction(one.detach(), keep, generator) for one in logits]
-            places = list(outputs)
-            gradients = torch.autograd.grad(logits, [outputs[place] for place in places], directions)
-            outputs.clear()
-            del result, logits, directions  # no two batches' activations side by side
-            for place, gradient in zip(places, gradients, strict=True):
-                # OPT's feed-forward part has tokens in a row.
-                yield place, gradient.reshape(*keep.shape, -1)[keep].float()
-            del gradients
+        passes = _at_once if whole else _by_layers
+        yield from passes(model, list(regrouped(batches, at_once)), outputs, seed, precision)
     finally:
         for handle in handles:
             handle.remove()
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(wanted[name])
+
+
+def _at_once(
+    model: nn.Module, batches: Sequence[Batch], outputs: Outputs, seed: int, precision: Precision
+) -> Iterator[tuple[tuple[int, str], Tensor]]:
+    """`_gradients` by one backward pass of a batch through the whole model; hooks put into `outputs`."""
+    device, generator = device_of(model), torch.Generator().manual_seed(seed)
+    for batch in batches:
+        batch = to_device(batch, device)
+        keep = batch["attention_mask"].bool()
+        with torch.enable_grad(), precision.forward(device), _attention(keep):
+            result = model(**batch)
+        gradients = _backward(result, list(outputs.values()), keep, generator)
+        places = list(outputs)
+        outputs.clear()
+        del result  # no two batches' activations side by side
+        for place, gradient in zip(places, gradients, strict=True):
+            # OPT's feed-forward part has tokens in a row.
+            yield place, gradient.reshape(*keep.shape, -1)[keep].float()
+        del gradients
+
+
+def _by_layers(
+    model: nn.Module, batches: Sequence[Batch], outputs: Outputs, seed: int, precision: Precision
+) -> Iterator[tuple[tuple[int, str], Tensor]]:
+    """The same, all batches through one layer after another and back: what enters layers lies in a file."""
+    device, generator = device_of(model), torch.Generator().manual_seed(seed)
+    batches = [to_device(batch, device) for batch in batches]
+    keeps = [batch["attention_mask"].bool() for batch in batches]
+    layers, calls, put = anatomy.layers(model), Calls(model, batches), Scratch().put
+
+    def run(number: int, index: int, hidden: Tensor) -> Tensor:
+        with precision.forward(device), _attention(keeps[index]):
+            return calls[index, number](layers[number].module, hidden)
+
+    with present(model, without=layer_modules(model)):
+        entered = [[put(calls.begin(index)) for index in range(len(batches))]]
+    with torch.no_grad():
+        for number, _ in enumerate(in_turn(layers)):
+            entered.append([put(run(number, index, slot())) for index, slot in enumerate(entered[-1])])
+            outputs.clear()
+    above = []
+    with present(model, without=layer_modules(model)):
+        for batch, slot, keep in zip(batches, entered.pop(), keeps, strict=True):
+            hidden = slot().requires_grad_(True)
+            with torch.enable_grad(), precision.forward(device):
+                result = finish(model, model, batch, hidden)
+            above.append(put(_backward(result, [hidden], keep, generator)[0]))
+            del result
+    for number in reversed(range(len(layers))):
+        with present(layers[number].module):
+            for index, slot in enumerate(entered.pop()):
+                hidden = slot().requires_grad_(True)
+                with torch.enable_grad():
+                    output = run(number, index, hidden)
+                below, *gradients = torch.autograd.grad(output, [hidden, *outputs.values()], above[index]())
+                places = list(outputs)
+                outputs.clear()
+                del output
+                above[index].fill(below)
+                for place, gradient in zip(places, gradients, strict=True):
+                    yield place, gradient.reshape(*keeps[index].shape, -1)[keeps[index]].float()
+
+
+def _backward(result: Any, inputs: Sequence[Tensor], keep: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Gradients of what a model returned, along B u, by some tensors."""
+    logits = [result[name] for name in LOGITS if name in result]
+    directions = [_direction(one.detach(), keep, generator) for one in logits]
+    return torch.autograd.grad(logits, inputs, directions)
 
 
 def root(metric: Tensor) -> Tensor:
@@ -172,16 +236,16 @@ def logits(model: nn.Module, batches: Sequence[Batch], precision: Precision) -> 
 
     Of a language model only every `STRIDE`-th token's: those of all would fill any memory.
     """
-    device, found = next(model.parameters()).device, []
+    device, found = device_of(model), []
     network: Any = model
+    if is_language_model(model):
+        for batch, hidden in zip(batches, last_hidden(model, batches, precision), strict=True):
+            rows = hidden[batch["attention_mask"].bool().to(device)][STRIDE - 1 :: STRIDE]
+            with precision.forward(device):
+                found.append(network.get_output_embeddings()(rows))
+        return found
     for batch in batches:
         batch = to_device(batch, device)
-        if is_language_model(model):
-            with precision.forward(device):
-                hidden = network.base_model(**batch, use_cache=False).last_hidden_state
-                rows = hidden[batch["attention_mask"].bool()][STRIDE - 1 :: STRIDE]
-                found.append(network.get_output_embeddings()(rows))
-            continue
         with precision.forward(device):
             result = model(**batch)
         for name in LOGITS:
@@ -226,7 +290,7 @@ def _follow(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> 
     return arguments, {**named, "hidden_states": named["hidden_states"].detach().requires_grad_(True)}
 
 
-def _keeper(outputs: dict[tuple[int, str], Tensor], place: tuple[int, str]) -> Any:
+def _keeper(outputs: Outputs, place: tuple[int, str]) -> Any:
     def keep(_: nn.Module, __: Any, output: Tensor) -> Tensor:
         # That of a layer without heads is its bias, which depends on nothing.
         outputs[place] = output if output.requires_grad else output.requires_grad_(True)

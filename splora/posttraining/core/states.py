@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from splora import anatomy
 from splora.offload import device_of, is_offloaded, present
-from splora.posttraining.core.calls import Call, Calls, layer_modules
+from splora.posttraining.core.calibration import to_device
+from splora.posttraining.core.calls import Call, Calls, finish, in_turn, layer_modules
 from splora.posttraining.core.choices import STORAGES as STORAGES
 from splora.posttraining.core.choices import Storage as Storage
 from splora.posttraining.core.precision import Precision
@@ -71,6 +73,32 @@ class States:
     def bytes(self) -> int:
         """Bytes held, in memory or on disk."""
         return sum(hidden.nbytes for hidden in self._held)
+
+
+@torch.no_grad()
+def last_hidden(model: nn.Module, batches: Sequence[dict[str, Tensor]], precision: Precision) -> Iterator[Tensor]:
+    """What the base model of a language model puts out for each batch, (batch, tokens, hidden).
+
+    A model in files is run layer by layer over all batches; what is around its layers has its values between two of
+    them.
+    """
+    device, network = device_of(model), cast(Any, model).base_model
+    if not is_offloaded(model):
+        for batch in batches:
+            with precision.forward(device):
+                hidden = network(**to_device(batch, device), use_cache=False).last_hidden_state
+            yield hidden
+        return
+    states = States(model, batches)
+    for number, (layer,) in enumerate(in_turn(anatomy.layers(model))):
+        with precision.forward(device):
+            for index in range(len(states)):
+                states[index] = states.call(index, number)(layer.module, states[index])
+    with present(model, without=layer_modules(model)):
+        for index, batch in enumerate(batches):
+            with precision.forward(device):
+                hidden = finish(model, network, to_device(batch, device), states[index]).last_hidden_state
+            yield hidden
 
 
 class Kept:

@@ -6,7 +6,7 @@ at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from splora.posttraining.core.calibration import BATCH_TOKENS
 from splora.posttraining.core.precision import Precision
+from splora.posttraining.core.states import last_hidden
 from splora.tasks.language_modelling import TextDataModule
 
 #: Predicted tokens whose logits are held at once.
@@ -42,17 +43,13 @@ def text_losses(
     Returns:
         float64 (windows,).
     """
-    windows = _windows(data)
-    found = []
-    batches = list(_batches(windows))
-    for number, ids in enumerate(batches):
-        ids = ids.to(_device(model))
-        with precision.forward(ids.device):
-            hidden = _hidden(model, ids)
-        targets = ids[:, 1:].flatten()
+    batches, found = _batches(_windows(data)), []
+    for number, (batch, hidden) in enumerate(zip(batches, last_hidden(model, batches, precision), strict=True)):
+        ids = batch["input_ids"]
+        targets = ids[:, 1:].flatten().to(hidden.device)
         losses = [
             F.cross_entropy(_logits(model, rows), wanted, reduction="none")
-            for rows, wanted in zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
+            for rows, wanted in zip(_predicting(hidden), targets.split(ROWS), strict=True)
         ]
         found.append(torch.cat(losses).double().view(len(ids), -1).sum(1).cpu())
         if progress is not None:
@@ -67,11 +64,9 @@ def text_divergence(dense: nn.Module, model: nn.Module, data: TextDataModule, pr
     count = min(len(windows), -(-COMPARED_TOKENS // data.width))
     chosen = np.linspace(0, len(windows) - 1, count).round().astype(np.int64)
     total, tokens = 0.0, 0
-    for ids in _batches(windows[chosen]):
-        ids = ids.to(_device(model))
-        with precision.forward(ids.device):
-            pair = zip(_hidden(dense, ids).split(ROWS), _hidden(model, ids).split(ROWS), strict=True)
-        for rows, other in pair:
+    batches = _batches(windows[chosen])
+    for pair in zip(*(last_hidden(each, batches, precision) for each in (dense, model)), strict=True):
+        for rows, other in zip(*map(_predicting, pair), strict=True):
             wanted, found = (_logits(each, x).log_softmax(1) for each, x in ((dense, rows), (model, other)))
             total += float(F.kl_div(found, wanted, reduction="none", log_target=True).sum(1).double().sum())
             tokens += len(rows)
@@ -84,17 +79,14 @@ def _windows(data: TextDataModule) -> npt.NDArray[Any]:
     return windows
 
 
-def _batches(windows: npt.NDArray[Any]) -> Iterator[Tensor]:
-    size = max(1, BATCH_TOKENS // windows.shape[1])
-    for start in range(0, len(windows), size):
-        yield torch.from_numpy(windows[start : start + size]).long()
+def _batches(windows: npt.NDArray[Any]) -> list[dict[str, Tensor]]:
+    ids = torch.from_numpy(windows).long().split(max(1, BATCH_TOKENS // windows.shape[1]))
+    return [{"input_ids": rows, "attention_mask": torch.ones_like(rows)} for rows in ids]
 
 
-def _hidden(model: Any, ids: Tensor) -> Tensor:
-    """Last hidden states of all tokens that predict one, (batch · (width − 1), hidden)."""
-    outputs = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    hidden: Tensor = outputs.last_hidden_state[:, :-1].flatten(0, 1)
-    return hidden
+def _predicting(hidden: Tensor) -> tuple[Tensor, ...]:
+    """Hidden states of all tokens that predict one, `ROWS` at a time."""
+    return hidden[:, :-1].flatten(0, 1).split(ROWS)
 
 
 def _logits(model: Any, rows: Tensor) -> Tensor:
@@ -105,7 +97,3 @@ def _logits(model: Any, rows: Tensor) -> Tensor:
     head = model.get_output_embeddings()
     logits: Tensor = head(rows.to(head.weight.dtype))
     return logits.float()
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device

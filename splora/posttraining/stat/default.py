@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.export.plan import Plan
+from splora.offload import keeper
 from splora.posttraining.core.budget import Costs
 from splora.posttraining.core.calibration import BATCH_TOKENS
 from splora.posttraining.core.gram import Gram
@@ -162,17 +163,18 @@ def removal_paths(
     layers = anatomy.layers(model)
     paths: Paths = {part.name: [] for part in PARTS}
     grams: Grams = []
+    keep = keeper(model)
     for found in layer_grams(model, batches, **passes):
         report("interpolate", f"layer {found.number}", (found.number + 1) / (len(layers) + 2))
         for part in PARTS:
             # Compact at once: of the largest matrices there are in float64, one is enough.
-            gram = found.grams[part.name].compact()
+            gram = found.grams[part.name].compact(keep)
             linear = found.layer.linears[part.role]
             weight = linear.weight.detach().double()
             if metrics is not None:
-                weight = root(metrics[found.number].pop(part.name)) @ weight
+                weight = root(metrics[found.number].pop(part.name)()) @ weight
             centred = bias and linear.bias is not None
-            products = gram.centred()[0].div_(gram.rows) if centred else gram.matrix / gram.rows
+            products = (gram.centred()[0] if centred else gram.matrix).div_(gram.rows)  # of its own since `compact`
             paths[part.name].append(eliminate(products, weight, part.size(found.layer)))
             del products, weight
         grams.append(found.grams)

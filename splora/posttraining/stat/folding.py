@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from splora import anatomy
 from splora.export.cut import cut
 from splora.export.plan import Plan
+from splora.posttraining.core.calls import in_turn
 from splora.posttraining.core.gram import Gram
 from splora.posttraining.core.sublayers import PARTS
 from splora.posttraining.stat.interpolative import expand, normal_equations, solve
@@ -57,9 +58,8 @@ def fold(model: nn.Module, plan: Plan, grams: Sequence[dict[str, Gram]], *, bias
     smaller = cut(model, plan)
     dependent = {}
     kept_of = {"heads": plan.heads, "neurons": plan.neurons}
-    for number, (layer, thinner, by_part) in enumerate(
-        zip(anatomy.layers(model), anatomy.layers(smaller), grams, strict=True)
-    ):
+    for number, (layer, thinner) in enumerate(in_turn(anatomy.layers(model), anatomy.layers(smaller))):
+        by_part = grams[number]
         for part in PARTS:
             if part.name not in by_part:
                 continue

@@ -43,11 +43,11 @@ def pivoted_cholesky(gram: Tensor, tolerance: float | None = None, scale: Tensor
     columns = len(gram)
     if tolerance is None:
         tolerance = max(columns, 1) * torch.finfo(torch.float64).eps
-    matrix = gram if scale is None else gram * scale[:, None] * scale
-    left = matrix.diagonal().clone()
-    least = tolerance * left
     # Columns that are not chosen yet: their numbers, and the matrix after projection on the panels before.
-    open_columns, trailing = torch.arange(columns, device=gram.device), matrix
+    open_columns = torch.arange(columns, device=gram.device)
+    trailing = gram if scale is None else gram * scale[:, None] * scale
+    left = trailing.diagonal().clone()
+    sizes, least = left.clone(), tolerance * left
     rows = gram.new_zeros(columns, columns)  # R with the columns where they were
     order: list[int] = []
     while len(order) < columns:
@@ -77,14 +77,17 @@ def pivoted_cholesky(gram: Tensor, tolerance: float | None = None, scale: Tensor
         stays[chosen] = False
         panel = panel[:, stays]
         left[open_columns] = rest
-        trailing = trailing[stays][:, stays] - panel.T @ panel
+        # One after the other: no more than two of them side by side.
+        trailing = trailing[stays]
+        trailing = trailing[:, stays]
+        trailing.sub_(panel.T @ panel)
         open_columns = open_columns[stays]
     rank = len(order)
     chosen_mask = torch.zeros(columns, dtype=torch.bool, device=gram.device)
     chosen_mask[order] = True
     others = torch.nonzero(~chosen_mask).flatten()
     # The dependent ones by their size: any order is as good.
-    others = others[matrix.diagonal()[others].argsort(descending=True, stable=True)]
+    others = others[sizes[others].argsort(descending=True, stable=True)]
     pivots = torch.cat([torch.tensor(order, dtype=torch.long, device=gram.device), others])
     factor = rows[:, pivots]
     return Pivoted(pivots, factor, factor.diagonal().abs().clone(), rank)

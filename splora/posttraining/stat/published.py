@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.export.plan import Plan
+from splora.offload import keeper
 from splora.posttraining.core.budget import Costs
 from splora.posttraining.core.gram import Gram
 from splora.posttraining.core.layer_grams import Batch, layer_grams
@@ -33,7 +34,7 @@ def prune_published(
 ) -> Iterator[Stage]:
     """Yield the model after `neurons` and after `heads`; arguments as of `stat.prune_stat`, but `budget` in MACs."""
     begin = time.perf_counter()
-    layers, grams = anatomy.layers(model), []
+    layers, grams, keep = anatomy.layers(model), [], keeper(model)
     neuron_orders, neuron_errors, head_errors = [], [], []
     for found in layer_grams(model, batches, storage=storage, precision=precision):
         report("neurons", f"layer {found.number}", found.number / len(layers))
@@ -50,7 +51,7 @@ def prune_published(
             found.grams["heads"].tolerance,
         )
         head_errors.append(errors[:-1])
-        grams.append({"neurons": gram.compact()})
+        grams.append({"neurons": gram.compact(keep)})
     weigh = by_trend if layers[0].causal else by_depth
     counts = published_counts(head_errors, neuron_errors, costs, budget, weigh)
     kept = [order[:count] for order, count in zip(neuron_orders, counts.neurons, strict=True)]
@@ -67,7 +68,7 @@ def prune_published(
         report("heads", f"layer {found.number}", found.number / len(layers))
         order = head_order(found.grams["heads"], found.layer.head_size)
         heads.append(order[: counts.heads[found.number]])
-        head_grams.append(found.grams)
+        head_grams.append({"heads": found.grams["heads"].compact(keep, torch.float64)})
     cut_heads = plan_of(heads, [torch.arange(count) for count in counts.neurons])
     folded = fold(folded.model, cut_heads, head_grams, bias=False)
     report("heads", "", 1.0)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.anatomy import Linear
+from splora.offload import device_of
+from splora.posttraining.core.calls import in_turn
 from splora.posttraining.core.gram import Gram
 from splora.posttraining.core.layer_grams import OTHERS, Batch, rows_of, token_numbers
 from splora.posttraining.core.precision import Precision
@@ -66,16 +68,16 @@ def reconstruct(
         progress: called with the name of each sub-layer and the number of those before it.
     """
     done = Reconstruction()
-    device = next(student.parameters()).device
+    device = device_of(student)
     masks = [batch["attention_mask"].bool().to(device) for batch in batches]
     halves = _halves(masks)
     own, taught = States(student, batches, storage), States(teacher, batches, storage)
     done.state_bytes = own.bytes + taught.bytes
     # Neighbouring layers mostly want the same ridge: each search starts where that of the layer before ended.
     chosen = {part.name: len(RIDGES) // 2 for part in PARTS}
-    pairs = list(zip(anatomy.layers(student), anatomy.layers(teacher), strict=True))
-    for number, (layer, dense) in enumerate(pairs):
-        last = first_token_only and number == len(pairs) - 1
+    layers, dense_layers = anatomy.layers(student), anatomy.layers(teacher)
+    for number, (layer, dense) in enumerate(in_turn(layers, dense_layers)):
+        last = first_token_only and number == len(layers) - 1
         for part_number, part in enumerate(PARTS):
             name, linear = f"layer.{number}.{part.name}", layer.linears[part.role]
             if progress is not None:

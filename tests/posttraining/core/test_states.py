@@ -22,11 +22,10 @@ mount = test_full_disk.mount
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_file_that_finds_no_room_is_told_and_goes(
-    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_finds_no_room_is_told_and_goes(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(Path, "open", lambda _, *options, **named: open("/dev/full", *options, **named))
+    own = Path.open
+    monkeypatch.setattr(Path, "open", lambda _, *options, **named: own(Path("/dev/full"), *options, **named))
     batch = {"input_ids": torch.randint(5, 60, (3, 9)), "attention_mask": torch.ones(3, 9)}
     with pytest.raises(DiskFull, match=rf"{tmp_path}.*kept here \(No space left on device\); set TMPDIR, or"):
         States(tiny("BertForSequenceClassification"), [batch, batch], "disk")

@@ -25,6 +25,7 @@ from splora.posttraining.stat.elimination import eliminate
 from splora.posttraining.stat.folding import fold, plan_of
 from splora.posttraining.stat.method import StatOptions, prune_stat
 from splora.posttraining.stat.options import HEAD_FACTORS
+from splora.scratch import Held
 
 FP32 = Precision("fp32")
 FIRST = StatOptions(reconstruct=False)
@@ -123,7 +124,7 @@ def test_sensitivities_decide_what_stays_and_those_of_the_identity_are_none(
     assert felt != plain
 
     def identity(*_: Any) -> Metrics:
-        return [{part: torch.eye(24, dtype=torch.float64) for part in ("heads", "neurons")} for _ in range(3)]
+        return [{part: Held(torch.eye(24, dtype=torch.float64)) for part in ("heads", "neurons")} for _ in range(3)]
 
     monkeypatch.setattr(stat_default, "output_metrics", identity)
     ((_, unfelt, others, _),) = run(model, batches, FIRST)
