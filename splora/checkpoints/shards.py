@@ -48,6 +48,7 @@ def parked_model(
     with init_empty_weights(include_buffers=False), torch.random.fork_rng(devices=[]):
         make = getattr(kind, "from_config", None) or kind._from_config
         model: Any = make(config, dtype=dtype)
+    model.tie_weights()  # each parameter became a new one as it was registered
     wanted = [path for path, _ in model.named_parameters(remove_duplicate=False)]
     renamed = own_names(set(places) - set(wanted), wanted, model.base_model_prefix)
     own = {renamed.get(key, key): place for key, place in places.items()}

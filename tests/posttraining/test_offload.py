@@ -25,20 +25,22 @@ from splora.tasks.text_sources import read_text
 
 INDEX = "model.safetensors.index.json"
 SIZES = {"hidden_size": 24, "num_hidden_layers": 3, "max_position_embeddings": 24}
-GIVEN = ["--task=wikitext2", "--data=embedded", "--num_samples=24", "--precision=fp32", "--threads=1"]
+GIVEN = ["--task=wikitext2", "--num_samples=24", "--precision=fp32", "--threads=1"]
 CPU = torch.device("cpu")
 
 
 @functools.cache
-def words() -> Any:
-    """A tokenizer of the embedded text."""
-    return train_tokenizer([read_text("embedded", "wikitext2", "train")], 300, 24)
+def words(text: str) -> Any:
+    """A tokenizer of a text."""
+    return train_tokenizer([text], 300, 24)
 
 
 def write_model(path: Path, family: str, tied: bool, dtype: torch.dtype) -> Path:
     """A random model with a tokenizer, in several files."""
-    tokenizer = words()
+    text = read_text("embedded", "wikitext2", "train")[:8000]
+    tokenizer = words(text)
     tokenizer.save_pretrained(path)
+    (path / "text.txt").write_text(text, encoding="utf-8")
     settings: dict[str, Any] = SIZES | {"vocab_size": math.ceil(len(tokenizer) / 8) * 8, "tie_word_embeddings": tied}
     if family == "OPT":
         settings |= {"num_attention_heads": 4, "ffn_dim": 40, "word_embed_proj_dim": 16, "do_layer_norm_before": False}
@@ -48,7 +50,8 @@ def write_model(path: Path, family: str, tied: bool, dtype: torch.dtype) -> Path
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(2)
         for parameter in model.parameters():
-            parameter.copy_(parameter.new_ones(()) * (parameter.dim() == 1) + 0.2 * torch.randn_like(parameter))
+            norm = parameter.dim() == 1 and bool((parameter == 1).all())
+            parameter.copy_(norm + (0.2 if parameter.dim() == 2 else 0.02) * torch.randn_like(parameter))
     model.to(dtype).save_pretrained(path, max_shard_size="20KB")
     assert len(list(path.glob("*.safetensors"))) > 1
     return path
@@ -57,7 +60,7 @@ def write_model(path: Path, family: str, tied: bool, dtype: torch.dtype) -> Path
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random tiny Llama in bf16."""
-    return write_model(tmp_path_factory.mktemp("llama"), "Llama", False, torch.bfloat16)
+    return write_model(tmp_path_factory.mktemp("llama") / "model", "Llama", False, torch.bfloat16)
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -65,7 +68,8 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def pruned(model: Path, output: Path, *more: str) -> dict[str, Any]:
-    prune.main(["stat", "--model", str(model), "--budget=mac=0.5", "--output", str(output), *GIVEN, *more])
+    given = ["--model", str(model), "--data", str(model.parent / "model" / "text.txt"), "--budget=mac=0.5"]
+    prune.main(["stat", *given, "--output", str(output), *GIVEN, *more])
     result: dict[str, Any] = json.loads((output / "result.json").read_text(encoding="utf-8"))
     return result
 
@@ -111,13 +115,6 @@ def test_a_model_in_files_is_pruned_as_one_in_memory(
     assert not list((tmp_path / "temporary").iterdir())
 
 
-def test_what_was_pruned_in_files_is_pruned_further_there(folder: Path, tmp_path: Path) -> None:
-    before = pruned(folder, tmp_path / "once", "--offload", "--budget=mac=0.8")
-    after = pruned(tmp_path / "once", tmp_path / "twice", "--offload")
-    assert after["dense"] == before["pruned"]
-    assert after["parameters"]["pruned"] < before["parameters"]["pruned"] < after["parameters"]["dense"]
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_sensitivities_layer_by_layer_are_those_of_the_whole_model(folder: Path, precision: Any) -> None:
     batches = [
@@ -132,29 +129,30 @@ def test_sensitivities_layer_by_layer_are_those_of_the_whole_model(folder: Path,
             torch.testing.assert_close(theirs[name](), metric(), rtol=1e-6, atol=1e-9)
 
 
-def test_one_layer_is_in_memory_while_it_is_at_work(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_one_layer_is_in_memory_while_it_is_at_work_and_what_was_pruned_is_pruned_further(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    held: dict[int, Any] = {}
     most: list[int] = []
-    read = Parked.values
+    read, layers = Parked.values, anatomy.layers
 
-    def counted(self: Parked) -> torch.Tensor:
-        here = {id(module): module for module in held if not isinstance(next(module.parameters()), Parked)}
-        most.append(len(here))
-        return read(self)
-
-    held: list[Any] = []
-    layers = anatomy.layers
+    def counted(parked: Parked) -> torch.Tensor:
+        most.append(sum(not isinstance(next(module.parameters()), Parked) for module in held.values()))
+        return read(parked)
 
     def noted(model: Any) -> Any:
         found = layers(model)
-        held.extend(layer.module for layer in found if is_offloaded(model))
+        held.update({id(layer.module): layer.module for layer in found if is_offloaded(model)})
         return found
 
     monkeypatch.setattr(Parked, "values", counted)
     monkeypatch.setattr(anatomy, "layers", noted)
-    pruned(folder, tmp_path / "out", "--offload")
-    assert max(most) <= 2  # the dense model's and the pruned one's
+    before = pruned(folder, tmp_path / "once", "--offload", "--budget=mac=0.8")
+    after = pruned(tmp_path / "once", tmp_path / "twice", "--offload", f"--data={folder / 'text.txt'}")
+    assert len(held) > 3
+    assert 1 <= max(most) <= 2  # the dense model's and the pruned one's
+    assert after["dense"] == before["pruned"]
+    assert after["parameters"]["pruned"] < before["parameters"]["pruned"] < after["parameters"]["dense"]
 
 
 def test_what_is_changed_in_place_stays_and_what_was_made_of_it_does_not_change(folder: Path) -> None:
@@ -237,7 +235,16 @@ def test_what_cannot_be_read_is_told_in_one_sentence(
     model.save_pretrained("model", max_shard_size=int(size * 0.8))
     transformers.AutoTokenizer.from_pretrained(folder).save_pretrained("model")
     damage(Path("model"))
-    given = ["--model=model", "--budget=mac=0.5", "--output=out", *GIVEN, "--offload", *more]
+    given = [
+        "--model=model",
+        "--data",
+        str(folder / "text.txt"),
+        "--budget=mac=0.5",
+        "--output=out",
+        *GIVEN,
+        "--offload",
+        *more,
+    ]
     status, told = command("prune", "stat", *given)
     assert status == 2, told
     assert sentence in told
