@@ -47,11 +47,12 @@ class Parked(nn.Parameter):
 
 
 @contextmanager
-def present(*modules: nn.Module, without: Collection[nn.Module] = ()) -> Iterator[None]:
-    """Give parked parameters of modules their values while the block runs; changes in place stay.
+def present(*modules: nn.Module, without: Collection[nn.Module] = (), stays: bool = True) -> Iterator[None]:
+    """Give parked parameters of modules their values while the block runs.
 
     Args:
         without: modules inside of these whose parameters stay parked.
+        stays: whether what is changed in place there stays.
     """
     inside = {module for outer in without for module in outer.modules()}
     places = [
@@ -74,7 +75,7 @@ def present(*modules: nn.Module, without: Collection[nn.Module] = ()) -> Iterato
         for owner, name, parked in places:
             owner._parameters[name] = parked
         for parked, (values, version) in loaded.items():
-            if values._version != version:
+            if stays and values._version != version:
                 parked.source = parked.scratch.put(values.cpu())
 
 

@@ -56,10 +56,14 @@ def layer_modules(model: nn.Module) -> list[nn.Module]:
     return [layer.module for layer in anatomy.layers(model)]
 
 
-def in_turn(*models: Sequence[anatomy.Layer]) -> Iterator[tuple[anatomy.Layer, ...]]:
-    """The layers of one number of each model, from the first to the last, their weights in memory until the next."""
+def in_turn(*models: Sequence[anatomy.Layer], stays: bool = True) -> Iterator[tuple[anatomy.Layer, ...]]:
+    """The layers of one number of each model, from the first to the last, their weights in memory until the next.
+
+    Args:
+        stays: whether what is changed in their weights stays.
+    """
     for layers in zip(*models, strict=True):
-        with present(*(layer.module for layer in layers)):
+        with present(*(layer.module for layer in layers), stays=stays):
             yield layers
 
 

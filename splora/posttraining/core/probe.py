@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from splora import anatomy
 from splora.anatomy import Layer, Linear
 from splora.errors import InputError
-from splora.posttraining.core.calls import Call, record
+from splora.offload import device_of
+from splora.posttraining.core.calls import Call, in_turn, record
 from splora.posttraining.core.sublayers import PARTS, attention_close, forward_layer
 
 #: Sequences and tokens of the probe.
@@ -44,11 +45,12 @@ def check_parts(model: nn.Module) -> None:
 
 def _check(model: nn.Module) -> None:
     config = anatomy.config_of(model)
-    device, few = next(model.parameters()).device, min(int(config.vocab_size), 1000)
+    device, few = device_of(model), min(int(config.vocab_size), 1000)
     ids = torch.randint(few, SHAPE, generator=torch.Generator().manual_seed(0)).to(device)
     hidden, calls = record(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     tolerance = TOLERANCES[torch.finfo(hidden.dtype).bits]
-    for number, (layer, call) in enumerate(zip(anatomy.layers(model), calls, strict=True)):
+    # What is doubled is put back exactly.
+    for number, ((layer,), call) in enumerate(zip(in_turn(anatomy.layers(model), stays=False), calls, strict=True)):
         whole = call(layer.module, hidden)
         if not _close(forward_layer(layer, hidden, call), whole, tolerance):
             raise _wrong(config, number, "put together its parts compute something else than the layer itself")
