@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,7 +122,8 @@ class Scratch:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.flatten().view(torch.uint8).numpy())
+    values: Any = tensor.flatten().view(torch.uint8).numpy()
+    return memoryview(values)
 
 
 def _refused(folder: Path, error: OSError) -> InputError:

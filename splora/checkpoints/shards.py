@@ -24,7 +24,7 @@ COMPUTED = r"rotary_emb\.inv_freq$"
 
 def parked_model(
     kind: Any, name: str, config: Any, dtype: torch.dtype, device: torch.device, cache_dir: str | None = None
-) -> tuple[nn.Module, dict[str, list[Any]]]:
+) -> tuple[Any, dict[str, list[Any]]]:
     """A model without values for its parameters, each of which knows its place in a file.
 
     Args:

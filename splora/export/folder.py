@@ -70,7 +70,7 @@ def save_shards(model: Any, folder: Path) -> None:
     for name in parameters:
         number = name.removeprefix(f"{layers}.").partition(".")[0] if name.startswith(f"{layers}.") else ""
         files.setdefault(number, []).append(name)
-    listed, size = {}, 0
+    listed, size = dict[str, str](), 0
     for count, names in enumerate(files.values(), 1):
         part = f"model-{count:05}-of-{len(files):05}.safetensors"
         tensors = {name: values_of(parameters[name]).cpu().contiguous() for name in names}

@@ -165,9 +165,13 @@ def _replace(model: nn.Module, dtype: torch.dtype, *, keeps_dtype: bool) -> None
     for path, parameter in list(model.named_parameters(remove_duplicate=False)):
         if id(parameter) not in rounded:
             kept = parameter.dtype if keeps_dtype else dtype
-            rounded[id(parameter)] = derived(parameter, lambda values, kept=kept: values.to(dtype).to(kept))
+            rounded[id(parameter)] = derived(parameter, functools.partial(_rounded, dtype=dtype, kept=kept))
         module, _, leaf = path.rpartition(".")
         setattr(model.get_submodule(module), leaf, rounded[id(parameter)])
+
+
+def _rounded(values: torch.Tensor, dtype: torch.dtype, kept: torch.dtype) -> torch.Tensor:
+    return values.to(dtype).to(kept)
 
 
 def _product(shape: list[int]) -> int:

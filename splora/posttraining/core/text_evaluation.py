@@ -86,7 +86,8 @@ def _batches(windows: npt.NDArray[Any]) -> list[dict[str, Tensor]]:
 
 def _predicting(hidden: Tensor) -> tuple[Tensor, ...]:
     """Hidden states of all tokens that predict one, `ROWS` at a time."""
-    return hidden[:, :-1].flatten(0, 1).split(ROWS)
+    rows: tuple[Tensor, ...] = hidden[:, :-1].flatten(0, 1).split(ROWS)
+    return rows
 
 
 def _logits(model: Any, rows: Tensor) -> Tensor:
