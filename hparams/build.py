@@ -67,11 +67,11 @@ def relevant(spec: RunSpecification, name: str) -> bool:
     if name in ("initial_threshold", "final_threshold", "initial_warmup", "final_warmup", "pruning_units"):
         return spec.pruning_method != "none"
     if name == "threshold_of":
-        return spec.pruning_method == "topK_global"
+        return spec.criterion.is_global
     if name in ("prune_first_budget", "prune_first_samples"):
         return spec.prune_first != "none"
     if name in ("mask_init", "mask_scale"):
-        return spec.has_scores
+        return spec.criterion.has_scores
     if name == "final_lambda":
         return spec.regularization != "none"
     if name in ("alpha_ce", "alpha_distil", "alpha_hidden", "alpha_attention", "hidden_weights", "temperature"):

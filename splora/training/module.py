@@ -17,7 +17,7 @@ from splora.export.zeros import zeros_of
 from splora.files import write_json
 from splora.machine import is_first_process
 from splora.masks import BlockMask, masked_layers, penalties, update_global_cutoffs
-from splora.masks.block_mask import KNOWN_INITS
+from splora.masks.criteria import KNOWN_INITS
 from splora.posttraining.core.budget import Costs
 from splora.tasks.data_module import TaskDataModule
 from splora.training.checkpoint_files import checkpoint_of
@@ -42,7 +42,7 @@ from splora.training.prune_first import pruned_start
 from splora.training.saving import check_fits, load_run
 from splora.training.sense import ask
 from splora.training.signals import Signals, model_inputs, signals
-from splora.training.specification import DIVERGENCE, SCORED, TASKS, scale_steps
+from splora.training.specification import DIVERGENCE, TASKS, scale_steps
 from splora.training.teaching import Teaching, find_teaching
 from splora.training.threads import fit_threads
 
@@ -133,7 +133,7 @@ class PruningModule(LightningModule):
         source = self.model_name_or_path
         if self.prune_first.method != "none":
             blocks = self.pruning.attention_block, self.pruning.ffn_block
-            folder, local = Path(self.trainer.default_root_dir), self.pruning.method != "topK_global"
+            folder, local = Path(self.trainer.default_root_dir), not self.pruning.criterion.is_global
             source = pruned_start(source, self.prune_first, blocks, data, folder, each_weight=local)
         base = load_base(source, self.task, label2id=self.label2id, dropout=self.dropout, seed=self.seed)
         if self.trainer.training and has_head(source, base.config, self.task):
@@ -147,7 +147,7 @@ class PruningModule(LightningModule):
         known: dict[str, Tensor] | None = None
         # A checkpoint brings its own scores; Lightning tells of it only after this.
         begins = self.trainer.training and checkpoint_of(Path(self.trainer.default_root_dir)) is None
-        if begins and self.pruning.mask_init == "stat" and self.pruning.method in SCORED:
+        if begins and self.pruning.mask_init == "stat" and self.pruning.criterion.has_scores:
             placement = mask_placement(base, self.pruning, block_shapes(base, self.pruning))
             known = stat_importances(base.to(self.trainer.strategy.root_device), placement, data)
             base.cpu()
@@ -166,7 +166,7 @@ class PruningModule(LightningModule):
             told = "there is no teacher"
         elif options.alpha_ce:
             told = f"model.distillation.alpha_ce is {options.alpha_ce:g}"
-        elif self.pruning.mask_init == "fisher" and self.pruning.method in SCORED:
+        elif self.pruning.mask_init == "fisher" and self.pruning.criterion.has_scores:
             told = "model.pruning.mask_init is fisher"
         if told and not data.labelled:
             raise InputError(
@@ -211,7 +211,7 @@ class PruningModule(LightningModule):
 
     def _signals(self, batch: dict[str, Tensor], *, hidden: bool, attention: bool) -> Signals:
         assert self.network is not None
-        if self.pruning.method == "topK_global":
+        if self.pruning.criterion.is_global:
             update_global_cutoffs(self.block_masks)
         return signals(self.network, model_inputs(batch), hidden=hidden, attention=attention)
 
@@ -354,7 +354,7 @@ class PruningModule(LightningModule):
         scores = [mask.scores for mask in self.block_masks if mask.scores is not None]
         if self.pruning.regularization == "none" or not scores:
             return None
-        return penalties.l0(scores) if self.pruning.regularization == "l0" else penalties.l1(scores)
+        return penalties.penalty(self.pruning.regularization, scores)
 
     def _taught(self, batch: dict[str, Tensor], teaching: Teaching) -> Tensor:
         """The task's loss and those of the teacher's logits and states, each with its weight."""
@@ -378,7 +378,7 @@ def _check_choices(task: str, **sections: Any) -> None:
     first, pruning = sections["prune_first"], sections["pruning"]
     if first.method != "none" and not 0 < first.budget < 1:
         problems.append(f"model.prune_first.budget is {first.budget:g}; a fraction between 0 and 1 is needed.")
-    if pruning.mask_init in KNOWN_INITS and pruning.method in SCORED and not pruning.mask_scale > 0:
+    if pruning.mask_init in KNOWN_INITS and pruning.criterion.has_scores and not pruning.mask_scale > 0:
         problems.append(
             f"model.pruning.mask_scale is {pruning.mask_scale:g}, and {pruning.mask_init} spreads scores over it; a "
             "number above 0 is needed."

@@ -11,6 +11,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
 from splora.errors import InputError, nearest
+from splora.masks.criteria import Criterion, named
 from splora.training.specification import FIELDS, parsed_weights
 
 T = TypeVar("T")
@@ -114,6 +115,11 @@ class PruningOptions:
     regularization: str = option("regularization")
     units: str = option("pruning_units")
     threshold_of: str = option("threshold_of")
+
+    @property
+    def criterion(self) -> Criterion:
+        """What decides which blocks or units stay."""
+        return named(self.method)
 
 
 @described()
