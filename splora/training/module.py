@@ -12,7 +12,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from splora.checkpoints.heads import has_head
-from splora.errors import InputError, nearest
+from splora.errors import InputError
 from splora.export.zeros import zeros_of
 from splora.files import write_json
 from splora.machine import is_first_process
@@ -35,14 +35,14 @@ from splora.training.options import (
     OptimizerOptions,
     PruneFirstOptions,
     PruningOptions,
+    check_model_section,
     described,
-    wrong_choices,
 )
 from splora.training.prune_first import pruned_start
 from splora.training.saving import check_fits, load_run
 from splora.training.sense import ask
 from splora.training.signals import Signals, model_inputs, signals
-from splora.training.specification import DIVERGENCE, TASKS, scale_steps
+from splora.training.specification import DIVERGENCE, scale_steps
 from splora.training.teaching import Teaching, find_teaching
 from splora.training.threads import fit_threads
 
@@ -80,7 +80,6 @@ class PruningModule(LightningModule):
         trained_run: str | None = None,
     ) -> None:
         super().__init__()
-        _check_choices(task, adapter=adapter, pruning=pruning, prune_first=prune_first, distillation=distillation)
         self.task = task
         self.model_name_or_path = model_name_or_path
         self.adapter = adapter
@@ -92,6 +91,7 @@ class PruningModule(LightningModule):
         self.dropout = dropout
         self.trained_run = trained_run
         self.label2id: dict[str, int] | None = None
+        check_model_section(self.settings())
         #: Scores of the last evaluation by name, in percent.
         self.scores: dict[str, float] = {}
         #: λ of the penalty on the scores; a callback schedules it.
@@ -370,29 +370,3 @@ class PruningModule(LightningModule):
         primary = self.scores.get(data.primary_metric)
         if primary is not None:
             self.log(data.primary_metric, primary, prog_bar=True, logger=False, sync_dist=False)
-
-
-def _check_choices(task: str, **sections: Any) -> None:
-    """Refuse options that are none of their choices, or out of range where YAML alone says them, all at once."""
-    problems = []
-    first, pruning = sections["prune_first"], sections["pruning"]
-    if first.method != "none" and not 0 < first.budget < 1:
-        problems.append(f"model.prune_first.budget is {first.budget:g}; a fraction between 0 and 1 is needed.")
-    if pruning.mask_init in KNOWN_INITS and pruning.criterion.has_scores and not pruning.mask_scale > 0:
-        problems.append(
-            f"model.pruning.mask_scale is {pruning.mask_scale:g}, and {pruning.mask_init} spreads scores over it; a "
-            "number above 0 is needed."
-        )
-    wanted = {"method": "topK_global", "units": "heads_and_neurons"}
-    if pruning.threshold_of == "macs" and pruning.method != "none":
-        problems += [
-            f"model.pruning.{name} is {getattr(pruning, name)}, and threshold_of macs needs {value}."
-            for name, value in wanted.items()
-            if getattr(pruning, name) != value
-        ]
-    if task not in TASKS:
-        problems.append(f"model.task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS) or '.'}")
-    for section, options in sections.items():
-        problems += [] if options is None else wrong_choices(f"model.{section}", options)
-    if problems:
-        raise InputError(problems)

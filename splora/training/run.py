@@ -19,6 +19,7 @@ from splora.locks import RUN_LOCK
 from splora.machine import is_first_process
 from splora.training.checkpoint_files import checkpoint_of, is_begun
 from splora.training.configuration import identity, lightning_config
+from splora.training.options import model_arguments
 from splora.training.result_file import RESULT as RESULT
 from splora.training.result_file import read_result
 from splora.training.run_folder import BEFORE, class_name, follow
@@ -230,24 +231,8 @@ def _fit(config: dict[str, Any], output_dir: Path, callbacks: Sequence[Any]) -> 
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from splora.training.module import PruningModule
-    from splora.training.options import (
-        AdapterOptions,
-        DistillationOptions,
-        OptimizerOptions,
-        PruneFirstOptions,
-        PruningOptions,
-    )
 
-    options = dict(config["model"])
-    options["adapter"] = AdapterOptions(**options["adapter"])
-    pruning = options["pruning"]
-    blocks = {name: tuple(pruning[name]) for name in ("attention_block", "ffn_block")}
-    options["pruning"] = PruningOptions(**{**pruning, **blocks})
-    options["prune_first"] = PruneFirstOptions(**options["prune_first"])
-    options["optimizer"] = OptimizerOptions(**options["optimizer"])
-    if options["distillation"] is not None:
-        options["distillation"] = DistillationOptions(**options["distillation"])
-    module = PruningModule(**options)
+    module = PruningModule(**model_arguments(config["model"]))
     data = instantiate(config["data"])
     settings = dict(config["trainer"])
     for kind in ("logger", "callbacks", "plugins"):

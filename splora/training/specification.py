@@ -49,6 +49,7 @@ __all__ = [
     "Problem",
     "RunSpecification",
     "check",
+    "check_settings",
     "methods_named",
     "parsed_weights",
     "published_steps",
@@ -70,6 +71,14 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
         total_steps: optimizer steps of the run where they are known; otherwise estimated from the
             published size of the task's training set when no `train_file` is named.
     """
+    problems = check_settings(spec)
+    if not any(problem.field in _SCHEDULE for problem in problems):
+        problems += _check_schedule(spec, total_steps or spec.schedule_total_steps or published_steps(spec))
+    return problems
+
+
+def check_settings(spec: RunSpecification) -> list[Problem]:
+    """Problems of the columns themselves and with each other, whatever the length of the run."""
     problems = [problem for name in FIELDS for problem in _check_limits(name, getattr(spec, name))]
     if spec.adapter == "splora" and spec.splora_rank > 1 and spec.splora_rank % 1:
         told = f"is {spec.splora_rank}; a whole number, or a fraction of out_features below 1"
@@ -89,8 +98,6 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
     problems += contradictions(spec)
     if (unusable := logger_choice.problem(spec.logger)) is not None:
         problems.append(Problem("logger", unusable))
-    if not any(problem.field in _SCHEDULE for problem in problems):
-        problems += _check_schedule(spec, total_steps or spec.schedule_total_steps or published_steps(spec))
     return problems
 
 
