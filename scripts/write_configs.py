@@ -13,6 +13,7 @@ import yaml
 
 from splora.files import write_text
 from splora.hparams.workbook import OWN, read_workbook
+from splora.run_files import reference
 from splora.training.configuration import lightning_config
 from splora.training.specification import RunSpecification
 
@@ -54,7 +55,7 @@ def _standalone(spec: RunSpecification) -> RunSpecification:
         dense = f"runs/{spec.task}_dense"
         return dataclasses.replace(spec, model_name_or_path=dense, teacher_name_or_path=dense, precision="32-true")
     pretrained = "embedded" if spec.sheet == "Demo" else "bert-base-uncased"
-    starts = pretrained if spec.model_name_or_path.startswith("run:") else spec.model_name_or_path
+    starts = pretrained if reference(spec.model_name_or_path) is not None else spec.model_name_or_path
     precision = "32-true" if spec.precision == "auto" else spec.precision
     return dataclasses.replace(
         spec, model_name_or_path=starts, teacher_name_or_path=None, teacher_type=None, precision=precision

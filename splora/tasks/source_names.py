@@ -12,11 +12,11 @@ from pathlib import Path
 from splora.adapter_files import is_adapter
 from splora.files import expanded
 from splora.model_sizes import WEIGHTS
+from splora.run_files import MODEL as RUN_MODEL
+from splora.run_files import RESULT as RUN_RESULT
 
 #: Name of the small model and of the data sets that the project makes itself.
 EMBEDDED = "embedded"
-#: In a finished run's folder: what marks it, and the model that it leaves.
-RUN_RESULT, RUN_MODEL = "result.json", "model"
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 

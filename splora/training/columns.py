@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from splora.adapter_defaults import PROTOTYPE_RANGE, PROTOTYPE_RANK, PROTOTYPES, SPLORA_RANGE, SPLORA_RANK
 from splora.anatomy import FAMILIES
 from splora.masks import criteria
 from splora.masks.criteria import CRITERIA, INITS, PENALTIES, UNITS, Criterion
@@ -236,10 +237,10 @@ class RunSpecification:
     )
 
     adapter: str = column("none", "Adapter", "ΔW: none trains the weights themselves.", choices=ADAPTERS)
-    num_splopa_prototypes: int = column(64, "Adapter", "Prototypes K.", minimum=1)
-    splopa_prototype_rank: int = column(2, "Adapter", "Rank R of a prototype.", minimum=1)
+    num_splopa_prototypes: int = column(PROTOTYPES, "Adapter", "Prototypes K.", minimum=1)
+    splopa_prototype_rank: int = column(PROTOTYPE_RANK, "Adapter", "Rank R of a prototype.", minimum=1)
     splopa_init_range: float = column(
-        2e-2,
+        PROTOTYPE_RANGE,
         "Adapter",
         "Initial range of prototypes; published rows state 1e-4, which hardly learns.",
         above=0,
@@ -247,8 +248,8 @@ class RunSpecification:
     )
     splopa_shared_prototypes: bool = column(True, "Adapter", "One set of prototypes for all layers of a block shape.")
     splopa_shared_pos_weights: bool = column(False, "Adapter", "One set of position weights for layers of a shape.")
-    splora_rank: float = column(8.0, "Adapter", "Rank r; below 1: fraction of out_features.", above=0)
-    splora_init_range: float = column(1e-2, "Adapter", "Initial range of SPLoRA's A.", above=0, maximum=10)
+    splora_rank: float = column(float(SPLORA_RANK), "Adapter", "Rank r; below 1: fraction of out_features.", above=0)
+    splora_init_range: float = column(SPLORA_RANGE, "Adapter", "Initial range of SPLoRA's A.", above=0, maximum=10)
     lora_rank: int = column(8, "Adapter", "Rank r of PEFT's LoRA.", minimum=1)
     lora_alpha: float = column(16.0, "Adapter", "LoRA's ΔW is scaled by lora_alpha / lora_rank.", above=0)
 

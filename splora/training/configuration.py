@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from splora import precision
+from splora.run_files import CHECKPOINTS, TENSORBOARD
 from splora.tasks.glue_tasks import TASKS
 from splora.training import logger_choice
 from splora.training.options import model_columns, model_section
@@ -75,7 +76,7 @@ def loggers() -> list[dict[str, Any]]:
         {"class_path": "splora.training.csv_logger.ResumableCSVLogger", "init_args": {"save_dir": FOLDER}},
         {
             "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-            "init_args": {"save_dir": FOLDER, "name": "", "version": "tensorboard"},
+            "init_args": {"save_dir": FOLDER, "name": "", "version": TENSORBOARD},
         },
     ]
 
@@ -85,7 +86,7 @@ def checkpoints(every_n_steps: int) -> dict[str, Any]:
     return {
         "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
         "init_args": {
-            "dirpath": f"{FOLDER}/checkpoints",
+            "dirpath": f"{FOLDER}/{CHECKPOINTS}",
             "filename": "last",
             "every_n_train_steps": every_n_steps,
             "save_on_train_epoch_end": False,

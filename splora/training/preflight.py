@@ -19,6 +19,7 @@ from splora.errors import InputError, cut
 from splora.files import expanded
 from splora.json_values import read_object
 from splora.model_sizes import CONFIG, impossible, stored_bytes
+from splora.run_files import MODEL, reference
 from splora.tasks.model_inputs import positions
 from splora.tasks.source_names import EMBEDDED, exists, is_data_set, is_path, local_folder, mistyped
 from splora.training.known_models import known_config
@@ -221,7 +222,7 @@ def check_first(spec: RunSpecification, source: str) -> list[Problem]:
     Args:
         source: the model that the run starts from; of a row that starts from another one nothing is known yet.
     """
-    if source.startswith("run:"):
+    if reference(source) is not None:
         return []
     config, _ = _config(source, "model_name_or_path")
     head = "QuestionAnswering" if spec.task in QA_TASKS else "SequenceClassification"
@@ -342,7 +343,7 @@ def check_teacher_type(spec: RunSpecification, source: str) -> list[Problem]:
 def _config(source: str, name: str) -> tuple[dict[str, Any] | None, list[Problem]]:
     """What is known of a model's `config.json`: from its folder, or by its name; None where it is not at hand."""
     config, problems = _local_config(source, name)
-    if config is None and not problems and not source.startswith("run:"):
+    if config is None and not problems and reference(source) is None:
         config = known_config(source)
     return config, problems
 
@@ -351,9 +352,9 @@ def _local_config(source: str, name: str) -> tuple[dict[str, Any] | None, list[P
     """`config.json` of a folder; None where `source` is a hub name, `embedded` or `run:ID`."""
     folder = local_folder(source)
     if folder is None:
-        if not source.startswith("run:") and not exists(source) and (is_path(source) or _is_neighbour(source)):
+        if reference(source) is None and not exists(source) and (is_path(source) or _is_neighbour(source)):
             return None, [Problem(name, f"is {source!r}; there is no such folder{mistyped(source)}")]
-        if not source.startswith("run:") and exists(source) and (inside := _inside(Path(source))):
+        if reference(source) is None and exists(source) and (inside := _inside(Path(source))):
             # A run's or an adapter's folder was meant, although a hub's model may go by that name.
             return None, [Problem(name, f"is {source!r}; this folder is no model, it has no weights{inside}")]
         return None, []
@@ -380,8 +381,8 @@ def _is_neighbour(source: str) -> bool:
 
 def _inside(folder: Path) -> str:
     """What to name instead of a folder that is no model: a run's model, or what its adapter starts from."""
-    if (folder / "model" / "config.json").is_file():
-        return f"; did you mean {str(folder / 'model')!r}?"
+    if (folder / MODEL / CONFIG).is_file():
+        return f"; did you mean {str(folder / MODEL)!r}?"
     if is_adapter(folder / ADAPTER):
         return f"; {folder / ADAPTER} {instead_of(folder / ADAPTER)}"
     return ""
@@ -402,9 +403,6 @@ def _vocabulary(source: str) -> dict[str, int] | None:
 
 def with_resolved(spec: RunSpecification, folders: dict[str, str]) -> RunSpecification:
     """The specification with each `run:ID` replaced by the model folder of that run (ID → folder)."""
-    changes: dict[str, Any] = {
-        name: folders[value.removeprefix("run:")]
-        for name in ("model_name_or_path", "teacher_name_or_path")
-        if isinstance(value := getattr(spec, name), str) and value.startswith("run:")
-    }
+    named = {name: reference(getattr(spec, name)) for name in ("model_name_or_path", "teacher_name_or_path")}
+    changes: dict[str, Any] = {name: folders[exp_id] for name, exp_id in named.items() if exp_id is not None}
     return dataclasses.replace(spec, **changes)

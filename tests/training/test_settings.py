@@ -80,3 +80,15 @@ def test_a_section_is_refused_for_what_a_column_would_be() -> None:
         "model.pruning.mask_scale is 0, and stat spreads scores over it; a number above 0 is needed.",
     ):
         assert any(problem.startswith(told) for problem in refused.value.problems), (told, refused.value.problems)
+
+
+def test_defaults_are_the_same_everywhere() -> None:
+    from splora.adapters import SPLoPAConfig, SPLoRAConfig
+    from splora.training.options import AdapterOptions
+
+    own, columns = AdapterOptions(), RunSpecification()
+    splopa, splora = SPLoPAConfig(), SPLoRAConfig()
+    for name in ("num_prototypes", "prototype_rank", "shared_prototypes", "init_range"):
+        assert getattr(own, name) == getattr(splopa, name), name
+    assert own.shared_position_weights == splopa.shared_position_weights
+    assert (own.rank, columns.splora_init_range) == (splora.rank, splora.init_range)
