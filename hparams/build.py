@@ -1,4 +1,8 @@
-"""Writes the project's own workbook: ``python -m splora.hparams.build``. The same rows give the same bytes."""
+"""Writes the project's own workbook: ``python -m splora.hparams.build``. The same rows give the same bytes.
+
+The catalogue is the source of what is shipped, workbook and `configs/`; nothing that runs reads it. Whoever edits the
+workbook runs what they edited, and building it anew puts the catalogue's rows back.
+"""
 
 from __future__ import annotations
 
@@ -121,12 +125,11 @@ def _write_runs(sheet: Worksheet, rows: Sequence[tuple[RunSpecification, str]]) 
 
 
 def _style(sheet: Worksheet, headings: Sequence[str]) -> None:
-    for column, heading in enumerate(headings, start=1):
-        for number in (1, _HEADING):
-            cell = sheet.cell(number, column)
+    for heading, cells in zip(headings, sheet.iter_cols(max_col=len(headings)), strict=True):
+        for cell in cells[:_HEADING]:
             cell.font, cell.fill = Font(bold=True), _FILL
-        width = max(len(heading) + 4, *(len(_shown(row[column - 1].value)) for row in sheet.iter_rows(min_row=2)))
-        sheet.column_dimensions[get_column_letter(column)].width = min(width + 1, 50)
+        width = max(len(heading) + 4, *(len(_shown(cell.value)) for cell in cells[1:]))
+        sheet.column_dimensions[cells[0].column_letter].width = min(width + 1, 50)
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Writes configs/*.yaml: rows of the workbook as files for ``lightning fit --config``.
+"""Writes configs/*.yaml: rows of the catalogue as files for ``lightning fit --config``.
 
 python scripts/write_configs.py
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from splora.files import write_text
-from splora.hparams.workbook import OWN, read_workbook
+from splora.hparams.catalogue import catalogue
 from splora.run_files import reference
 from splora.training.configuration import lightning_config
 from splora.training.specification import RunSpecification
@@ -38,7 +38,7 @@ ROWS = {
 
 def configurations() -> Iterator[tuple[str, str]]:
     """File stem and text of every shipped configuration."""
-    rows = {row.spec.exp_id: row.spec for row in read_workbook(OWN).rows}
+    rows = {spec.exp_id: spec for sheet in catalogue().values() for spec, _ in sheet}
     for stem, exp_id in ROWS.items():
         spec = _standalone(rows[exp_id])
         told = f"# Row {exp_id} of hparams/hyperparameters.xlsx ({spec.sheet}: {spec.model}).\n"
