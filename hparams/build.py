@@ -125,11 +125,11 @@ def _write_runs(sheet: Worksheet, rows: Sequence[tuple[RunSpecification, str]]) 
 
 
 def _style(sheet: Worksheet, headings: Sequence[str]) -> None:
-    for heading, cells in zip(headings, sheet.iter_cols(max_col=len(headings)), strict=True):
+    for column, cells in enumerate(sheet.iter_cols(max_col=len(headings)), start=1):
         for cell in cells[:_HEADING]:
             cell.font, cell.fill = Font(bold=True), _FILL
-        width = max(len(heading) + 4, *(len(_shown(cell.value)) for cell in cells[1:]))
-        sheet.column_dimensions[cells[0].column_letter].width = min(width + 1, 50)
+        width = max(len(headings[column - 1]) + 4, *(len(_shown(cell.value)) for cell in cells[1:]))
+        sheet.column_dimensions[get_column_letter(column)].width = min(width + 1, 50)
 
 
 def _shown(value: Any) -> str:

@@ -19,8 +19,9 @@ from splora.json_values import one_line
 from splora.locks import RUN_LOCK, is_held
 from splora.machine import is_first_process
 from splora.quiet import quiet_libraries
+from splora.run_files import FIT_CONFIGURATION
 from splora.scripts import trained_run
-from splora.scripts.fit_folder import CONFIGURATION, DEFAULT_FOLDER, claim, is_finished, repeating, settings_of
+from splora.scripts.fit_folder import DEFAULT_FOLDER, claim, is_finished, repeating, settings_of
 from splora.scripts.old_yaml import read_old_names
 from splora.scripts.run_row import alone, summary
 from splora.training.checkpoint_files import checkpoint_of
@@ -93,7 +94,7 @@ class SploraCLI(LightningCLI):
             print(f"{folder}: this run is finished; choose another trainer.default_root_dir to run it again.")
             raise SystemExit(0)
         if is_first_process():
-            write_text(folder / CONFIGURATION, text)
+            write_text(folder / FIT_CONFIGURATION, text)
             for sentence in moved:
                 print(f"notice: {sentence}", file=sys.stderr)
         checkpoint = checkpoint_of(folder) if config.ckpt_path is None else None

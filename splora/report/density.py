@@ -11,8 +11,8 @@ from splora.errors import InputError
 from splora.files import replacing
 from splora.json_values import number, numbers, one_line, read_object, text
 from splora.masks.criteria import label_of
+from splora.run_files import BEFORE
 from splora.training.result_file import RESULT
-from splora.training.run_folder import BEFORE
 
 _NUMBERS = ("remaining_weights_percent", "learned_weights_percent", "adapter_bytes", "seconds")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")

@@ -12,8 +12,7 @@ from pathlib import Path
 from splora.adapter_files import is_adapter
 from splora.files import expanded
 from splora.model_sizes import WEIGHTS
-from splora.run_files import MODEL as RUN_MODEL
-from splora.run_files import RESULT as RUN_RESULT
+from splora.run_files import MODEL, RESULT
 
 #: Name of the small model and of the data sets that the project makes itself.
 EMBEDDED = "embedded"
@@ -51,8 +50,8 @@ def local_folder(name: str) -> Path | None:
 
 def model_of_run(folder: Path) -> Path | None:
     """The model in the folder of a finished run; None where it is no such folder."""
-    model = folder / RUN_MODEL
-    return model if (folder / RUN_RESULT).is_file() and has_weights(model) else None
+    model = folder / MODEL
+    return model if (folder / RESULT).is_file() and has_weights(model) else None
 
 
 def has_weights(folder: Path) -> bool:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError
-from splora.run_files import BEFORE as BEFORE
 from splora.run_files import CHECKPOINTS, MARKS, TENSORBOARD
 
 #: Stands for the run's folder in the paths of loggers, callbacks and plugins.
