@@ -16,18 +16,16 @@ from splora.errors import InputError
 from splora.export.zeros import zeros_of
 from splora.files import write_json
 from splora.machine import is_first_process
-from splora.masks import BlockMask, masked_layers, penalties, update_global_cutoffs
-from splora.masks.criteria import KNOWN_INITS
-from splora.posttraining.core.budget import Costs
+from splora.masks import BlockMask, penalties, update_global_cutoffs
 from splora.tasks.data_module import TaskDataModule
 from splora.training.checkpoint_files import checkpoint_of
-from splora.training.counting import WeightCounts, count_weights
+from splora.training.counting import WeightCounts, count_weights, mask_density
 from splora.training.evaluation import DivergenceMeter, OutputCollector
 from splora.training.filling import fill_heads
 from splora.training.half_base import keep_trained_in_single
-from splora.training.known_scores import known_scores, stat_importances
+from splora.training.known_scores import prepare_to_train
 from splora.training.losses import logits_of, task_loss
-from splora.training.model import block_shapes, load_base, mask_placement, prepare
+from splora.training.model import load_base
 from splora.training.optimizer import make_optimizer
 from splora.training.options import (
     AdapterOptions,
@@ -144,20 +142,10 @@ class PruningModule(LightningModule):
             told = f"{100 * zeros:.1f} % of the encoder's weights are zeros, which this training fills again"
             if is_first_process():
                 print(f"warning: {source}: {told}; masks of blocks would keep them.", file=sys.stderr, flush=True)
-        known: dict[str, Tensor] | None = None
         # A checkpoint brings its own scores; Lightning tells of it only after this.
         begins = self.trainer.training and checkpoint_of(Path(self.trainer.default_root_dir)) is None
-        if begins and self.pruning.mask_init == "stat" and self.pruning.criterion.has_scores:
-            placement = mask_placement(base, self.pruning, block_shapes(base, self.pruning))
-            known = stat_importances(base.to(self.trainer.strategy.root_device), placement, data)
-            base.cpu()
-        costs = Costs.of(base, data.mean_tokens) if self.pruning.threshold_of == "macs" else None
-        self.network, self.block_masks = prepare(base, self.adapter, self.pruning)
-        if costs is not None:
-            for mask in self.block_masks:
-                mask.cost = {"head": float(costs.head), "neuron": float(costs.neuron)}.get(mask.unit)
-        if begins and self.pruning.mask_init in KNOWN_INITS:
-            known_scores(self.network, self.block_masks, self.pruning.mask_init, data, known)
+        device = self.trainer.strategy.root_device if begins else None
+        self.network, self.block_masks = prepare_to_train(base, self.adapter, self.pruning, data, device)
 
     def _check_labels(self, data: TaskDataModule) -> None:
         """Refuse to learn from labels that are not read."""
@@ -226,8 +214,9 @@ class PruningModule(LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Task loss, mixed with distillation, plus the weighted penalty on the scores."""
         loss = task_loss(self(batch), batch) if self.teaching is None else self._taught(batch, self.teaching)
-        penalty = self._penalty()
-        if penalty is not None:
+        scores = [mask.scores for mask in self.block_masks if mask.scores is not None]
+        if self.pruning.regularization != "none" and scores:
+            penalty = penalties.penalty(self.pruning.regularization, scores)
             self.log("train/penalty", penalty.detach())
             loss = loss + self.penalty_weight * penalty
         if not torch.isfinite(loss):
@@ -286,13 +275,7 @@ class PruningModule(LightningModule):
     def mask_density(self) -> float:
         """Fraction of all masked weights that is kept now."""
         assert self.network is not None
-        kept = weights = 0
-        layers: list[Any] = list(masked_layers(self.network).values())
-        for layer in layers:
-            mask, (rows, cols) = layer.binary_mask(), layer.block_mask.block
-            kept += int(mask.sum()) * rows * cols
-            weights += mask.numel() * rows * cols
-        return kept / weights
+        return mask_density(self.network)
 
     def settings(self) -> dict[str, Any]:
         """What this module was made of, as plain values."""
@@ -349,12 +332,6 @@ class PruningModule(LightningModule):
     def artifacts(self) -> dict[str, Any]:
         """Files of the last evaluation by name (predictions, n-best lists)."""
         return self._outputs.artifacts
-
-    def _penalty(self) -> Tensor | None:
-        scores = [mask.scores for mask in self.block_masks if mask.scores is not None]
-        if self.pruning.regularization == "none" or not scores:
-            return None
-        return penalties.penalty(self.pruning.regularization, scores)
 
     def _taught(self, batch: dict[str, Tensor], teaching: Teaching) -> Tensor:
         """The task's loss and those of the teacher's logits and states, each with its weight."""
