@@ -16,12 +16,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from splora.callbacks.sparsity_schedule import SparsitySchedule
 from splora.errors import InputError
+from splora.run_files import CHECKPOINTS
 from splora.training.checkpoint_files import damage, previous
 from splora.training.columns import DIVERGENCE
 from splora.training.going_on import evaluate
 
 #: The best weights, beside the checkpoint that a run goes on from.
-BEST = "checkpoints/best.ckpt"
+BEST = f"{CHECKPOINTS}/best.ckpt"
 
 
 def counts(trainer: Trainer, module: Any) -> bool:

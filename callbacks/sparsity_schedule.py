@@ -8,6 +8,8 @@ from lightning import Callback, LightningModule, Trainer
 
 from splora.errors import InputError
 from splora.masks import lambda_at, threshold_at
+from splora.training.configuration import SCHEDULE
+from splora.training.options import model_columns
 from splora.training.specification import RunSpecification, check, scale_steps
 
 
@@ -46,23 +48,11 @@ class SparsitySchedule(Callback):
         """
         from splora.callbacks.best_score import BestWeights, EarlyStop  # which ask this schedule when to judge
 
-        options = pl_module.optimizer_options
         patience = [callback.patience for callback in trainer.callbacks if isinstance(callback, EarlyStop)]
-        spec = RunSpecification(
-            pruning_method=pl_module.pruning.method,
-            pruning_units=pl_module.pruning.units,
-            regularization=pl_module.pruning.regularization,
-            mask_scores_learning_rate=options.mask_scores_learning_rate,
-            warmup_steps=options.warmup_steps,
-            schedule_total_steps=options.schedule_total_steps,
-            initial_threshold=self.initial_threshold,
-            final_threshold=self.final_threshold,
-            initial_warmup=self.initial_warmup,
-            final_warmup=self.final_warmup,
-            final_lambda=self.final_lambda,
-            early_stopping=patience[0] if patience else None,
-            best_checkpoint=any(isinstance(callback, BestWeights) for callback in trainer.callbacks),
-        )
+        columns = model_columns(pl_module.settings()) | {name: getattr(self, name) for name in SCHEDULE}
+        columns["early_stopping"] = patience[0] if patience else None
+        columns["best_checkpoint"] = any(isinstance(callback, BestWeights) for callback in trainer.callbacks)
+        spec = RunSpecification(**columns)
         problems = check(spec, int(trainer.estimated_stepping_batches))
         if problems:
             raise InputError(f"{problem.field} {problem.message}." for problem in problems)

@@ -1,4 +1,8 @@
-"""Writes the project's own workbook: ``python -m splora.hparams.build``. The same rows give the same bytes."""
+"""Writes the project's own workbook: ``python -m splora.hparams.build``. The same rows give the same bytes.
+
+The catalogue is the source of what is shipped, workbook and `configs/`; nothing that runs reads it. Whoever edits the
+workbook runs what they edited, and building it anew puts the catalogue's rows back.
+"""
 
 from __future__ import annotations
 
@@ -67,11 +71,11 @@ def relevant(spec: RunSpecification, name: str) -> bool:
     if name in ("initial_threshold", "final_threshold", "initial_warmup", "final_warmup", "pruning_units"):
         return spec.pruning_method != "none"
     if name == "threshold_of":
-        return spec.pruning_method == "topK_global"
+        return spec.criterion.is_global
     if name in ("prune_first_budget", "prune_first_samples"):
         return spec.prune_first != "none"
     if name in ("mask_init", "mask_scale"):
-        return spec.has_scores
+        return spec.criterion.has_scores
     if name == "final_lambda":
         return spec.regularization != "none"
     if name in ("alpha_ce", "alpha_distil", "alpha_hidden", "alpha_attention", "hidden_weights", "temperature"):
@@ -121,11 +125,10 @@ def _write_runs(sheet: Worksheet, rows: Sequence[tuple[RunSpecification, str]]) 
 
 
 def _style(sheet: Worksheet, headings: Sequence[str]) -> None:
-    for column, heading in enumerate(headings, start=1):
-        for number in (1, _HEADING):
-            cell = sheet.cell(number, column)
+    for column, cells in enumerate(sheet.iter_cols(max_col=len(headings)), start=1):
+        for cell in cells[:_HEADING]:
             cell.font, cell.fill = Font(bold=True), _FILL
-        width = max(len(heading) + 4, *(len(_shown(row[column - 1].value)) for row in sheet.iter_rows(min_row=2)))
+        width = max(len(headings[column - 1]) + 4, *(len(_shown(cell.value)) for cell in cells[1:]))
         sheet.column_dimensions[get_column_letter(column)].width = min(width + 1, 50)
 
 

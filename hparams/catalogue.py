@@ -11,6 +11,7 @@ from typing import Any
 from splora.hparams.cells import from_text
 from splora.hparams.original import steps
 from splora.hparams.recipes import DENSE, RECIPES, recipes
+from splora.run_files import REFERENCE
 from splora.training.specification import FIELDS, RunSpecification
 
 #: The published rows, with the scores reported for them.
@@ -170,7 +171,7 @@ def _published(task: str, sheet: str) -> list[tuple[RunSpecification, str]]:
         if spec.pruning_method == "none":
             dense[spec.model] = exp_id
         if spec.teacher_name_or_path in dense:  # the published teachers are the sheets' own dense rows
-            spec = replace(spec, teacher_name_or_path=f"run:{dense[spec.teacher_name_or_path]}")
+            spec = replace(spec, teacher_name_or_path=f"{REFERENCE}{dense[spec.teacher_name_or_path]}")
         rows.append((replace(spec, model=_shows(spec), schedule_total_steps=steps(spec)), line["source"]))
     return rows
 

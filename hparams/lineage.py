@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from splora.run_files import REFERENCE as REFERENCE
+from splora.run_files import reference as reference
 from splora.tasks.glue_tasks import TASKS
 from splora.training.preflight import check_model, check_states, check_teacher_type, is_cut_model, macs_kept
 from splora.training.specification import QA_TASKS, Problem, RunSpecification
 
-REFERENCE = "run:"
 #: Fields that may name another row.
 SOURCES = ("model_name_or_path", "teacher_name_or_path")
-
-
-def reference(source: str | None) -> str | None:
-    """The EXP ID that a source names, or None where it is no `run:ID`."""
-    return source.removeprefix(REFERENCE) if source is not None and source.startswith(REFERENCE) else None
 
 
 def references(spec: RunSpecification) -> list[str]:
@@ -127,7 +123,7 @@ def _problems(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> 
             )
         elif field == "teacher_name_or_path" and other.task != spec.task and not {other.task, spec.task} <= {*QA_TASKS}:
             yield Problem(field, f"is 'run:{name}', which learns {other.task} and cannot teach {spec.task}")
-        elif field == "model_name_or_path" and (told := _other_labels(spec, other, f"run:{name}")) is not None:
+        elif field == "model_name_or_path" and (told := _other_labels(spec, other, f"{REFERENCE}{name}")) is not None:
             yield told
         elif field == "model_name_or_path" and (kept := _fewest_macs(other, specs)) and _prunes_more_than(spec, kept):
             yield Problem(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from splora.run_files import REFERENCE
 from splora.training.healing_defaults import COMMON, RATES, SENTENCES
 from splora.training.specification import QA_TASKS, RunSpecification
 
@@ -83,8 +84,8 @@ def recipes() -> Iterator[tuple[RunSpecification, str]]:
         shape = {} if task.name in QA_TASKS else _SENTENCES
         if task.own:
             yield _row(task.dense, "Dense", {**shape, **DENSE, "task": task.name}), "this project"
-        start = {"task": task.name, "model_name_or_path": f"run:{task.dense}", "teacher_type": "bert"}
-        base = {**COMMON, **shape, **start, "precision": "auto", "teacher_name_or_path": f"run:{task.dense}"}
+        start = {"task": task.name, "model_name_or_path": f"{REFERENCE}{task.dense}", "teacher_type": "bert"}
+        base = {**COMMON, **shape, **start, "precision": "auto", "teacher_name_or_path": f"{REFERENCE}{task.dense}"}
         for number, (shows, settings) in enumerate(_ways()):
             spec = _row(task.first + number, shows, {**base, "num_train_epochs": 1.0, **settings})
             scores, source = measured.pop(spec.exp_id, ({}, "this project"))

@@ -252,7 +252,7 @@ def _needed(spec: RunSpecification, bad: set[str]) -> dict[str, str]:
         del needed["num_train_epochs"]
     if "pruning_method" not in bad and spec.pruning_method != "none":
         needed |= dict.fromkeys(("initial_threshold", "final_threshold"), f"pruning by {spec.pruning_method} needs it")
-        if spec.has_scores:
+        if spec.criterion.has_scores:
             needed |= dict.fromkeys(
                 ("mask_scores_learning_rate", "mask_init"), f"{spec.pruning_method} learns mask scores"
             )

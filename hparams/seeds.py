@@ -8,10 +8,9 @@ from typing import Any
 
 from splora.errors import InputError
 from splora.json_values import number
+from splora.training.columns import LARGEST
 from splora.training.seeds import group_of, mean_and_deviation
 
-#: The greatest seed that the sources of random numbers take.
-LARGEST = 2**32 - 1
 #: So many seeds in one call are taken for a mistake.
 MOST = 1000
 _PART = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?")

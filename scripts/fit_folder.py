@@ -11,17 +11,17 @@ from splora.errors import InputError
 from splora.files import write_json
 from splora.json_values import read_object
 from splora.machine import is_first_process
+from splora.run_files import ADAPTER, CHECKPOINTS, MASKS, METRICS, MODEL, RESULT, SPECIFICATION, TENSORBOARD
+from splora.run_files import FIT_SETTINGS as SETTINGS
 from splora.training.checkpoint_files import is_begun
 from splora.training.result_file import read_result
-from splora.training.run import RESULT, SPECIFICATION, refuse_foreign
+from splora.training.run import refuse_foreign
 from splora.training.run_folder import class_name, entries
 
-#: What makes the run, and its whole configuration, which repeats it.
-SETTINGS, CONFIGURATION = "fit.json", "fit.yaml"
 #: Folder where a configuration names none.
 DEFAULT_FOLDER = "runs/fit"
 #: What a run writes: a folder that holds one of these and no run is somebody else's.
-_WRITTEN = (RESULT, "checkpoints", "adapter", "model", "masks", "metrics.csv", "tensorboard")
+_WRITTEN = (RESULT, CHECKPOINTS, ADAPTER, MODEL, MASKS, METRICS, TENSORBOARD)
 #: Settings of the Trainer that change where and how it works and is watched, but not which run it is.
 _MACHINE = (
     *("default_root_dir", "accelerator", "devices", "num_nodes", "strategy", "plugins", "logger", "callbacks"),

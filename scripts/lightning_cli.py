@@ -19,11 +19,13 @@ from splora.json_values import one_line
 from splora.locks import RUN_LOCK, is_held
 from splora.machine import is_first_process
 from splora.quiet import quiet_libraries
+from splora.run_files import FIT_CONFIGURATION
 from splora.scripts import trained_run
-from splora.scripts.fit_folder import CONFIGURATION, DEFAULT_FOLDER, claim, is_finished, repeating, settings_of
+from splora.scripts.fit_folder import DEFAULT_FOLDER, claim, is_finished, repeating, settings_of
 from splora.scripts.old_yaml import read_old_names
 from splora.scripts.run_row import alone, summary
 from splora.training.checkpoint_files import checkpoint_of
+from splora.training.columns import FIELDS
 from splora.training.configuration import checkpoints, loggers, plugins
 from splora.training.module import PruningModule
 from splora.training.run import disk_full_is_told, finish
@@ -32,8 +34,6 @@ from splora.training.saving import MODEL
 
 #: A configuration that names callbacks replaces these; SparsitySchedule needs thresholds, so it must be named.
 DEFAULT_CALLBACKS = ("WeightCount", "MaskPictures", "RunResult", "RunProgressBar")
-#: Optimizer steps between checkpoints to resume from, where a configuration names no callbacks.
-CHECKPOINT_STEPS = 500
 
 
 class SploraCLI(LightningCLI):
@@ -52,7 +52,7 @@ class SploraCLI(LightningCLI):
                 "trainer.use_distributed_sampler": False,  # the project's own sampler knows all ranks
                 "trainer.num_sanity_val_steps": 0,  # a score needs the whole evaluation split
                 "trainer.enable_model_summary": False,
-                "trainer.callbacks": [*callbacks, checkpoints(CHECKPOINT_STEPS)],
+                "trainer.callbacks": [*callbacks, checkpoints(FIELDS["checkpoint_every_n_steps"].default)],
                 "trainer.logger": loggers(),
                 "trainer.plugins": plugins(),
             }
@@ -93,7 +93,7 @@ class SploraCLI(LightningCLI):
             print(f"{folder}: this run is finished; choose another trainer.default_root_dir to run it again.")
             raise SystemExit(0)
         if is_first_process():
-            write_text(folder / CONFIGURATION, text)
+            write_text(folder / FIT_CONFIGURATION, text)
             for sentence in moved:
                 print(f"notice: {sentence}", file=sys.stderr)
         checkpoint = checkpoint_of(folder) if config.ckpt_path is None else None
@@ -143,7 +143,7 @@ def run_cli(arguments: list[str]) -> None:
         LightningDataModule,
         subclass_mode_data=True,
         save_config_callback=None,
-        seed_everything_default=92,
+        seed_everything_default=FIELDS["seed"].default,
         load_from_checkpoint_support=False,  # runs are loaded by load_run
         args=None if arguments == sys.argv[1:] else arguments,
     )

@@ -12,7 +12,8 @@ from splora.hparams.lineage import SOURCES, check_lineage, leads_back, reference
 from splora.hparams.overrides import Overrides, apply
 from splora.hparams.rows import Row, sentence
 from splora.hparams.workbook import Workbook
-from splora.tasks.source_names import RUN_MODEL, RUN_RESULT, has_weights
+from splora.run_files import ADAPTER, MODEL, REFERENCE, RESULT
+from splora.tasks.source_names import has_weights
 from splora.training.preflight import with_resolved
 from splora.training.seeds import seed_folder
 from splora.training.specification import FIELDS, RunSpecification
@@ -103,7 +104,7 @@ def plan(
         needs = references(row.spec)
         for other in needs:
             add(other, name)
-        folders = {other: str(jobs[other].folder / "model") for other in needs}
+        folders = {other: str(jobs[other].folder / MODEL) for other in needs}
         folder = _folder(row, len(rows), output_dir, name in chosen, seed)
         for other in needs:
             if other not in chosen and finished_without_model(jobs[other].folder):
@@ -147,7 +148,7 @@ def plan(
 
 def finished_without_model(folder: Path) -> bool:
     """Whether a finished run left an adapter alone, as those of earlier versions did."""
-    return (folder / RUN_RESULT).is_file() and (folder / "adapter").is_dir() and not has_weights(folder / RUN_MODEL)
+    return (folder / RESULT).is_file() and (folder / ADAPTER).is_dir() and not has_weights(folder / MODEL)
 
 
 def _lineage(chosen: dict[str, Row], book: Workbook, overrides: Overrides) -> dict[str, Row]:
@@ -175,7 +176,7 @@ def _problems(row: Row, specs: dict[str, RunSpecification], book: Workbook) -> I
         if name is not None and name not in specs:
             hint = nearest(name, [str(other.spec.exp_id) for other in book.rows])
             yield sentence(
-                row, field, f"is {cut(f'run:{name}')}; the workbook has no row with EXP ID {name[:80]}{hint}"
+                row, field, f"is {cut(f'{REFERENCE}{name}')}; the workbook has no row with EXP ID {name[:80]}{hint}"
             )
         elif name is not None and leads_back(row.spec, specs, field):
             yield sentence(row, field, f"is 'run:{name}', which leads back to this row itself")
@@ -215,7 +216,7 @@ def lines(jobs: Sequence[Job], overrides: Overrides, force: bool = False) -> Ite
         spec = job.spec
         teacher = f", taught by {spec.teacher_name_or_path}" if spec.teacher_name_or_path else ""
         why = f", needed by {job.needed_by}" if job.needed_by else ""
-        done = ", finished before" if (job.folder / "result.json").is_file() and (job.needed_by or not force) else ""
+        done = ", finished before" if (job.folder / RESULT).is_file() and (job.needed_by or not force) else ""
         if done and (source := _newer_source(job)) is not None:
             again = f"--exp-id {spec.exp_id} --force" if job.needed_by else "--force"
             done += f" from an earlier result of {source} ({again} repeats it)"
@@ -230,11 +231,11 @@ def lines(jobs: Sequence[Job], overrides: Overrides, force: bool = False) -> Ite
 
 def _newer_source(job: Job) -> Path | None:
     """A run that a finished run started from or learned from, and that has been repeated since."""
-    finished = (job.folder / "result.json").stat().st_mtime_ns
+    finished = (job.folder / RESULT).stat().st_mtime_ns
     for field in SOURCES:
         model = Path(getattr(job.spec, field) or "")
-        source, again = model.parent, model.parent / "result.json"
-        if model.name == "model" and again.is_file() and again.stat().st_mtime_ns > finished:
+        source, again = model.parent, model.parent / RESULT
+        if model.name == MODEL and again.is_file() and again.stat().st_mtime_ns > finished:
             return source
     return None
 

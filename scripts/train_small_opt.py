@@ -16,6 +16,7 @@ from typing import Any
 from splora.errors import InputError, exit_on_input_error, problems_of
 from splora.files import expanded
 from splora.machine import wait_passively
+from splora.run_files import RESULT
 from splora.scripts.option_help import add_choice, wrong_choices
 from splora.tasks.text_sources import TEXT_TASKS
 
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> None:
             "settings": {field.name: getattr(settings, field.name) for field in fields(settings)},
             "versions": versions(),
         }
-        write_json(beside / "result.json", result)
+        write_json(beside / RESULT, result)
     print(f"{options.output_dir}: perplexity {found:.2f} on {options.task}, {seconds:.0f} s of training.")
 
 

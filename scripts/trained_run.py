@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError
-from splora.training.run_folder import MARKS, class_name, entries
+from splora.run_files import MARKS
+from splora.training.run_folder import class_name, entries
 
 #: Callbacks that write into a run's folder, or schedule a training.
 _OF_TRAINING = (

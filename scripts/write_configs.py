@@ -1,4 +1,4 @@
-"""Writes configs/*.yaml: rows of the workbook as files for ``lightning fit --config``.
+"""Writes configs/*.yaml: rows of the catalogue as files for ``lightning fit --config``.
 
 python scripts/write_configs.py
 """
@@ -12,7 +12,8 @@ from pathlib import Path
 import yaml
 
 from splora.files import write_text
-from splora.hparams.workbook import OWN, read_workbook
+from splora.hparams.catalogue import catalogue
+from splora.run_files import reference
 from splora.training.configuration import lightning_config
 from splora.training.specification import RunSpecification
 
@@ -37,7 +38,7 @@ ROWS = {
 
 def configurations() -> Iterator[tuple[str, str]]:
     """File stem and text of every shipped configuration."""
-    rows = {row.spec.exp_id: row.spec for row in read_workbook(OWN).rows}
+    rows = {spec.exp_id: spec for sheet in catalogue().values() for spec, _ in sheet}
     for stem, exp_id in ROWS.items():
         spec = _standalone(rows[exp_id])
         told = f"# Row {exp_id} of hparams/hyperparameters.xlsx ({spec.sheet}: {spec.model}).\n"
@@ -54,7 +55,7 @@ def _standalone(spec: RunSpecification) -> RunSpecification:
         dense = f"runs/{spec.task}_dense"
         return dataclasses.replace(spec, model_name_or_path=dense, teacher_name_or_path=dense, precision="32-true")
     pretrained = "embedded" if spec.sheet == "Demo" else "bert-base-uncased"
-    starts = pretrained if spec.model_name_or_path.startswith("run:") else spec.model_name_or_path
+    starts = pretrained if reference(spec.model_name_or_path) is not None else spec.model_name_or_path
     precision = "32-true" if spec.precision == "auto" else spec.precision
     return dataclasses.replace(
         spec, model_name_or_path=starts, teacher_name_or_path=None, teacher_type=None, precision=precision

@@ -7,9 +7,10 @@ from pathlib import Path
 from splora.errors import cut
 from splora.files import expanded
 from splora.json_values import read_object, text
+from splora.run_files import ADAPTER as ADAPTER
 
-#: Where a run keeps its adapter, and PEFT an adapter's settings and weights.
-ADAPTER, SETTINGS, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
+#: Where PEFT keeps an adapter's settings and weights.
+SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def is_adapter(path: str | Path) -> bool:

@@ -12,19 +12,8 @@ from torch import Tensor, nn
 
 from splora.errors import InputError, nearest
 from splora.masks import binarize
+from splora.masks.criteria import CRITERIA, INITS, KNOWN_INITS, Criterion, methods
 from splora.masks.grid import BlockShape, grid_shape
-
-#: Methods that need nothing but a layer's scores and v; a new one is a function in `binarize` and a line here.
-LOCAL: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "topK": binarize.topk,
-    "threshold": binarize.threshold,
-    "sigmoied_threshold": binarize.sigmoid_threshold,
-    "sigmoid_threshold": binarize.sigmoid_threshold,
-}
-METHODS = ("magnitude", "topK_global", "l0", *LOCAL)
-INITS = ("constant", "uniform", "kaiming", "magnitude", "fisher", "stat")
-#: Those that start from what is known of the blocks (see `first_scores`); until then all scores are 0.
-KNOWN_INITS = INITS[3:]
 
 
 class BlockMask(nn.Module):
@@ -33,7 +22,7 @@ class BlockMask(nn.Module):
     Attributes:
         grid: blocks (R, C) of the weight.
         block: rows and cols (p, q) of one block.
-        method: one of `METHODS`.
+        method: a criterion that prunes, by its name in `CRITERIA`.
         scores: parameter (R, C), or None for magnitude.
         index: the layer's number among the masked layers; tells its L0 noise from that of other layers.
         unit: what one value stands for: `block`, `head` or `neuron`. Global methods let like compete with like.
@@ -66,11 +55,12 @@ class BlockMask(nn.Module):
             InputError: an unknown method or mask_init, or blocks that do not divide the weight.
         """
         super().__init__()
-        _one_of(method, METHODS, "pruning_method", where)
+        _one_of(method, methods(), "pruning_method", where)
         _one_of(mask_init, INITS, "mask_init", where)
         self.grid = grid_shape(weight_shape, block, where)
         self.block = block
         self.method = method
+        self.criterion: Criterion = CRITERIA[method]
         self.mask_init = mask_init
         self.mask_scale = mask_scale
         self.index = index
@@ -80,15 +70,12 @@ class BlockMask(nn.Module):
         #: Mean |W| of each of its units in every linear that has a part of them; empty: in its own alone.
         self.members: list[Callable[[], Tensor]] = []
         self.scores: nn.Parameter | None
-        if method == "magnitude":
-            self.register_parameter("scores", None)
-        else:
-            self.scores = nn.Parameter(torch.empty(self.grid))
-            self.reset_scores()
+        self.register_parameter("scores", nn.Parameter(torch.empty(self.grid)) if self.criterion.has_scores else None)
+        self.reset_scores()
         # The number lives on the host, where reading it waits for no GPU; the buffer carries it through checkpoints.
         self._threshold = 1.0
         self.register_buffer("threshold_value", torch.tensor(1.0, dtype=torch.float64))
-        if method == "topK_global":
+        if self.criterion.is_global:
             self.register_buffer("global_mask", torch.ones(self.grid, dtype=torch.bool))
         self._seed: tuple[int, int] | None = None
         # What stays fixed once a schedule has ended; as long as nothing is, a checkpoint holds none of it.
@@ -108,7 +95,7 @@ class BlockMask(nn.Module):
 
     @property
     def rivals(self) -> str:
-        """What `topK_global` ranks it with: units of its kind, or all whose cost is known."""
+        """What a global criterion ranks it with: units of its kind, or all whose cost is known."""
         return self.unit if self.cost is None else "all"
 
     @property
@@ -117,7 +104,7 @@ class BlockMask(nn.Module):
         return self._threshold
 
     def set_threshold(self, v: float) -> None:
-        """Set v for the steps from now on; topK_global's masks follow at the next `update_global_cutoffs`."""
+        """Set v for the steps from now on; masks of a global criterion follow at the next `update_global_cutoffs`."""
         v = float(v)
         if not math.isfinite(v):
             raise InputError(f"threshold is {v}; a finite number is needed.")
@@ -143,24 +130,14 @@ class BlockMask(nn.Module):
         if self.fixed is not None:
             # Scores get their gradient all the same: processes that train together expect one.
             return self.fixed.float() if self.scores is None else binarize.straight_through(self.scores, self.fixed)
-        if self.scores is None:
-            # Not kept for the next call: no counter tells that W is the same (fused optimizers change it unseen).
-            with torch.no_grad():
-                return binarize.magnitude(self.mean_magnitudes(block_means), self._threshold)
-        if self.method == "topK_global":
-            return binarize.straight_through(self.scores, self.global_mask)
-        if self.method == "l0":
-            return binarize.hard_concrete(self.scores, self._noise() if self.training else None)
-        return LOCAL[self.method](self.scores, self._threshold)
+        return self.criterion.mask(self, block_means)
 
     @torch.no_grad()
     def binary(self, block_means: Callable[[], Tensor] | None = None) -> Tensor:
         """The evaluation mask, bool (R, C): the blocks that stay (L0: deterministic gate at least 1/2)."""
         if self.fixed is not None:
             return self.fixed
-        if self.method == "l0" and self.scores is not None:
-            return binarize.hard_concrete(self.scores, None).bool()
-        return self.forward(block_means).bool()
+        return self.criterion.binary(self, block_means)
 
     def mean_magnitudes(self, block_means: Callable[[], Tensor] | None) -> Tensor:
         """Mean |W| of each block, (R, C), over all linears that have a part of it.
@@ -180,7 +157,7 @@ class BlockMask(nn.Module):
         """Let the mask be `kept`, bool (R, C), from now on, whatever scores and threshold say."""
         self.fixed = kept.to(self.threshold_value.device).clone()
 
-    def _noise(self) -> Tensor:
+    def noise(self) -> Tensor:
         """Uniform numbers strictly inside (0, 1), fp32, (R, C), on the device of the scores."""
         assert self.scores is not None
         generator = None
@@ -212,7 +189,7 @@ class BlockMask(nn.Module):
 
 @torch.no_grad()
 def update_global_cutoffs(masks: Sequence[BlockMask]) -> None:
-    """Make the masks of all `topK_global` layers among `masks`, from their scores and their common threshold.
+    """Make the masks of all layers with a global criterion among `masks`, from their scores and their common threshold.
 
     Blocks compete with blocks, heads with heads, neurons with neurons: so the fraction kept of each kind is the
     threshold, and that of the MACs is, too. Masks that know what their units cost compete together, and the threshold
@@ -224,19 +201,16 @@ def update_global_cutoffs(masks: Sequence[BlockMask]) -> None:
     Raises:
         ValueError: the layers' thresholds differ.
     """
-    layers = [mask for mask in masks if mask.method == "topK_global" and mask.scores is not None]
-    thresholds = {mask.threshold for mask in layers}
-    if len(thresholds) > 1:
-        raise ValueError(f"topK_global has one threshold for all layers, found {sorted(thresholds)}.")
-    for rivals in dict.fromkeys(mask.rivals for mask in layers):
-        like = [mask for mask in layers if mask.rivals == rivals]
+    layers = [mask for mask in masks if mask.criterion.is_global and mask.scores is not None]
+    for method in dict.fromkeys(mask.method for mask in layers):
+        thresholds = {mask.threshold for mask in layers if mask.method == method}
+        if len(thresholds) > 1:
+            raise ValueError(f"{method} has one threshold for all layers, found {sorted(thresholds)}.")
+    for rivals in dict.fromkeys((mask.method, mask.rivals) for mask in layers):
+        like = [mask for mask in layers if (mask.method, mask.rivals) == rivals]
         scores = [mask.scores for mask in like if mask.scores is not None]
         costs = [mask.cost for mask in like if mask.cost is not None]
-        if costs:
-            chosen = binarize.keep_within(scores, costs, like[0].threshold)
-        else:
-            chosen = binarize.keep_largest_global(scores, like[0].threshold)
-        for mask, kept in zip(like, chosen, strict=True):
+        for mask, kept in zip(like, like[0].criterion.across(scores, costs, like[0].threshold), strict=True):
             mask.global_mask.copy_(kept)
 
 

@@ -18,7 +18,7 @@ from splora.masks.block_mask import BlockMask
 def start_scores(masks: Sequence[BlockMask], importances: Sequence[Tensor]) -> None:
     """Give masks the scores that their blocks' or units' importances make.
 
-    Scores lie evenly between ∓mask_scale, for l0, whose gates open at 0, between 0 and twice mask_scale. Methods with
+    Scores lie evenly where the criterion's `first_scores` puts them, mostly between ∓mask_scale. Methods with
     one threshold for the whole encoder rank rivals over all layers (by worth per MAC, where they compete for MACs),
     others rank each layer by itself.
 
@@ -31,13 +31,12 @@ def start_scores(masks: Sequence[BlockMask], importances: Sequence[Tensor]) -> N
     for number, (mask, values) in enumerate(pairs):
         # Of two units of one worth, the cheaper one stays longer.
         worth = values if mask.cost is None or mask.mask_init == "magnitude" else values / mask.cost
-        groups.setdefault(mask.rivals if mask.method == "topK_global" else number, []).append((mask, worth))
+        groups.setdefault(mask.rivals if mask.criterion.is_global else number, []).append((mask, worth))
     for group in groups.values():
         ranks = spread(torch.cat([values.flatten() for _, values in group]))
         for (mask, _), own in zip(group, ranks.split([values.numel() for _, values in group]), strict=True):
             assert mask.scores is not None
-            offset = mask.mask_scale if mask.method == "l0" else 0.0
-            mask.scores.copy_(mask.mask_scale * own.view(mask.grid) + offset)
+            mask.scores.copy_(mask.criterion.first_scores(own.view(mask.grid), mask.mask_scale))
 
 
 def spread(importance: Tensor) -> Tensor:

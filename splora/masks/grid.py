@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from splora.errors import InputError
+from splora.masks.blocks import misfits
 
 BlockShape = tuple[int, int]
 
@@ -32,9 +33,7 @@ def grid_shape(weight_shape: tuple[int, int], block: BlockShape, where: str = ""
     """
     (out_size, in_size), (p, q) = weight_shape, block
     remedies = [
-        f"block {name} may be {_nearest_divisors(size, found)}"
-        for name, size, found in (("rows", out_size, p), ("cols", in_size, q))
-        if found < 1 or size % found
+        f"block {side} may be {_nearest_divisors(size, own)}" for side, size, own in misfits(weight_shape, block)
     ]
     if remedies:
         raise InputError(

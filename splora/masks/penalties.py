@@ -26,3 +26,8 @@ def l0(scores: Iterable[Tensor]) -> Tensor:
         scores: log α, one tensor (R, C) per layer; each layer counts the same, whatever its number of blocks.
     """
     return torch.stack([(layer - L0_SHIFT).sigmoid().mean() for layer in scores]).mean()
+
+
+def penalty(name: str, scores: Iterable[Tensor]) -> Tensor:
+    """The penalty of a name in `criteria.PENALTIES`, a scalar."""
+    return {"l0": l0, "l1": l1}[name](scores)

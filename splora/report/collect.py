@@ -12,15 +12,15 @@ from splora.errors import InputError
 from splora.json_values import impossible, one_line, read_object, table, text
 from splora.report.log import Log, read_log
 from splora.report.read_pruned import POST_TRAINING, read_pruned
-from splora.report.read_run import LOG, RESULT, SPECIFICATION, read_run
+from splora.report.read_run import RESULT, SPECIFICATION, read_run
 from splora.report.runs import Collection, Pruned, Run
-from splora.training.run_folder import BEFORE
+from splora.run_files import FOLDERS, METRICS
 from splora.training.state import STATE
 
 #: Method of a result that changed nothing: a model's score as it is.
 EVALUATION = "evaluate"
 #: Folders of a run that hold no other run.
-_PARTS = {"adapter", "model", "checkpoints", "masks", "tensorboard", "lightning_logs", BEFORE}
+_PARTS = {*FOLDERS, "lightning_logs"}
 #: Points of all curves together, so that a report of many runs stays small, and of one curve at least and at most.
 POINTS, FEWEST, MOST = 200_000, 60, 400
 
@@ -98,13 +98,13 @@ def _read(folder: Path, root: Path, points: int, notices: list[str]) -> Run | Pr
     name = folder.relative_to(root).as_posix()
     if result.get("method") in POST_TRAINING:
         return read_pruned(folder, folder.name if name == "." else name, result, notices)
-    if broken and not result and not spec and not state and not (folder / LOG).is_file():
+    if broken and not result and not spec and not state and not (folder / METRICS).is_file():
         return None if broken != RESULT else Run(folder, name, folder.name, "unreadable", reason=f"{RESULT} is damaged")
     try:
-        log = read_log(folder / LOG, points)
+        log = read_log(folder / METRICS, points)
     except OSError as error:
-        notices.append(f"{folder / LOG}: cannot be read ({error.strerror or error}).")
+        notices.append(f"{folder / METRICS}: cannot be read ({error.strerror or error}).")
         log = Log({})
     if log.bad_lines:
-        notices.append(f"{folder / LOG}: {log.bad_lines} lines could not be read and are left out.")
+        notices.append(f"{folder / METRICS}: {log.bad_lines} lines could not be read and are left out.")
     return read_run(folder, name, result, spec, state, log, broken == RESULT)

@@ -10,20 +10,10 @@ from typing import Any
 from splora.errors import InputError
 from splora.files import replacing
 from splora.json_values import number, numbers, one_line, read_object, text
+from splora.masks.criteria import label_of
+from splora.run_files import BEFORE
 from splora.training.result_file import RESULT
-from splora.training.run_folder import BEFORE
 
-#: What a method is called in a picture.
-NAMES = {
-    "none": "dense",
-    "magnitude": "magnitude",
-    "topK": "movement",
-    "topK_global": "global movement",
-    "threshold": "threshold",
-    "sigmoied_threshold": "soft movement",
-    "sigmoid_threshold": "soft movement",
-    "l0": "L0",
-}
 _NUMBERS = ("remaining_weights_percent", "learned_weights_percent", "adapter_bytes", "seconds")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
@@ -74,7 +64,7 @@ def table(points: Sequence[Point], metrics: Sequence[str]) -> str:
     for point in points:
         scores = [f"{point.metrics[name]:.2f}" if name in point.metrics else "–" for name in metrics]
         stored = f"{point.stored_bytes / 2**20:.2f} MiB"
-        cells = [point.exp_id, NAMES.get(point.method, point.method), point.adapter, *scores]
+        cells = [point.exp_id, label_of(point.method), point.adapter, *scores]
         cells += [f"{point.remaining:.1f}", f"{point.learned:.2f}", stored, f"{point.seconds / 60:.1f}"]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
@@ -101,7 +91,7 @@ def draw(points: Sequence[Point], metric: str, path: str | Path, title: str = ""
     for colour, method in zip(_COLOURS * 2, methods, strict=False):
         for adapter in sorted({point.adapter for point in shown if point.method == method}):
             line = sorted((p.remaining, p.metrics[metric]) for p in shown if (p.method, p.adapter) == (method, adapter))
-            label = f"{NAMES.get(method, method)}, {'plain' if adapter == 'none' else adapter}"
+            label = f"{label_of(method)}, {'plain' if adapter == 'none' else adapter}"
             style: dict[str, Any] = {"color": colour, "linestyle": "--" if adapter == "none" else "-"}
             axis.plot(*zip(*line, strict=True), marker="o" if adapter == "none" else "s", label=label, **style)
     axis.set_xlabel("remaining encoder weights, %")

@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from splora.masks.criteria import look_of as look_of
+
 Item = TypeVar("Item")
 Key = TypeVar("Key")
-
-#: Looks of methods, so that a method has the same colour and shape in every chart.
-_METHODS = ("none", "magnitude", "topK", "topK_global", "threshold", "sigmoied_threshold", "l0")
-_ALIKE = {"sigmoid_threshold": "sigmoied_threshold"}
-
-
-def look_of(method: str) -> int:
-    """Number of a method's colour and shape."""
-    method = _ALIKE.get(method, method)
-    return _METHODS.index(method) if method in _METHODS else len(_METHODS)
 
 
 def adapter_name(adapter: str) -> str:

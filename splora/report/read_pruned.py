@@ -8,9 +8,9 @@ from typing import Any
 from splora.json_values import number, numbers, one_line, read_object, table, text, texts, whole
 from splora.report.repeat import pruning_command
 from splora.report.runs import Environment, Pruned
+from splora.run_files import RESULT as RESULT
 
 POST_TRAINING = ("fisher", "stat", "gptq", "rtn", "heal", "export")
-RESULT = "result.json"
 #: Layers, and heads of one, of which no model has more.
 _MOST_LAYERS, _MOST_HEADS = 1000, 4096
 

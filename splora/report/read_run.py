@@ -13,10 +13,11 @@ from splora.json_values import number, numbers, table, text, texts, whole
 from splora.report.log import Log
 from splora.report.repeat import training_command
 from splora.report.runs import STATES, Environment, Run
+from splora.run_files import RESULT as RESULT
+from splora.run_files import SPECIFICATION as SPECIFICATION
 from splora.training.specification import FIELDS
 from splora.training.state import INTERRUPTED, RUNNING
 
-RESULT, SPECIFICATION, LOG = "result.json", "spec.json", "metrics.csv"
 #: A run that says it is running, and has given no sign of life for so long, is not.
 LOST = timedelta(minutes=30)
 

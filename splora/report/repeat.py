@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from splora.run_files import CONFIGURATION, FIT_CONFIGURATION
+
 #: Settings of a pruning that its command spells otherwise; None: what the command line has no option for.
 _OPTIONS: dict[str, str | None] = {
     "method": None,
@@ -30,7 +32,7 @@ _QUANTIZATIONS = ("gptq", "rtn")
 
 def training_command(folder: Path, exp_id: str, sheet: str) -> str:
     """`lightning fit` of what ran, into a folder beside; of a run without a configuration, its row; else nothing."""
-    for name in ("fit.yaml", "config.yaml"):
+    for name in (FIT_CONFIGURATION, CONFIGURATION):
         if (folder / name).is_file():
             beside = folder.with_name(f"{folder.name}-again").as_posix()
             words = ["--config", (folder / name).as_posix(), "--trainer.default_root_dir", beside]

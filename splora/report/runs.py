@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from splora.report.density import NAMES
+from splora.masks.criteria import label_of
 from splora.report.log import Log
 from splora.tasks.glue_tasks import TASKS
 
@@ -149,4 +149,4 @@ def metric_name(metric: str) -> str:
 
 def method_name(method: str) -> str:
     """A method as a heading; that of another version by its own name."""
-    return {"fisher": "Fisher", "stat": "STAT", "heal": "healed"}.get(method, NAMES.get(method, method or "unknown"))
+    return {"fisher": "Fisher", "stat": "STAT", "heal": "healed"}.get(method, label_of(method or "unknown"))

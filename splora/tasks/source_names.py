@@ -12,11 +12,10 @@ from pathlib import Path
 from splora.adapter_files import is_adapter
 from splora.files import expanded
 from splora.model_sizes import WEIGHTS
+from splora.run_files import MODEL, RESULT
 
 #: Name of the small model and of the data sets that the project makes itself.
 EMBEDDED = "embedded"
-#: In a finished run's folder: what marks it, and the model that it leaves.
-RUN_RESULT, RUN_MODEL = "result.json", "model"
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -51,8 +50,8 @@ def local_folder(name: str) -> Path | None:
 
 def model_of_run(folder: Path) -> Path | None:
     """The model in the folder of a finished run; None where it is no such folder."""
-    model = folder / RUN_MODEL
-    return model if (folder / RUN_RESULT).is_file() and has_weights(model) else None
+    model = folder / MODEL
+    return model if (folder / RESULT).is_file() and has_weights(model) else None
 
 
 def has_weights(folder: Path) -> bool:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from splora.errors import InputError
 from splora.machine import is_first_process
+from splora.run_files import CHECKPOINTS
 
 #: In the folder of a run.
-CHECKPOINT = "checkpoints/last.ckpt"
+CHECKPOINT = f"{CHECKPOINTS}/last.ckpt"
 
 # A checkpoint is a zip archive. Its end record (22 bytes, the last two the length of a comment) may be followed by a
 # comment: there the checksum of all that comes before is renamed into place together with what it vouches for.

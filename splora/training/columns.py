@@ -12,44 +12,23 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from splora.adapter_defaults import PROTOTYPE_RANGE, PROTOTYPE_RANK, PROTOTYPES, SPLORA_RANGE, SPLORA_RANK
 from splora.anatomy import FAMILIES
+from splora.masks import criteria
+from splora.masks.criteria import CRITERIA, INITS, PENALTIES, UNITS, Criterion
 
 #: Families that a row may train, and learn from.
 ENCODERS = tuple(name for name, family in FAMILIES.items() if not family.causal)
-#: Every way to prune; `sigmoied_threshold` is the spelling of the published workbooks.
-METHODS = ("none", "magnitude", "topK", "topK_global", "threshold", "sigmoied_threshold", "sigmoid_threshold", "l0")
+#: Every way to prune, `none` among them: names of what `splora.masks.criteria` holds at the moment.
+METHODS = CRITERIA.keys()
 #: What people call the methods, in small letters without hyphens.
-METHOD_ALIASES = {
-    "dense": "none",
-    "movement": "topK",
-    "local movement": "topK",
-    "movement local": "topK",
-    "global movement": "topK_global",
-    "movement global": "topK_global",
-    "soft movement": "sigmoied_threshold",
-    "sigmoid": "sigmoid_threshold",
-    "l0 regularization": "l0",
-    "hard concrete": "l0",
-    "magnitude pruning": "magnitude",
-    "movement pruning": "topK",
-    "soft movement pruning": "sigmoied_threshold",
-}
-#: Methods whose threshold is the fraction that stays.
-FRACTIONS = ("magnitude", "topK", "topK_global")
-#: Names of the same method.
-_SAME = ({"sigmoied_threshold", "sigmoid_threshold"},)
-#: Methods with learned scores (all that prune but magnitude).
-SCORED = METHODS[2:]
+METHOD_ALIASES = criteria.aliases()
 #: What held-out examples are judged by: the task's score, or how far predictions are from the teacher's.
 DIVERGENCE = "divergence"
 JUDGES = ("score", DIVERGENCE)
-#: Scores that start from what is known of blocks or units.
-KNOWN_INITS = ("magnitude", "fisher", "stat")
 #: Ways to prune before training.
 PRUNERS = ("none", "stat", "fisher", "blocks")
-#: What masks lie over (see `splora.masks.units`).
-UNITS = ("blocks", "heads_and_neurons", "hybrid", "hybrid_filled")
-#: What a threshold of `topK_global` is a fraction of.
+#: What the threshold of a global criterion is a fraction of.
 THRESHOLDS_OF = ("units", "macs")
 ADAPTERS = ("none", "splopa", "splora", "lora")
 QA_TASKS = ("squad", "squad_v2")
@@ -216,7 +195,7 @@ class RunSpecification:
         "Pruning",
         "Initial scores; magnitude, fisher and stat: by rank, as large, as sensitive or as hard to spare as blocks "
         "or units are.",
-        choices=("constant", "uniform", "kaiming", *KNOWN_INITS),
+        choices=INITS,
     )
     mask_scale: float = column(
         0.0, "Pruning", "Parameter of mask_init; of magnitude, fisher and stat, ranks lie between its negative and it."
@@ -225,7 +204,7 @@ class RunSpecification:
     attention_block_cols: int = column(32, "Pruning", "Columns of a block in attention weights.", minimum=1)
     ffn_block_rows: int = column(32, "Pruning", "Rows of a block in feed-forward weights.", minimum=1)
     ffn_block_cols: int = column(32, "Pruning", "Columns of a block in feed-forward weights.", minimum=1)
-    regularization: str = column("none", "Regularization", "Penalty on the scores.", choices=("none", "l0", "l1"))
+    regularization: str = column("none", "Regularization", "Penalty on the scores.", choices=PENALTIES)
     final_lambda: float = column(0.0, "Regularization", "Weight of the penalty at the end.", minimum=0)
 
     teacher_type: str | None = column(
@@ -258,10 +237,10 @@ class RunSpecification:
     )
 
     adapter: str = column("none", "Adapter", "ΔW: none trains the weights themselves.", choices=ADAPTERS)
-    num_splopa_prototypes: int = column(64, "Adapter", "Prototypes K.", minimum=1)
-    splopa_prototype_rank: int = column(2, "Adapter", "Rank R of a prototype.", minimum=1)
+    num_splopa_prototypes: int = column(PROTOTYPES, "Adapter", "Prototypes K.", minimum=1)
+    splopa_prototype_rank: int = column(PROTOTYPE_RANK, "Adapter", "Rank R of a prototype.", minimum=1)
     splopa_init_range: float = column(
-        2e-2,
+        PROTOTYPE_RANGE,
         "Adapter",
         "Initial range of prototypes; published rows state 1e-4, which hardly learns.",
         above=0,
@@ -269,8 +248,8 @@ class RunSpecification:
     )
     splopa_shared_prototypes: bool = column(True, "Adapter", "One set of prototypes for all layers of a block shape.")
     splopa_shared_pos_weights: bool = column(False, "Adapter", "One set of position weights for layers of a shape.")
-    splora_rank: float = column(8.0, "Adapter", "Rank r; below 1: fraction of out_features.", above=0)
-    splora_init_range: float = column(1e-2, "Adapter", "Initial range of SPLoRA's A.", above=0, maximum=10)
+    splora_rank: float = column(float(SPLORA_RANK), "Adapter", "Rank r; below 1: fraction of out_features.", above=0)
+    splora_init_range: float = column(SPLORA_RANGE, "Adapter", "Initial range of SPLoRA's A.", above=0, maximum=10)
     lora_rank: int = column(8, "Adapter", "Rank r of PEFT's LoRA.", minimum=1)
     lora_alpha: float = column(16.0, "Adapter", "LoRA's ΔW is scaled by lora_alpha / lora_rank.", above=0)
 
@@ -295,14 +274,14 @@ class RunSpecification:
     reported_accuracy_mismatched: float | None = column(None, "Reported", "Published MNLI-MM accuracy.", unit="%")
 
     @property
-    def has_scores(self) -> bool:
-        """Whether the method learns scores."""
-        return self.pruning_method in SCORED
+    def criterion(self) -> Criterion:
+        """What decides which blocks or units stay."""
+        return criteria.named(self.pruning_method)
 
     @property
     def kept_by_masks(self) -> float:
         """The fraction of the heads and neurons of its start that the run's masks keep; 1 where columns do not tell."""
-        whole = self.pruning_method in FRACTIONS and self.pruning_units == "heads_and_neurons"
+        whole = self.criterion.is_fraction and self.pruning_units == "heads_and_neurons"
         return self.final_threshold if whole else 1.0
 
     @property
@@ -318,7 +297,7 @@ class RunSpecification:
     @property
     def target_density(self) -> float | None:
         """Fraction of blocks kept at the end where the threshold says so directly, else None."""
-        if self.pruning_method in ("magnitude", "topK", "topK_global"):
+        if self.criterion.is_fraction:
             return self.final_threshold
         return 1.0 if self.pruning_method == "none" else None
 
@@ -328,8 +307,10 @@ FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fiel
 
 def methods_named(name: str) -> set[str]:
     """The values of `pruning_method` that a name means: itself, what people call so, and other spellings of it."""
-    meant = name if name in METHODS else METHOD_ALIASES.get(_folded(name))
-    return {method for method in METHODS if method == meant or any({method, meant} <= same for same in _SAME)}
+    meant = criteria.named(name if name in METHODS else criteria.aliases().get(_folded(name), ""))
+    spellings = {meant.name, meant.same_as or meant.name}
+    known = name in METHODS or _folded(name) in criteria.aliases()
+    return {each.name for each in CRITERIA.values() if known and {each.name, each.same_as} & spellings}
 
 
 def _folded(name: str) -> str:

@@ -6,13 +6,19 @@ Both ways to start a run go through this one dictionary, so that they give the s
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from splora import precision
+from splora.run_files import CHECKPOINTS, TENSORBOARD
 from splora.tasks.glue_tasks import TASKS
 from splora.training import logger_choice
-from splora.training.run_folder import FOLDER
+from splora.training.options import model_columns, model_section
+from splora.training.run_folder import FOLDER, class_name, entries
 from splora.training.specification import DIVERGENCE, QA_TASKS, RunSpecification
+
+#: Columns that are the arguments of `SparsitySchedule`.
+SCHEDULE = ("initial_threshold", "final_threshold", "initial_warmup", "final_warmup", "final_lambda")
 
 
 def lightning_config(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
@@ -23,7 +29,7 @@ def lightning_config(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
     return {
         "seed_everything": spec.seed,
         "trainer": _trainer(spec, output_dir),
-        "model": _model(spec),
+        "model": model_section(spec),
         "data": data_config(spec),
     }
 
@@ -70,7 +76,7 @@ def loggers() -> list[dict[str, Any]]:
         {"class_path": "splora.training.csv_logger.ResumableCSVLogger", "init_args": {"save_dir": FOLDER}},
         {
             "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-            "init_args": {"save_dir": FOLDER, "name": "", "version": "tensorboard"},
+            "init_args": {"save_dir": FOLDER, "name": "", "version": TENSORBOARD},
         },
     ]
 
@@ -80,7 +86,7 @@ def checkpoints(every_n_steps: int) -> dict[str, Any]:
     return {
         "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
         "init_args": {
-            "dirpath": f"{FOLDER}/checkpoints",
+            "dirpath": f"{FOLDER}/{CHECKPOINTS}",
             "filename": "last",
             "every_n_train_steps": every_n_steps,
             "save_on_train_epoch_end": False,
@@ -90,10 +96,7 @@ def checkpoints(every_n_steps: int) -> dict[str, Any]:
 
 
 def _callbacks(spec: RunSpecification) -> list[dict[str, Any]]:
-    schedule = {
-        name: getattr(spec, name)
-        for name in ("initial_threshold", "final_threshold", "initial_warmup", "final_warmup", "final_lambda")
-    }
+    schedule = {name: getattr(spec, name) for name in SCHEDULE}
     prunes = spec.pruning_method != "none"
     return [
         *([_callback("SparsitySchedule", **schedule)] if prunes else []),
@@ -132,78 +135,18 @@ def identity(spec: RunSpecification) -> dict[str, Any]:
     }
 
 
-def _model(spec: RunSpecification) -> dict[str, Any]:
-    init_range = spec.splopa_init_range if spec.adapter == "splopa" else spec.splora_init_range
-    model: dict[str, Any] = {
-        "task": spec.task,
-        "model_name_or_path": spec.model_name_or_path,
-        "seed": spec.seed,
-        "dropout": spec.dropout,
-        "adapter": {
-            "kind": spec.adapter,
-            "num_prototypes": spec.num_splopa_prototypes,
-            "prototype_rank": spec.splopa_prototype_rank,
-            "init_range": init_range,
-            "shared_prototypes": spec.splopa_shared_prototypes,
-            "shared_position_weights": spec.splopa_shared_pos_weights,
-            "rank": spec.splora_rank,
-            "lora_rank": spec.lora_rank,
-            "lora_alpha": spec.lora_alpha,
-        },
-        "pruning": {
-            "method": spec.pruning_method,
-            "units": spec.pruning_units,
-            "threshold_of": spec.threshold_of,
-            "mask_init": spec.mask_init,
-            "mask_scale": spec.mask_scale,
-            "attention_block": [spec.attention_block_rows, spec.attention_block_cols],
-            "ffn_block": [spec.ffn_block_rows, spec.ffn_block_cols],
-            "regularization": spec.regularization,
-        },
-        "prune_first": {
-            "method": spec.prune_first,
-            "budget": spec.budgets[-1] if spec.budgets else 0.5,
-            "samples": spec.prune_first_samples,
-        },
-        "optimizer": {
-            "learning_rate": spec.learning_rate,
-            "mask_scores_learning_rate": spec.mask_scores_learning_rate,
-            "position_weights_learning_rate": spec.position_weights_learning_rate,
-            "adapter_learning_rate": spec.adapter_learning_rate,
-            "weight_decay": spec.weight_decay,
-            "warmup_steps": spec.warmup_steps,
-            "schedule_total_steps": spec.schedule_total_steps,
-        },
-        "distillation": None,
-    }
-    if spec.teacher_name_or_path is not None:
-        model["distillation"] = {
-            "teacher_name_or_path": spec.teacher_name_or_path,
-            "alpha_ce": spec.alpha_ce,
-            "alpha_distil": spec.alpha_distil,
-            "temperature": spec.temperature,
-            "alpha_hidden": spec.alpha_hidden,
-            "alpha_attention": spec.alpha_attention,
-            "hidden_weights": spec.hidden_weights,
-            "teacher_type": spec.teacher_type,
-        }
-    return model
+#: Arguments of the data modules, and their columns.
+_DATA = {
+    **{name: name for name in ("model_name_or_path", "train_file", "predict_file", "max_seq_length")},
+    "train_batch_size": "per_gpu_train_batch_size",
+    "eval_batch_size": "per_gpu_eval_batch_size",
+    **{name: name for name in ("seed", "max_train_examples", "held_out", "labelled")},
+}
 
 
 def data_config(spec: RunSpecification) -> dict[str, Any]:
     """The section `data` of a configuration."""
-    shared = {
-        "model_name_or_path": spec.model_name_or_path,
-        "train_file": spec.train_file,
-        "predict_file": spec.predict_file,
-        "max_seq_length": spec.max_seq_length,
-        "train_batch_size": spec.per_gpu_train_batch_size,
-        "eval_batch_size": spec.per_gpu_eval_batch_size,
-        "seed": spec.seed,
-        "max_train_examples": spec.max_train_examples,
-        "held_out": spec.held_out,
-        "labelled": spec.labelled,
-    }
+    shared = {name: getattr(spec, column) for name, column in _DATA.items()}
     if spec.task in QA_TASKS:
         windows = {"doc_stride": spec.doc_stride}
         return {
@@ -211,3 +154,57 @@ def data_config(spec: RunSpecification) -> dict[str, Any]:
             "init_args": {"task": spec.task, **shared, **windows},
         }
     return {"class_path": "splora.tasks.glue.GlueDataModule", "init_args": {"task": spec.task, **shared}}
+
+
+def specification_of(config: Mapping[str, Any]) -> RunSpecification:
+    """The row that makes a configuration: the inverse of `lightning_config`.
+
+    What a configuration does not hold has its column's default: settings of adapters, teachers and schedules that it
+    does not use, and names, unless `identity` stands in it.
+    """
+    data = dict(config["data"]["init_args"])
+    columns = {column: data[name] for name, column in _DATA.items() if name in data}
+    columns |= {"doc_stride": data["doc_stride"]} if "doc_stride" in data else {}
+    columns |= {"seed": config["seed_everything"], **_trainer_columns(config["trainer"])}
+    return RunSpecification(**columns | model_columns(config["model"]))
+
+
+def _trainer_columns(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `_trainer`."""
+    accumulated, interval = trainer["accumulate_grad_batches"], trainer.get("val_check_interval")
+    columns: dict[str, Any] = {
+        "precision": trainer["precision"],
+        "gradient_accumulation_steps": accumulated,
+        "max_grad_norm": trainer["gradient_clip_val"] or 0.0,
+    }
+    if trainer["max_steps"] != -1:
+        columns["max_steps"] = trainer["max_steps"]
+    else:
+        columns["num_train_epochs"] = float(trainer.get("limit_train_batches", trainer["max_epochs"]))
+    if interval is not None and trainer.get("check_val_every_n_epoch", 1) is None:
+        columns["evaluate_every_n_steps"] = interval // accumulated
+    elif interval is not None:
+        columns["val_check_per_epoch"] = round(1 / interval)
+    own = {class_name(entry) for entry in loggers()}
+    others = [entry["class_path"] for entry in entries(trainer["logger"]) if class_name(entry) not in own]
+    columns["logger"] = ",".join(others) or None
+    for entry in entries(trainer["callbacks"]):
+        columns |= _callback_columns(class_name(entry), entry.get("init_args") or {})
+    return columns
+
+
+def _callback_columns(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `_callbacks`, of one of them."""
+    if name == "SparsitySchedule":
+        return {column: arguments[column] for column in SCHEDULE if column in arguments}
+    if name == "ModelCheckpoint":
+        return {"checkpoint_every_n_steps": arguments["every_n_train_steps"]}
+    if name == "RunResult":
+        run = arguments.get("run") or {}
+        reported = {f"reported_{metric}": value for metric, value in run.get("reported", {}).items()}
+        return reported | {column: run[column] for column in ("exp_id", "sheet") if column in run}
+    if name not in ("BestWeights", "EarlyStop"):
+        return {}
+    columns = {"best_checkpoint": True} if name == "BestWeights" else {"early_stopping": arguments["patience"]}
+    judged = {"judged_by": DIVERGENCE} if arguments["monitor"].endswith(f"/{DIVERGENCE}") else {}
+    return {**columns, **judged}

@@ -9,12 +9,13 @@ import itertools
 import math
 
 from splora.errors import InputError, cut
-from splora.training.columns import DIVERGENCE, FRACTIONS, KNOWN_INITS, Problem, RunSpecification
+from splora.masks.criteria import CRITERIA, KNOWN_INITS, PENALTIES, UNITS
+from splora.training.columns import DIVERGENCE, Problem, RunSpecification
 
 
 def contradictions(spec: RunSpecification) -> list[Problem]:
     """Settings that make no sense together, a sentence each."""
-    checks = (_distillation, _labelled, _judged_by, _threshold_of, _known_scores, _prune_first)
+    checks = (_criterion, _distillation, _labelled, _judged_by, _known_scores, _prune_first)
     return [problem for check in checks for problem in check(spec)]
 
 
@@ -65,7 +66,7 @@ def _labelled(spec: RunSpecification) -> list[Problem]:
     if spec.alpha_ce:
         told = f"is {spec.alpha_ce:g}, but labelled is FALSE: there is no loss of the task; set alpha_ce to 0"
         problems.append(Problem("alpha_ce", told))
-    if spec.mask_init == "fisher" and spec.has_scores:
+    if spec.mask_init == "fisher" and spec.criterion.has_scores:
         told = "is fisher, whose gradients are of the task's loss, but labelled is FALSE; stat looks at no labels"
         problems.append(Problem("mask_init", told))
     return problems
@@ -80,19 +81,35 @@ def _judged_by(spec: RunSpecification) -> list[Problem]:
     return [Problem("judged_by", told)] if missing else []
 
 
-def _threshold_of(spec: RunSpecification) -> list[Problem]:
-    """MACs are shared out over heads and neurons by a ranking of all of them."""
-    if spec.threshold_of != "macs" or spec.pruning_method == "none":
-        return []
-    told = "and threshold_of macs needs topK_global over heads_and_neurons, whose ranking is one for the whole encoder"
-    wanted = {"pruning_method": "topK_global", "pruning_units": "heads_and_neurons"}
-    wrong = [name for name, value in wanted.items() if getattr(spec, name) != value]
-    return [Problem(name, f"is {getattr(spec, name)}, {told}") for name in wrong]
+def _criterion(spec: RunSpecification) -> list[Problem]:
+    """What a criterion takes; MACs are shared out by a ranking of all heads and neurons."""
+    criterion, name = spec.criterion, spec.pruning_method
+    problems = [
+        Problem(field, f"is {value}; {name} takes {criterion.threshold.words}")
+        for field in ("initial_threshold", "final_threshold")
+        if criterion.prunes and not criterion.threshold.holds(value := getattr(spec, field))
+    ]
+    if criterion.has_scores and spec.mask_scores_learning_rate is None:
+        problems.append(Problem("mask_scores_learning_rate", f"is empty, but {name} learns mask scores"))
+    if name in CRITERIA and spec.regularization in PENALTIES and spec.regularization not in criterion.penalties:
+        why = "has no scores to penalize" if not criterion.has_scores else f"takes {', '.join(criterion.penalties)}"
+        problems.append(Problem("regularization", f"is {spec.regularization}, but {name} {why}"))
+    if criterion.prunes and spec.pruning_units in UNITS and spec.pruning_units not in criterion.units:
+        told = f"is {spec.pruning_units}, but masks of {name} lie over {', '.join(criterion.units)}"
+        problems.append(Problem("pruning_units", told))
+    if spec.threshold_of == "macs" and name != "none":
+        able = " or ".join(each.name for each in CRITERIA.values() if each.is_global)
+        told = f"and threshold_of macs needs {able} over heads_and_neurons, whose ranking is one for the whole encoder"
+        fits = {"pruning_method": criterion.is_global, "pruning_units": spec.pruning_units == "heads_and_neurons"}
+        problems += [
+            Problem(field, f"is {getattr(spec, field)}, {told}") for field, is_fit in fits.items() if not is_fit
+        ]
+    return problems
 
 
 def _known_scores(spec: RunSpecification) -> list[Problem]:
     """Scores that start by rank need a range to be spread over."""
-    if spec.mask_init in KNOWN_INITS and spec.has_scores and not spec.mask_scale > 0:
+    if spec.mask_init in KNOWN_INITS and spec.criterion.has_scores and not spec.mask_scale > 0:
         told = f"is {spec.mask_scale:g}, and {spec.mask_init} spreads scores over it; a number above 0 is needed"
         return [Problem("mask_scale", told)]
     return []
@@ -122,7 +139,7 @@ def _prune_blocks_first(spec: RunSpecification) -> list[Problem]:
     if spec.pruning_method == "none" or spec.pruning_units != "blocks":
         told = f"is {spec.pruning_method}, and only masks of blocks keep the zeros that prune_first blocks leaves"
         return [Problem("pruning_method", told)]
-    if spec.has_scores and spec.mask_init not in ("magnitude", "stat"):
+    if spec.criterion.has_scores and spec.mask_init not in ("magnitude", "stat"):
         told = f"is {spec.mask_init}, and only magnitude and stat rank the zeros that prune_first blocks leaves lowest"
         return [Problem("mask_init", told)]
     if len(spec.budgets) > 1:
@@ -135,5 +152,5 @@ def _prune_blocks_first(spec: RunSpecification) -> list[Problem]:
             f"chose would train back; set {field} to that",
         )
         for field in ("initial_threshold", "final_threshold")
-        if spec.pruning_method in FRACTIONS and getattr(spec, field) > spec.budgets[0]
+        if spec.criterion.is_fraction and getattr(spec, field) > spec.budgets[0]
     ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from splora import anatomy
 from splora.adapters import MaskedAdapterLayer, MaskedAdapterModel
-from splora.masks import MaskedLinear
+from splora.masks import MaskedLinear, masked_layers
 
 
 @dataclass(frozen=True)
@@ -112,3 +113,14 @@ def _adapter(layer: MaskedAdapterLayer) -> str:
     adapter = layer.current_adapter()
     assert adapter is not None, f"{layer.where} has no active adapter"
     return adapter
+
+
+def mask_density(model: nn.Module) -> float:
+    """Fraction of all masked weights that is kept now."""
+    kept = weights = 0
+    layers: dict[str, Any] = masked_layers(model)
+    for layer in layers.values():
+        mask, (rows, cols) = layer.binary_mask(), layer.block_mask.block
+        kept += int(mask.sum()) * rows * cols
+        weights += mask.numel() * rows * cols
+    return kept / weights

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from splora.files import replacing, write_text
+from splora.run_files import METRICS
 
 
 class ResumableCSVLogger(Logger):
@@ -49,7 +50,7 @@ class ResumableCSVLogger(Logger):
     @property
     def path(self) -> Path:
         """The file."""
-        return self._folder / "metrics.csv"
+        return self._folder / METRICS
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Settings are kept in spec.json and config.yaml, not here."""

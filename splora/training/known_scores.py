@@ -18,16 +18,45 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.masks import BlockMask, Placement, masked_layers
+from splora.masks.criteria import KNOWN_INITS
 from splora.masks.first_scores import start_scores
+from splora.posttraining.core.budget import Costs
 from splora.tasks.data_module import TaskDataModule
 from splora.tasks.features import Collator
 from splora.training.losses import logits_of, task_loss
+from splora.training.model import block_shapes, mask_placement, prepare
+from splora.training.options import AdapterOptions, PruningOptions
 from splora.training.signals import model_inputs
 
 #: Training examples that importances are of, and those of one gradient.
 EXAMPLES, BATCH = 256, 4
 #: What PEFT puts before the names of a base model's modules.
 _WRAPPED = "base_model.model."
+
+
+def prepare_to_train(
+    base: nn.Module, adapter: AdapterOptions, pruning: PruningOptions, data: TaskDataModule, device: torch.device | None
+) -> tuple[nn.Module, list[BlockMask]]:
+    """Put adapter and masks on a task model as `prepare` does; masks know what they cost, and scores begin.
+
+    Args:
+        data: whose training examples importances are of, and whose lengths costs.
+        device: where importances are computed; None: scores are not to begin, a checkpoint brings them.
+    """
+    importances: dict[str, Tensor] | None = None
+    if device is not None and pruning.mask_init == "stat" and pruning.criterion.has_scores:
+        importances = stat_importances(
+            base.to(device), mask_placement(base, pruning, block_shapes(base, pruning)), data
+        )
+        base.cpu()
+    costs = Costs.of(base, data.mean_tokens) if pruning.threshold_of == "macs" else None
+    network, masks = prepare(base, adapter, pruning)
+    if costs is not None:
+        for mask in masks:
+            mask.cost = {"head": float(costs.head), "neuron": float(costs.neuron)}.get(mask.unit)
+    if device is not None and pruning.mask_init in KNOWN_INITS:
+        known_scores(network, masks, pruning.mask_init, data, importances)
+    return network, masks
 
 
 def known_scores(

@@ -13,6 +13,7 @@ from torch import nn
 from splora import anatomy
 from splora.errors import InputError
 from splora.masks import BlockMask, Placement, mask_linears
+from splora.masks.blocks import has_blocks, leaves_rest, misfits, within_heads
 from splora.training.options import AdapterOptions, PruningOptions
 from splora.training.specification import QA_TASKS
 
@@ -89,8 +90,7 @@ def mask_placement(model: nn.Module, pruning: PruningOptions, blocks: dict[str, 
     names = {place: name for name, place in places.items()}
     for name, place in places.items():
         out_features, in_features = _linear(model, name).weight.shape
-        whole = pruning.units != "blocks" and (not place.in_attention or pruning.units == "heads_and_neurons")
-        if whole:
+        if not has_blocks(pruning.units, place.in_attention):
             unit, leader, width = ("head", "attention_output", size) if place.in_attention else ("neuron", "ffn_out", 1)
             decides = place.role == leader
             shapes[name] = (out_features, width) if decides else (width, in_features)
@@ -101,12 +101,12 @@ def mask_placement(model: nn.Module, pruning: PruningOptions, blocks: dict[str, 
             continue
         rows, cols = shapes[name] = blocks[name]
         part = "attention" if place.in_attention else "ffn"
-        if out_features % rows or in_features % cols:
+        if any(misfits((out_features, in_features), (rows, cols))):
             problems.append(
                 f"{part}_block {rows}x{cols} does not divide layer {name} of {out_features}x{in_features}; "
                 f"rows must divide {out_features} and cols must divide {in_features}."
             )
-        elif pruning.units == "hybrid_filled" and size % (cols if place.role == "attention_output" else rows):
+        elif within_heads(pruning.units) and leaves_rest(size, cols if place.role == "attention_output" else rows):
             problems.append(
                 f"{part}_block {rows}x{cols} lies across heads of {size} channels in layer {name}, which hybrid_filled "
                 f"fills one by one; a divisor of {size} is needed."

@@ -12,22 +12,20 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from splora.checkpoints.heads import has_head
-from splora.errors import InputError, nearest
+from splora.errors import InputError
 from splora.export.zeros import zeros_of
 from splora.files import write_json
 from splora.machine import is_first_process
-from splora.masks import BlockMask, masked_layers, penalties, update_global_cutoffs
-from splora.masks.block_mask import KNOWN_INITS
-from splora.posttraining.core.budget import Costs
+from splora.masks import BlockMask, penalties, update_global_cutoffs
 from splora.tasks.data_module import TaskDataModule
 from splora.training.checkpoint_files import checkpoint_of
-from splora.training.counting import WeightCounts, count_weights
+from splora.training.counting import WeightCounts, count_weights, mask_density
 from splora.training.evaluation import DivergenceMeter, OutputCollector
 from splora.training.filling import fill_heads
 from splora.training.half_base import keep_trained_in_single
-from splora.training.known_scores import known_scores, stat_importances
+from splora.training.known_scores import prepare_to_train
 from splora.training.losses import logits_of, task_loss
-from splora.training.model import block_shapes, load_base, mask_placement, prepare
+from splora.training.model import load_base
 from splora.training.optimizer import make_optimizer
 from splora.training.options import (
     AdapterOptions,
@@ -35,14 +33,14 @@ from splora.training.options import (
     OptimizerOptions,
     PruneFirstOptions,
     PruningOptions,
+    check_model_section,
     described,
-    wrong_choices,
 )
 from splora.training.prune_first import pruned_start
 from splora.training.saving import check_fits, load_run
 from splora.training.sense import ask
 from splora.training.signals import Signals, model_inputs, signals
-from splora.training.specification import DIVERGENCE, SCORED, TASKS, scale_steps
+from splora.training.specification import DIVERGENCE, scale_steps
 from splora.training.teaching import Teaching, find_teaching
 from splora.training.threads import fit_threads
 
@@ -80,7 +78,6 @@ class PruningModule(LightningModule):
         trained_run: str | None = None,
     ) -> None:
         super().__init__()
-        _check_choices(task, adapter=adapter, pruning=pruning, prune_first=prune_first, distillation=distillation)
         self.task = task
         self.model_name_or_path = model_name_or_path
         self.adapter = adapter
@@ -92,6 +89,7 @@ class PruningModule(LightningModule):
         self.dropout = dropout
         self.trained_run = trained_run
         self.label2id: dict[str, int] | None = None
+        check_model_section(self.settings())
         #: Scores of the last evaluation by name, in percent.
         self.scores: dict[str, float] = {}
         #: λ of the penalty on the scores; a callback schedules it.
@@ -133,7 +131,7 @@ class PruningModule(LightningModule):
         source = self.model_name_or_path
         if self.prune_first.method != "none":
             blocks = self.pruning.attention_block, self.pruning.ffn_block
-            folder, local = Path(self.trainer.default_root_dir), self.pruning.method != "topK_global"
+            folder, local = Path(self.trainer.default_root_dir), not self.pruning.criterion.is_global
             source = pruned_start(source, self.prune_first, blocks, data, folder, each_weight=local)
         base = load_base(source, self.task, label2id=self.label2id, dropout=self.dropout, seed=self.seed)
         if self.trainer.training and has_head(source, base.config, self.task):
@@ -144,20 +142,10 @@ class PruningModule(LightningModule):
             told = f"{100 * zeros:.1f} % of the encoder's weights are zeros, which this training fills again"
             if is_first_process():
                 print(f"warning: {source}: {told}; masks of blocks would keep them.", file=sys.stderr, flush=True)
-        known: dict[str, Tensor] | None = None
         # A checkpoint brings its own scores; Lightning tells of it only after this.
         begins = self.trainer.training and checkpoint_of(Path(self.trainer.default_root_dir)) is None
-        if begins and self.pruning.mask_init == "stat" and self.pruning.method in SCORED:
-            placement = mask_placement(base, self.pruning, block_shapes(base, self.pruning))
-            known = stat_importances(base.to(self.trainer.strategy.root_device), placement, data)
-            base.cpu()
-        costs = Costs.of(base, data.mean_tokens) if self.pruning.threshold_of == "macs" else None
-        self.network, self.block_masks = prepare(base, self.adapter, self.pruning)
-        if costs is not None:
-            for mask in self.block_masks:
-                mask.cost = {"head": float(costs.head), "neuron": float(costs.neuron)}.get(mask.unit)
-        if begins and self.pruning.mask_init in KNOWN_INITS:
-            known_scores(self.network, self.block_masks, self.pruning.mask_init, data, known)
+        device = self.trainer.strategy.root_device if begins else None
+        self.network, self.block_masks = prepare_to_train(base, self.adapter, self.pruning, data, device)
 
     def _check_labels(self, data: TaskDataModule) -> None:
         """Refuse to learn from labels that are not read."""
@@ -166,7 +154,7 @@ class PruningModule(LightningModule):
             told = "there is no teacher"
         elif options.alpha_ce:
             told = f"model.distillation.alpha_ce is {options.alpha_ce:g}"
-        elif self.pruning.mask_init == "fisher" and self.pruning.method in SCORED:
+        elif self.pruning.mask_init == "fisher" and self.pruning.criterion.has_scores:
             told = "model.pruning.mask_init is fisher"
         if told and not data.labelled:
             raise InputError(
@@ -211,7 +199,7 @@ class PruningModule(LightningModule):
 
     def _signals(self, batch: dict[str, Tensor], *, hidden: bool, attention: bool) -> Signals:
         assert self.network is not None
-        if self.pruning.method == "topK_global":
+        if self.pruning.criterion.is_global:
             update_global_cutoffs(self.block_masks)
         return signals(self.network, model_inputs(batch), hidden=hidden, attention=attention)
 
@@ -226,8 +214,9 @@ class PruningModule(LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Task loss, mixed with distillation, plus the weighted penalty on the scores."""
         loss = task_loss(self(batch), batch) if self.teaching is None else self._taught(batch, self.teaching)
-        penalty = self._penalty()
-        if penalty is not None:
+        scores = [mask.scores for mask in self.block_masks if mask.scores is not None]
+        if self.pruning.regularization != "none" and scores:
+            penalty = penalties.penalty(self.pruning.regularization, scores)
             self.log("train/penalty", penalty.detach())
             loss = loss + self.penalty_weight * penalty
         if not torch.isfinite(loss):
@@ -286,13 +275,7 @@ class PruningModule(LightningModule):
     def mask_density(self) -> float:
         """Fraction of all masked weights that is kept now."""
         assert self.network is not None
-        kept = weights = 0
-        layers: list[Any] = list(masked_layers(self.network).values())
-        for layer in layers:
-            mask, (rows, cols) = layer.binary_mask(), layer.block_mask.block
-            kept += int(mask.sum()) * rows * cols
-            weights += mask.numel() * rows * cols
-        return kept / weights
+        return mask_density(self.network)
 
     def settings(self) -> dict[str, Any]:
         """What this module was made of, as plain values."""
@@ -350,12 +333,6 @@ class PruningModule(LightningModule):
         """Files of the last evaluation by name (predictions, n-best lists)."""
         return self._outputs.artifacts
 
-    def _penalty(self) -> Tensor | None:
-        scores = [mask.scores for mask in self.block_masks if mask.scores is not None]
-        if self.pruning.regularization == "none" or not scores:
-            return None
-        return penalties.l0(scores) if self.pruning.regularization == "l0" else penalties.l1(scores)
-
     def _taught(self, batch: dict[str, Tensor], teaching: Teaching) -> Tensor:
         """The task's loss and those of the teacher's logits and states, each with its weight."""
         student = self._signals(batch, hidden=teaching.hidden, attention=teaching.attention)
@@ -370,29 +347,3 @@ class PruningModule(LightningModule):
         primary = self.scores.get(data.primary_metric)
         if primary is not None:
             self.log(data.primary_metric, primary, prog_bar=True, logger=False, sync_dist=False)
-
-
-def _check_choices(task: str, **sections: Any) -> None:
-    """Refuse options that are none of their choices, or out of range where YAML alone says them, all at once."""
-    problems = []
-    first, pruning = sections["prune_first"], sections["pruning"]
-    if first.method != "none" and not 0 < first.budget < 1:
-        problems.append(f"model.prune_first.budget is {first.budget:g}; a fraction between 0 and 1 is needed.")
-    if pruning.mask_init in KNOWN_INITS and pruning.method in SCORED and not pruning.mask_scale > 0:
-        problems.append(
-            f"model.pruning.mask_scale is {pruning.mask_scale:g}, and {pruning.mask_init} spreads scores over it; a "
-            "number above 0 is needed."
-        )
-    wanted = {"method": "topK_global", "units": "heads_and_neurons"}
-    if pruning.threshold_of == "macs" and pruning.method != "none":
-        problems += [
-            f"model.pruning.{name} is {getattr(pruning, name)}, and threshold_of macs needs {value}."
-            for name, value in wanted.items()
-            if getattr(pruning, name) != value
-        ]
-    if task not in TASKS:
-        problems.append(f"model.task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS) or '.'}")
-    for section, options in sections.items():
-        problems += [] if options is None else wrong_choices(f"model.{section}", options)
-    if problems:
-        raise InputError(problems)

@@ -19,8 +19,10 @@ from splora.errors import InputError, cut
 from splora.files import expanded
 from splora.json_values import read_object
 from splora.model_sizes import CONFIG, impossible, stored_bytes
+from splora.run_files import MODEL, reference
 from splora.tasks.model_inputs import positions
 from splora.tasks.source_names import EMBEDDED, exists, is_data_set, is_path, local_folder, mistyped
+from splora.training.known_blocks import block_problems, weight_sizes
 from splora.training.known_models import known_config
 from splora.training.specification import QA_TASKS, Problem, RunSpecification, check
 
@@ -120,87 +122,16 @@ def check_model(spec: RunSpecification, origin: str | None = None, *, fewer_head
     except InputError as error:
         return [] if origin else [Problem("model_name_or_path", f"is {source}; {error.problems[0].rstrip('.')}")]
     try:
-        attention, ffn = _weight_sizes(config, model_type)
+        weight_sizes(config)
         most = positions(SimpleNamespace(**config)) or spec.max_seq_length
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, ZeroDivisionError) as error:
         told = f"is {cut(source)}; its config.json lacks a size or holds no number there ({cut(error)})"
         return [] if origin else [Problem("model_name_or_path", told)]
     name = f"{source}, which {spec.model_name_or_path} begins with" if origin else source
-    # Masks have whole blocks. Those of an adapter alone may reach beyond a weight, as they must in a pruned model.
-    alone = (
-        spec.pruning_method == "none"
-        and spec.adapter == "splopa"
-        and not isinstance(config.get("per_layer_config"), dict)
-    )
-    masks = set() if spec.pruning_method == "none" else _blocked_parts(spec.pruning_units)
-    parts = {"attention", "ffn"} if alone else masks
-    problems += _check_whole_heads(
-        spec, config, model_type, name, fewer_heads or spec.prune_first in ("stat", "fisher")
-    )
+    problems += block_problems(spec, config, name, fewer_heads=fewer_heads)
     if spec.max_seq_length > most:
         problems.append(Problem("max_seq_length", f"is {spec.max_seq_length}; {name} has {most} positions"))
-    return problems + [
-        Problem(field, f"is {getattr(spec, field)}; blocks of that size do not divide {size} of {name}")
-        for field, sizes in (
-            ("attention_block_rows", attention),
-            ("attention_block_cols", attention),
-            ("ffn_block_rows", ffn),
-            ("ffn_block_cols", ffn),
-        )
-        for size in sizes
-        if field.split("_")[0] in parts and _leaves_a_rest(size, getattr(spec, field))
-    ]
-
-
-def _blocked_parts(units: str) -> set[str]:
-    """The parts of a layer whose weights have masks of blocks."""
-    return {"blocks": {"attention", "ffn"}, "heads_and_neurons": set()}.get(units, {"attention"})
-
-
-def _check_whole_heads(
-    spec: RunSpecification, config: dict[str, Any], model_type: str, name: str, fewer_heads: bool
-) -> list[Problem]:
-    """Whether blocks lie within heads, where what stays of a head is to be filled, or where nobody knows how many stay.
-
-    Args:
-        fewer_heads: whether heads are cut before masks are laid.
-    """
-    heads = config.get(FAMILIES[model_type].sizes[0])
-    if (
-        spec.pruning_method == "none"
-        or not (spec.pruning_units == "hybrid_filled" or (spec.pruning_units == "hybrid" and fewer_heads))
-        or not isinstance(heads, int)
-        or heads < 1
-    ):
-        return []
-    size = int(config[FAMILIES[model_type].width]) // heads
-    why = "hybrid_filled fills" if spec.pruning_units == "hybrid_filled" else "blocks must fit into what is left of"
-    return [
-        Problem(
-            field,
-            f"is {getattr(spec, field)}, and {why} heads of {size} channels in {name}; a divisor of {size} is needed",
-        )
-        for field in ("attention_block_rows", "attention_block_cols")
-        if _leaves_a_rest(size, getattr(spec, field))
-    ]
-
-
-def _weight_sizes(config: dict[str, Any], model_type: str) -> tuple[list[int], list[int]]:
-    """Sizes of the weights of attention and feed-forward parts, as they are where layers were made smaller."""
-    family = FAMILIES[model_type]
-    hidden, neurons = int(config[family.width]), int(config[family.sizes[1]])
-    layers = config.get("per_layer_config")
-    if not isinstance(layers, dict):
-        return [hidden], list(dict.fromkeys((neurons, hidden)))
-    heads_name, neurons_name = family.sizes
-    heads = int(config[heads_name])
-    wide = [int(of.get(heads_name, heads)) * (hidden // heads) for of in layers.values()]
-    thick = [int(of.get(neurons_name, neurons)) for of in layers.values()]
-    return list(dict.fromkeys((hidden, *wide))), list(dict.fromkeys((*thick, hidden)))
-
-
-def _leaves_a_rest(size: int, block: int) -> bool:
-    return block > 0 and size % block != 0  # a block below 1 is told by its own limit
+    return problems
 
 
 def macs_kept(source: str) -> float | None:
@@ -221,7 +152,7 @@ def check_first(spec: RunSpecification, source: str) -> list[Problem]:
     Args:
         source: the model that the run starts from; of a row that starts from another one nothing is known yet.
     """
-    if source.startswith("run:"):
+    if reference(source) is not None:
         return []
     config, _ = _config(source, "model_name_or_path")
     head = "QuestionAnswering" if spec.task in QA_TASKS else "SequenceClassification"
@@ -342,7 +273,7 @@ def check_teacher_type(spec: RunSpecification, source: str) -> list[Problem]:
 def _config(source: str, name: str) -> tuple[dict[str, Any] | None, list[Problem]]:
     """What is known of a model's `config.json`: from its folder, or by its name; None where it is not at hand."""
     config, problems = _local_config(source, name)
-    if config is None and not problems and not source.startswith("run:"):
+    if config is None and not problems and reference(source) is None:
         config = known_config(source)
     return config, problems
 
@@ -351,9 +282,9 @@ def _local_config(source: str, name: str) -> tuple[dict[str, Any] | None, list[P
     """`config.json` of a folder; None where `source` is a hub name, `embedded` or `run:ID`."""
     folder = local_folder(source)
     if folder is None:
-        if not source.startswith("run:") and not exists(source) and (is_path(source) or _is_neighbour(source)):
+        if reference(source) is None and not exists(source) and (is_path(source) or _is_neighbour(source)):
             return None, [Problem(name, f"is {source!r}; there is no such folder{mistyped(source)}")]
-        if not source.startswith("run:") and exists(source) and (inside := _inside(Path(source))):
+        if reference(source) is None and exists(source) and (inside := _inside(Path(source))):
             # A run's or an adapter's folder was meant, although a hub's model may go by that name.
             return None, [Problem(name, f"is {source!r}; this folder is no model, it has no weights{inside}")]
         return None, []
@@ -380,8 +311,8 @@ def _is_neighbour(source: str) -> bool:
 
 def _inside(folder: Path) -> str:
     """What to name instead of a folder that is no model: a run's model, or what its adapter starts from."""
-    if (folder / "model" / "config.json").is_file():
-        return f"; did you mean {str(folder / 'model')!r}?"
+    if (folder / MODEL / CONFIG).is_file():
+        return f"; did you mean {str(folder / MODEL)!r}?"
     if is_adapter(folder / ADAPTER):
         return f"; {folder / ADAPTER} {instead_of(folder / ADAPTER)}"
     return ""
@@ -402,9 +333,6 @@ def _vocabulary(source: str) -> dict[str, int] | None:
 
 def with_resolved(spec: RunSpecification, folders: dict[str, str]) -> RunSpecification:
     """The specification with each `run:ID` replaced by the model folder of that run (ID → folder)."""
-    changes: dict[str, Any] = {
-        name: folders[value.removeprefix("run:")]
-        for name in ("model_name_or_path", "teacher_name_or_path")
-        if isinstance(value := getattr(spec, name), str) and value.startswith("run:")
-    }
+    named = {name: reference(getattr(spec, name)) for name in ("model_name_or_path", "teacher_name_or_path")}
+    changes: dict[str, Any] = {name: folders[exp_id] for name, exp_id in named.items() if exp_id is not None}
     return dataclasses.replace(spec, **changes)

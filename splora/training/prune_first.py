@@ -23,11 +23,10 @@ from splora.machine import is_first_process
 from splora.masks.grid import BlockShape
 from splora.posttraining.core.budget import Budget
 from splora.posttraining.core.request import PruneRequest
+from splora.run_files import BEFORE, MODEL
 from splora.tasks.data_module import TaskDataModule
-from splora.tasks.source_names import RUN_MODEL
 from splora.training.checkpoint_files import checkpoint_of
 from splora.training.options import PruneFirstOptions
-from splora.training.run_folder import BEFORE
 from splora.training.specification import RunSpecification
 
 #: Folder of the pruned model, in `BEFORE`.
@@ -51,7 +50,7 @@ def last_of_budgets(spec: RunSpecification, output_dir: Path, train: Train) -> R
     for number, budget in enumerate(spec.budgets[:-1]):
         folder = output_dir / BEFORE / f"{number}-{budget:g}"
         train(dataclasses.replace(spec, model_name_or_path=source, prune_first_budget=f"{budget:g}"), folder)
-        source = str(folder / RUN_MODEL)
+        source = str(folder / MODEL)
     return dataclasses.replace(spec, model_name_or_path=source, prune_first_budget=f"{spec.budgets[-1]:g}")
 
 

@@ -7,9 +7,7 @@ from typing import Any
 
 from splora.errors import InputError
 from splora.json_values import read_or_refuse
-from splora.tasks.source_names import RUN_RESULT
-
-RESULT = RUN_RESULT
+from splora.run_files import RESULT as RESULT
 
 
 def read_result(folder: Path) -> dict[str, Any]:

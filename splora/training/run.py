@@ -17,20 +17,15 @@ from splora.files import inside, is_full, refuse_link, remove_leftovers, write_j
 from splora.json_values import one_line, read_object
 from splora.locks import RUN_LOCK
 from splora.machine import is_first_process
+from splora.run_files import CONFIGURATION, FILES, FOLDERS, LOG, STATE
+from splora.run_files import RESULT as RESULT
+from splora.run_files import SPECIFICATION as SPECIFICATION
 from splora.training.checkpoint_files import checkpoint_of, is_begun
 from splora.training.configuration import identity, lightning_config
-from splora.training.result_file import RESULT as RESULT
+from splora.training.options import model_arguments
 from splora.training.result_file import read_result
-from splora.training.run_folder import BEFORE, class_name, follow
+from splora.training.run_folder import class_name, follow
 from splora.training.specification import FIELDS, RunSpecification
-from splora.training.state import LOG, STATE
-
-SPECIFICATION, CONFIGURATION, METRICS = "spec.json", "config.yaml", "metrics.csv"
-#: What a run writes into its folder: folders, and files besides the artifacts that its result names.
-_PARTS, _FILES = (
-    ("checkpoints", "adapter", "model", "masks", "tensorboard", BEFORE),
-    (SPECIFICATION, CONFIGURATION, STATE, LOG, METRICS, RESULT),
-)
 
 
 def claim_folder(spec: RunSpecification, output_dir: Path, force: bool = False) -> bool:
@@ -54,8 +49,8 @@ def claim_folder(spec: RunSpecification, output_dir: Path, force: bool = False) 
     if force:
         _clear(output_dir)
     # In the folder itself another command may just be writing: only what this run writes there is its own.
-    remove_leftovers(output_dir, (*_PARTS, *_FILES, *_artifacts(output_dir)))
-    for part in _PARTS:
+    remove_leftovers(output_dir, (*FOLDERS, *FILES, *_artifacts(output_dir)))
+    for part in FOLDERS:
         for folder, _, _ in os.walk(output_dir / part):
             remove_leftovers(Path(folder))
     write_json(output_dir / SPECIFICATION, _plain(spec))
@@ -111,11 +106,11 @@ def refuse_foreign(output_dir: Path) -> None:
     Raises:
         InputError: names what is in the way.
     """
-    for name in (*_FILES, RUN_LOCK):
+    for name in (*FILES, RUN_LOCK):
         _refuse_leading_out(output_dir / name, output_dir)
         if (output_dir / name).is_dir():
             raise InputError(f"{output_dir / name}: is a folder where a run has a file; choose another --output-dir.")
-    for name in _PARTS:
+    for name in FOLDERS:
         part = output_dir / name
         _refuse_leading_out(part, output_dir)
         if part.exists() and not part.is_dir():
@@ -230,24 +225,8 @@ def _fit(config: dict[str, Any], output_dir: Path, callbacks: Sequence[Any]) -> 
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from splora.training.module import PruningModule
-    from splora.training.options import (
-        AdapterOptions,
-        DistillationOptions,
-        OptimizerOptions,
-        PruneFirstOptions,
-        PruningOptions,
-    )
 
-    options = dict(config["model"])
-    options["adapter"] = AdapterOptions(**options["adapter"])
-    pruning = options["pruning"]
-    blocks = {name: tuple(pruning[name]) for name in ("attention_block", "ffn_block")}
-    options["pruning"] = PruningOptions(**{**pruning, **blocks})
-    options["prune_first"] = PruneFirstOptions(**options["prune_first"])
-    options["optimizer"] = OptimizerOptions(**options["optimizer"])
-    if options["distillation"] is not None:
-        options["distillation"] = DistillationOptions(**options["distillation"])
-    module = PruningModule(**options)
+    module = PruningModule(**model_arguments(config["model"]))
     data = instantiate(config["data"])
     settings = dict(config["trainer"])
     for kind in ("logger", "callbacks", "plugins"):
@@ -319,12 +298,12 @@ def _clear(output_dir: Path) -> None:
     requeued = [path.name for path in output_dir.glob("hpc_ckpt_*.ckpt")]  # Lightning's, when SLURM's time was up
     artifacts = _artifacts(output_dir)
     try:
-        for name in _PARTS:
+        for name in FOLDERS:
             if (output_dir / name).is_dir() and not (output_dir / name).is_symlink():
                 shutil.rmtree(output_dir / name)
             else:
                 (output_dir / name).unlink(missing_ok=True)
-        for name in (*_FILES, *requeued, *artifacts):
+        for name in (*FILES, *requeued, *artifacts):
             (output_dir / name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be removed ({error.strerror or error}).") from error

@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError
+from splora.run_files import CHECKPOINTS, MARKS, TENSORBOARD
 
 #: Stands for the run's folder in the paths of loggers, callbacks and plugins.
 FOLDER = "${trainer.default_root_dir}"
-#: Folder in a run's own of what comes before its training: a pruned model, and the trainings after earlier budgets.
-BEFORE = "before"
-#: A folder that holds one of these files is a run's, or what became of a model: a result, a row, a fit from YAML.
-MARKS = ("result.json", "spec.json", "fit.json")
 #: Arguments of loggers and callbacks that say where they write.
 _PATHS = ("save_dir", "dirpath", "output_dir", "log_dir", "root_dir", "dir")
 #: Copies of the run's folder in configurations of before, by class and argument.
@@ -104,14 +101,14 @@ def _copies(trainer: Any) -> Iterator[str]:
     """Folders of runs that arguments name which hold nothing else."""
     for _, entry, name, path in _texts(trainer):
         kind = class_name(entry)
-        if kind == "ModelCheckpoint" and name == "dirpath" and Path(path).name == "checkpoints":
+        if kind == "ModelCheckpoint" and name == "dirpath" and Path(path).name == CHECKPOINTS:
             yield str(Path(path).parent)
         elif _COPIES.get(kind) == name or (kind == "TensorBoardLogger" and name == "save_dir" and _is_ours(entry)):
             yield path
 
 
 def _is_ours(tensorboard: Any) -> bool:
-    return bool(tensorboard["init_args"].get("version") == "tensorboard")
+    return bool(tensorboard["init_args"].get("version") == TENSORBOARD)
 
 
 def _is_within(path: str, folder: str) -> bool:

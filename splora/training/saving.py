@@ -13,15 +13,13 @@ from splora.errors import InputError
 from splora.export.card import run_card, write_card
 from splora.files import replacing_folder
 from splora.json_values import one_line, table, text, whole
-from splora.tasks.source_names import RUN_MODEL
+from splora.run_files import BEFORE
+from splora.run_files import MODEL as MODEL
 from splora.training.adapter_folder import TASK, put_adapter
 from splora.training.prune_first import PRUNED
 from splora.training.result_file import RESULT as RESULT
 from splora.training.result_file import read_result
-from splora.training.run_folder import BEFORE
 from splora.training.serving import merged
-
-MODEL = RUN_MODEL
 
 
 def save_trained(

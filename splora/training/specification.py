@@ -10,6 +10,8 @@ import math
 from typing import Any
 
 from splora.errors import cut, nearest
+from splora.masks import criteria
+from splora.masks.criteria import UNITS
 from splora.training import logger_choice
 from splora.training.columns import (
     ADAPTERS,
@@ -23,9 +25,7 @@ from splora.training.columns import (
     PRUNERS,
     PUBLISHED_EXAMPLES,
     QA_TASKS,
-    SCORED,
     TASKS,
-    UNITS,
     Problem,
     RunSpecification,
     methods_named,
@@ -44,12 +44,12 @@ __all__ = [
     "PRUNERS",
     "PUBLISHED_EXAMPLES",
     "QA_TASKS",
-    "SCORED",
     "TASKS",
     "UNITS",
     "Problem",
     "RunSpecification",
     "check",
+    "check_settings",
     "methods_named",
     "parsed_weights",
     "published_steps",
@@ -71,20 +71,21 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
         total_steps: optimizer steps of the run where they are known; otherwise estimated from the
             published size of the task's training set when no `train_file` is named.
     """
+    problems = check_settings(spec)
+    if not any(problem.field in _SCHEDULE for problem in problems):
+        problems += _check_schedule(spec, total_steps or spec.schedule_total_steps or published_steps(spec))
+    return problems
+
+
+def check_settings(spec: RunSpecification) -> list[Problem]:
+    """Problems of the columns themselves and with each other, whatever the length of the run."""
     problems = [problem for name in FIELDS for problem in _check_limits(name, getattr(spec, name))]
-    problems += _check_thresholds(spec)
-    if spec.has_scores and spec.mask_scores_learning_rate is None:
-        problems.append(Problem("mask_scores_learning_rate", f"is empty, but {spec.pruning_method} learns mask scores"))
     if spec.adapter == "splora" and spec.splora_rank > 1 and spec.splora_rank % 1:
         told = f"is {spec.splora_rank}; a whole number, or a fraction of out_features below 1"
         problems.append(Problem("splora_rank", told))
     if spec.adapter == "lora" and spec.pruning_method != "none":
         told = f"is lora, whose layers have no masks, but pruning_method is {spec.pruning_method}; splopa and splora do"
         problems.append(Problem("adapter", told))
-    if spec.regularization in ("l0", "l1") and not spec.has_scores and spec.pruning_method in METHODS:
-        problems.append(
-            Problem("regularization", f"is {spec.regularization}, but {spec.pruning_method} has no scores to penalize")
-        )
     if spec.regularization != "none" and spec.final_threshold == 0:
         problems.append(Problem("final_threshold", "is 0, but λ is scheduled as final_lambda · v / final_threshold"))
     if spec.max_steps is None and spec.num_train_epochs > 1 and spec.num_train_epochs % 1:
@@ -97,8 +98,6 @@ def check(spec: RunSpecification, total_steps: int | None = None) -> list[Proble
     problems += contradictions(spec)
     if (unusable := logger_choice.problem(spec.logger)) is not None:
         problems.append(Problem("logger", unusable))
-    if not any(problem.field in _SCHEDULE for problem in problems):
-        problems += _check_schedule(spec, total_steps or spec.schedule_total_steps or published_steps(spec))
     return problems
 
 
@@ -156,7 +155,7 @@ def _check_limits(name: str, value: Any) -> list[Problem]:
         return []
     choices = limits.get("choices")
     if choices and value not in choices:
-        hint = nearest(value, choices, METHOD_ALIASES if choices is METHODS else {})
+        hint = nearest(value, choices, criteria.aliases() if choices is METHODS else {})
         return [Problem(name, f"is {cut(value)}; allowed are {', '.join(choices)}{hint}")]
     if isinstance(value, float) and not math.isfinite(value):
         return [Problem(name, f"is {value}; a finite number is needed")]
@@ -169,25 +168,3 @@ def _check_limits(name: str, value: Any) -> list[Problem]:
     if "above" in limits and value <= limits["above"]:
         return [Problem(name, f"is {value}; more than {limits['above']} is needed")]
     return []
-
-
-def _check_thresholds(spec: RunSpecification) -> list[Problem]:
-    ranges: dict[str, tuple[float, float, str]] = {
-        "magnitude": (0.0, 1.0, "a fraction of blocks above 0 and up to 1"),
-        "topK": (0.0, 1.0, "a fraction of blocks above 0 and up to 1"),
-        "topK_global": (0.0, 1.0, "a fraction of blocks above 0 and up to 1"),
-        "sigmoied_threshold": (-math.inf, 1.0, "a probability from 0 up to, not including, 1"),
-        "sigmoid_threshold": (-math.inf, 1.0, "a probability from 0 up to, not including, 1"),
-        "l0": (0.0, math.inf, "a number above 0"),
-    }
-    if spec.pruning_method not in ranges:
-        return []
-    low, high, allowed = ranges[spec.pruning_method]
-    probability = spec.pruning_method.startswith("sig")
-    problems = []
-    for name in ("initial_threshold", "final_threshold"):
-        value = getattr(spec, name)
-        inside = (0 <= value < 1) if probability else (low < value <= high)
-        if not inside:
-            problems.append(Problem(name, f"is {value}; {spec.pruning_method} takes {allowed}"))
-    return problems

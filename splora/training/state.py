@@ -18,10 +18,11 @@ from typing import Any
 from splora.errors import InputError
 from splora.files import write_json
 from splora.json_values import number, read_object, text, whole
+from splora.run_files import LOG as LOG
+from splora.run_files import STATE as STATE
 from splora.training.seeds import seed_folder
 from splora.training.specification import RunSpecification
 
-STATE, LOG = "state.json", "log.txt"
 QUEUED, RUNNING, FINISHED, FAILED, INTERRUPTED = "queued", "running", "finished", "failed", "interrupted"
 STATES = (QUEUED, RUNNING, FINISHED, FAILED, INTERRUPTED)
 

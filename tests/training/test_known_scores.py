@@ -114,7 +114,7 @@ def test_a_row_that_goes_on_does_not_look_for_its_first_scores_again(
 ) -> None:
     from lightning import Callback
 
-    from splora.training import module
+    from splora.training import known_scores
 
     class Stop(Callback):
         def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
@@ -131,5 +131,5 @@ def test_a_row_that_goes_on_does_not_look_for_its_first_scores_again(
     def again(*_: Any) -> Any:
         raise AssertionError("scores are found once")
 
-    monkeypatch.setattr(module, "stat_importances", again)
+    monkeypatch.setattr(known_scores, "stat_importances", again)
     run(spec, tmp_path)

@@ -166,13 +166,13 @@ def test_blocks_that_do_not_divide_are_refused_by_the_network_too(tiny_spec: Mak
 
 
 def test_the_configuration_of_every_row_builds(root: Path) -> None:
-    from splora.hparams.workbook import OWN, read_workbook
+    from splora.hparams.catalogue import catalogue
 
-    rows = read_workbook(OWN).rows
-    assert len(rows) > 200
-    for row in rows:
-        config = lightning_config(row.spec, "runs/x")
-        assert check(row.spec) == []
+    specs = [spec for sheet in catalogue().values() for spec, _ in sheet]
+    assert len(specs) > 200
+    for spec in specs:
+        config = lightning_config(spec, "runs/x")
+        assert check(spec) == []
         assert config["trainer"]["callbacks"]
         assert set(config) == {"seed_everything", "trainer", "model", "data"}
 

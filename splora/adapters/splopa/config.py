@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from splora.adapter_defaults import PROTOTYPE_RANGE, PROTOTYPE_RANK, PROTOTYPES
 from splora.adapters.config import MaskedAdapterConfig, positive, positive_whole
 
 
@@ -23,12 +24,12 @@ class SPLoPAConfig(MaskedAdapterConfig):
             themselves start with; the published 1e-4 moves ΔW a thousand times more slowly than fine-tuning moves W.
     """
 
-    num_prototypes: int = field(default=64, metadata={"help": "Number of prototypes K."})
-    prototype_rank: int = field(default=1, metadata={"help": "Rank of a prototype."})
+    num_prototypes: int = field(default=PROTOTYPES, metadata={"help": "Number of prototypes K."})
+    prototype_rank: int = field(default=PROTOTYPE_RANK, metadata={"help": "Rank of a prototype."})
     shared_prototypes: bool = field(default=True, metadata={"help": "One set for all layers of a block shape."})
     shared_position_weights: bool = field(default=False, metadata={"help": "One set for all layers of a shape."})
     init_range: float = field(
-        default=2e-2, metadata={"help": "Root mean square of a prototype's entries at the start."}
+        default=PROTOTYPE_RANGE, metadata={"help": "Root mean square of a prototype's entries at the start."}
     )
 
     def __post_init__(self) -> None:

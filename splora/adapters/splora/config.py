@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from splora.adapter_defaults import SPLORA_RANGE, SPLORA_RANK
 from splora.adapters.config import MaskedAdapterConfig, positive
 
 
@@ -17,8 +18,8 @@ class SPLoRAConfig(MaskedAdapterConfig):
         init_range: A starts uniform between ∓init_range; B starts at 0, so that an untrained adapter changes nothing.
     """
 
-    rank: float = field(default=8, metadata={"help": "Rank; below 1 a fraction of out_features."})
-    init_range: float = field(default=1e-2, metadata={"help": "A starts uniform between ∓init_range."})
+    rank: float = field(default=SPLORA_RANK, metadata={"help": "Rank; below 1 a fraction of out_features."})
+    init_range: float = field(default=SPLORA_RANGE, metadata={"help": "A starts uniform between ∓init_range."})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,10 +15,8 @@ from splora.json_values import one_line, read_object
 from splora.locks import claiming
 from splora.posttraining.core.budget import Budget
 from splora.posttraining.core.compute import check_compute
+from splora.run_files import RESULT as RESULT
 from splora.tasks.text_sources import TEXT_TASKS
-
-#: The file that marks a finished pruning.
-RESULT = "result.json"
 
 
 @dataclass(frozen=True)
