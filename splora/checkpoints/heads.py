@@ -8,7 +8,7 @@ from typing import Any
 
 from splora import anatomy
 from splora.export.storage import weight_files
-from splora.tasks.sources import QA_TASKS, auto_model
+from splora.tasks.registry import REGISTRY
 
 #: Classes whose heads have the names of a sentence classifier's.
 _OTHERS = ("ForTokenClassification", "ForMultipleChoice")
@@ -28,7 +28,7 @@ def has_head(name: str, config: Any, task: str) -> bool:
     Raises:
         InputError: its weights cannot be read without running code.
     """
-    head = auto_model(task).removeprefix("AutoModel")
+    head = f"For{REGISTRY[task].head}"
     made_for = [str(kind) for kind in getattr(config, "architectures", None) or []]
     if any(kind.endswith(head) for kind in made_for):
         return True
@@ -36,7 +36,7 @@ def has_head(name: str, config: Any, task: str) -> bool:
         return False
     heads = set(anatomy.family_of(config).task_heads)
     answers = "qa_outputs"
-    wanted = heads & {answers} if task in QA_TASKS else heads - {answers}
+    wanted = heads & {answers} if head == "ForQuestionAnswering" else heads - {answers}
     return any(wanted & set(tensor.split(".")) for file in weight_files(name) for tensor in _names(file))
 
 

@@ -9,10 +9,10 @@ import math
 from typing import Any
 
 from splora import precision
-from splora.tasks.glue_tasks import TASKS
+from splora.tasks.registry import REGISTRY
 from splora.training import logger_choice
 from splora.training.run_folder import FOLDER
-from splora.training.specification import DIVERGENCE, QA_TASKS, RunSpecification
+from splora.training.specification import DIVERGENCE, RunSpecification
 
 
 def lightning_config(spec: RunSpecification, output_dir: str) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _callbacks(spec: RunSpecification) -> list[dict[str, Any]]:
 
 def _judges(spec: RunSpecification) -> list[dict[str, Any]]:
     """Callbacks that let evaluations decide when to stop and which weights to keep."""
-    metric = "f1" if spec.task in QA_TASKS else TASKS[spec.task].metrics[0]
+    metric = REGISTRY[spec.task].metrics[0]
     if spec.held_out and (spec.judged_by == DIVERGENCE or not spec.labelled):
         metric = DIVERGENCE
     monitor = f"{'held' if spec.held_out else 'val'}/{metric}"
@@ -204,10 +204,6 @@ def data_config(spec: RunSpecification) -> dict[str, Any]:
         "held_out": spec.held_out,
         "labelled": spec.labelled,
     }
-    if spec.task in QA_TASKS:
-        windows = {"doc_stride": spec.doc_stride}
-        return {
-            "class_path": "splora.tasks.squad.SquadDataModule",
-            "init_args": {"task": spec.task, **shared, **windows},
-        }
-    return {"class_path": "splora.tasks.glue.GlueDataModule", "init_args": {"task": spec.task, **shared}}
+    task = REGISTRY[spec.task]
+    windows = {"doc_stride": spec.doc_stride} if "doc_stride" in task.takes else {}
+    return {"class_path": task.module, "init_args": {"task": spec.task, **shared, **windows}}

@@ -15,7 +15,7 @@ from splora.json_values import one_line, read_object
 from splora.locks import claiming
 from splora.posttraining.core.budget import Budget
 from splora.posttraining.core.compute import check_compute
-from splora.tasks.text_sources import TEXT_TASKS
+from splora.tasks.registry import REGISTRY
 
 #: The file that marks a finished pruning.
 RESULT = "result.json"
@@ -120,8 +120,8 @@ class PruneRequest:
                 "A latency budget needs measured tables: give --mha_lut and --ffn_lut; "
                 "scripts/generate_lut.py measures them."
             )
-        if self.choices.get("labels") == "data" and self.task in TEXT_TASKS:
-            problems.append(f"--fisher_labels is data, and {self.task} is a text, which has none; model needs none.")
+        if self.choices.get("labels") == "data" and self.task in REGISTRY and REGISTRY[self.task].causal:
+            problems.append(f"--fisher_labels is data, and {self.task} is for language models and has none; model needs none.")
         problems += problems_of(self._check_output, self._check_compute, lambda: check_dtype(self.dtype))
         if problems:
             raise InputError(problems)
