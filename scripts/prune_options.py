@@ -345,7 +345,7 @@ def request_of(
     found_budget = read(budget, Budget("mac", 0.5))
     folder = Path("output") / model_label
     of_text = found_task in REGISTRY and REGISTRY[found_task].causal
-    usual = TEXT_SAMPLES if of_text else SAMPLES[method]
+    usual = TEXT_SAMPLES if of_text and REGISTRY[found_task].outputs == "losses" else SAMPLES[method]
     name = f"{method}-{found_budget.metric}-{found_budget.fraction:g}-seed-{options.seed}"
     request = PruneRequest(
         method=method,

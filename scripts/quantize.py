@@ -107,7 +107,7 @@ def request_from(options: argparse.Namespace) -> QuantizeRequest:
         problems += error.problems
     label = Path(options.model).name
     of_text = REGISTRY[task].causal
-    usual = TEXT_SAMPLES if of_text else SAMPLES["stat"]
+    usual = TEXT_SAMPLES if REGISTRY[task].outputs == "losses" else SAMPLES["stat"]
     columns: dict[str, str] = {}
     try:
         columns = columns_of(options.column)

@@ -137,6 +137,27 @@ class TaskDataModule(LightningDataModule):
         """
         raise InputError(f"The task {self.task} has a score and no predictions.")
 
+    def references(self, outputs: dict[str, npt.NDArray[Any]], split: Split = "eval") -> tuple[list[Any], list[Any]]:
+        """What is predicted of a split and what is right, by example, for metrics that a user names.
+
+        Args:
+            outputs: as for `evaluate`.
+
+        Returns:
+            Numbers of labels in the task's own order, scores, texts (and lists of texts that are right), or lists of
+            tags.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no predictions to compare.")
+
+    def check_references(self) -> None:
+        """Refuse named metrics where a task has no predictions that they could compare.
+
+        Raises:
+            InputError: it has none.
+        """
+        if type(self).references is TaskDataModule.references:
+            raise InputError(f"--metric is given, but {self.task} has a score and no predictions; leave it out.")
+
     def rows_of(self, tokenizer: Any, split: Split) -> TokenRows:
         """Tokens and segments of a split's rows as any fast tokenizer makes them, in the order of `prepare`."""
         raise NotImplementedError(f"{type(self).__name__} has no pairs of texts.")

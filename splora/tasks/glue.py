@@ -201,6 +201,16 @@ class GlueDataModule(TaskDataModule):
         shown = [names[number] for number in logits.argmax(1)] if names else [float(value) for value in logits[:, 0]]
         return {"predictions": dict(enumerate(shown))}
 
+    def references(self, outputs: dict[str, npt.NDArray[Any]], split: Split = "eval") -> tuple[list[Any], list[Any]]:
+        """See `TaskDataModule`: numbers of labels in GLUE's order, or scores."""
+        names, labels = self.description.labels, self.features(split).columns["labels"]
+        assert isinstance(labels, np.ndarray)
+        predicted = list(self.predict(outputs)["predictions"].values())
+        if not names:
+            return predicted, labels.tolist()
+        own = self.id2label
+        return [names.index(name) for name in predicted], [names.index(own[int(number)]) for number in labels]
+
     def _tables_of_hub(self, source: str | None, split: Split) -> dict[str, Table]:
         trained = split in ("train", "held")
         parts = {"": "train"} if trained else {"": "validation"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from splora.errors import InputError, nearest
-from splora.tasks import glue_tasks, squad_tasks, text_sources
+from splora.tasks import choice_tasks, glue_tasks, squad_tasks, text_sources
 from splora.tasks.task import Task
 
 #: Every task, in the order in which sentences list them.
@@ -16,6 +16,7 @@ REGISTRY: dict[str, Task] = {
     **squad_tasks.TASKS,
     **glue_tasks.TASKS,
     **text_sources.TEXT_TASKS,
+    **choice_tasks.TASKS,
 }
 
 

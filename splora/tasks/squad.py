@@ -154,6 +154,11 @@ class SquadDataModule(TaskDataModule):
         answers, found = self._answers(outputs, "predict")
         return answers_by_id(answers, found, self.version_2)
 
+    def references(self, outputs: dict[str, npt.NDArray[Any]], split: Split = "eval") -> tuple[list[Any], list[Any]]:
+        """See `TaskDataModule`: texts, and lists of those that are right; an empty one where there is no answer."""
+        answers, found = self._answers(outputs, split)
+        return list(answers.texts), [list(question.answers) or [""] for question in found]
+
     def _answers(self, outputs: dict[str, npt.NDArray[Any]], split: Split) -> tuple[Answers, list[Question]]:
         found, windows = self._evaluation(split)
         answers = find_answers(
