@@ -251,6 +251,12 @@ def _check_complete(
             f"{name}: has no head for {task}: {' and '.join(missing[:2])} cannot be found{own}; "
             f"pass a checkpoint that is fine-tuned on {task}."
         )
+    others = {f"For{other.head}" for other in REGISTRY.values()} - {f"For{REGISTRY[task].head}"}
+    if REGISTRY[task].classes and str(kind).endswith(tuple(others)):  # heads of several tasks have the same names
+        raise InputError(
+            f"{name}: has no head for {task} (its architecture is {kind}); pass a checkpoint that is fine-tuned on "
+            f"{task}, or a pretrained one."
+        )
     if report["mismatched_keys"]:
         key, stored, made = min(report["mismatched_keys"])
         raise InputError(f"{name}: {key} is {_shape(stored)} in the checkpoint, but {_shape(made)} by config.json.")

@@ -12,6 +12,8 @@ from splora.tasks.registry import REGISTRY
 
 #: Classes whose heads have the names of a sentence classifier's.
 _OTHERS = ("ForTokenClassification", "ForMultipleChoice")
+#: What lies between an encoder and a classifier of sentences, and not of tokens.
+_BETWEEN = {"pooler", "pre_classifier"}
 
 
 def has_head(name: str, config: Any, task: str) -> bool:
@@ -37,7 +39,11 @@ def has_head(name: str, config: Any, task: str) -> bool:
     heads = set(anatomy.family_of(config).task_heads)
     answers = "qa_outputs"
     wanted = heads & {answers} if head == "ForQuestionAnswering" else heads - {answers}
-    return any(wanted & set(tensor.split(".")) for file in weight_files(name) for tensor in _names(file))
+    tensors = [tensor.split(".") for file in weight_files(name) for tensor in _names(file)]
+    if head == "ForTokenClassification":
+        bare = any(names[-2:] == ["classifier", "weight"] for names in tensors)
+        return bare and not any(_BETWEEN & {*names} for names in tensors)
+    return any(wanted & {*names} for names in tensors)
 
 
 def _names(file: Path) -> Iterable[str]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from splora.errors import InputError, nearest
-from splora.tasks import choice_tasks, glue_tasks, squad_tasks, text_sources
+from splora.tasks import choice_tasks, glue_tasks, squad_tasks, tag_tasks, text_sources
 from splora.tasks.task import Task
 
 #: Every task, in the order in which sentences list them.
 REGISTRY: dict[str, Task] = {
     **squad_tasks.TASKS,
     **glue_tasks.TASKS,
+    **tag_tasks.TASKS,
     **text_sources.TEXT_TASKS,
     **choice_tasks.TASKS,
 }

@@ -101,31 +101,39 @@ def predicted_logits(
         for name in LOGITS:
             if name in outputs:
                 # Longest rows come first: the first batch is as wide as any.
-                _put(found, name, outputs[name], rows, len(features))
+                _put(found, name, outputs[name], rows, features.lengths)
         if progress is not None:
             progress(number + 1, len(batches))
     return found
 
 
 def divergence(dense: Predictions, pruned: Predictions) -> float:
-    """Mean Kullback–Leibler divergence KL(dense ‖ pruned) of predicted distributions, in nats per row.
+    """Mean Kullback–Leibler divergence KL(dense ‖ pruned) of predicted distributions, nats per row (tags: per token).
 
     Start and end positions count as two predictions, averaged. Of a regression, half the mean squared difference: the
     divergence of normal distributions of unit variance. Of language models: what `predict` found, per token.
     """
     if pruned.from_dense is not None:
         return pruned.from_dense
-    values = [
-        float(divergences([torch.from_numpy(logits)], [torch.from_numpy(pruned.logits[name])]).mean())
-        for name, logits in dense.logits.items()
-    ]
+    values = []
+    for name, logits in dense.logits.items():
+        other = pruned.logits[name]
+        # Where each token has a prediction of its own, what fills up rows has none.
+        keep = logits[..., 0] > FILL / 2 if logits.ndim == 3 else ...
+        values.append(float(divergences([torch.from_numpy(logits[keep])], [torch.from_numpy(other[keep])]).mean()))
     return float(np.mean(values))
 
 
 def _put(
-    found: dict[str, npt.NDArray[np.float32]], name: str, logits: Tensor, rows: npt.NDArray[np.int64], count: int
+    found: dict[str, npt.NDArray[np.float32]],
+    name: str,
+    logits: Tensor,
+    rows: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
 ) -> None:
     values = logits.float().cpu().numpy()
     if name not in found:
-        found[name] = np.full((count, values.shape[1]), FILL, np.float32)
+        found[name] = np.full((len(lengths), *values.shape[1:]), FILL, np.float32)
+    if values.ndim == 3:
+        values = np.where((np.arange(values.shape[1]) < lengths[rows, None])[..., None], values, np.float32(FILL))
     found[name][rows, : values.shape[1]] = values
