@@ -252,7 +252,7 @@ def _check_complete(
             f"pass a checkpoint that is fine-tuned on {task}."
         )
     others = {f"For{other.head}" for other in REGISTRY.values()} - {f"For{REGISTRY[task].head}"}
-    if REGISTRY[task].classes and str(kind).endswith(tuple(others)):  # heads of several tasks have the same names
+    if not missing and REGISTRY[task].classes and str(kind).endswith(tuple(others)):  # two heads of the same names
         raise InputError(
             f"{name}: has no head for {task} (its architecture is {kind}); pass a checkpoint that is fine-tuned on "
             f"{task}, or a pretrained one."

@@ -156,7 +156,7 @@ class TaskDataModule(LightningDataModule):
             InputError: it has none.
         """
         if type(self).references is TaskDataModule.references:
-            raise InputError(f"--metric is given, but {self.task} has a score and no predictions; leave it out.")
+            raise InputError(f"metrics are named, but {self.task} has a score and no predictions; leave them out.")
 
     def rows_of(self, tokenizer: Any, split: Split) -> TokenRows:
         """Tokens and segments of a split's rows as any fast tokenizer makes them, in the order of `prepare`."""

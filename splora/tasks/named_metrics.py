@@ -24,7 +24,7 @@ def load_metrics(names: Sequence[str]) -> dict[str, Any]:
     for name in dict.fromkeys(names):
         known = Path(name).stem
         if known in found:
-            raise InputError(f"--metric: two metrics are called {known}; rename one.")
+            raise InputError(f"metric: two metrics are called {known}; rename one.")
         found[known] = _load(name)
     return found
 
@@ -39,13 +39,13 @@ def _load(name: str) -> Any:
             return evaluate.load(str(Path(name).expanduser()) if local else name)
     except ImportError as error:
         told = " ".join(str(error).split())
-        raise InputError(f"--metric {name}: needs a package that is not installed ({told[:300]}).") from error
+        raise InputError(f"metric {name}: needs a package that is not installed ({told[:300]}).") from error
     except Exception as error:  # a module is anybody's code
         reason = "there is no network and no copy in the cache" if not reached else _line(error)
         raise InputError(
-            f"--metric {name}: there is no such file, and it cannot be loaded from the hub ({reason}){mistyped(name)}."
+            f"metric {name}: there is no such file, and it cannot be loaded from the hub ({reason}){mistyped(name)}."
             if not local
-            else f"--metric {name}: cannot be loaded ({reason})."
+            else f"metric {name}: cannot be loaded ({reason})."
         ) from error
 
 
@@ -62,10 +62,10 @@ def compute(metrics: Mapping[str, Any], predictions: Sequence[Any], references: 
         try:
             said = metric.compute(**_arguments(metric, predictions, references)) or {}
         except Exception as error:  # a module is anybody's code
-            raise InputError(f"--metric {name}: cannot be computed of this task ({_line(error)}).") from error
+            raise InputError(f"metric {name}: cannot be computed of this task ({_line(error)}).") from error
         own = {f"{name}/{key}": float(value) for key, value in said.items() if _is_number(value)}
         if not own:
-            raise InputError(f"--metric {name}: says nothing in numbers of this task.")
+            raise InputError(f"metric {name}: says nothing in numbers of this task.")
         found |= own
     return found
 
