@@ -36,7 +36,7 @@ _SPLOPA = ("num_splopa_prototypes", "splopa_prototype_rank", "splopa_init_range"
 #: Initial range of prototypes in the program that the published rows were run with, where a row does not state one.
 _PUBLISHED_RANGE = 1e-4
 #: Windows that SQuAD 1.1's training set makes at 384 tokens with stride 128.
-_EXAMPLES = {name: task.examples for name, task in REGISTRY.items()} | {"squad": 88_524}
+_EXAMPLES = {name: task.examples for name, task in REGISTRY.items() if task.examples} | {"squad": 88_524}
 #: BERT-base: parameters of the encoder layers, and those that are never pruned (biases and layer norms).
 _ENCODER, _UNPRUNED = 85_054_464, 119_808
 

@@ -68,18 +68,18 @@ def evaluate(
     from splora.checkpoints.checkpoint import check_kind, load_for_evaluation
 
     known = find_task(task)
-    in_memory = isinstance(model, nn.Module)
+    in_memory = model if isinstance(model, nn.Module) else None
     name = str(tokenizer if tokenizer is not None else model)
-    if in_memory and tokenizer is None:
-        name = str(getattr(anatomy.config_of(model), "name_or_path", "") or "")
+    if in_memory is not None and tokenizer is None:
+        name = str(getattr(anatomy.config_of(in_memory), "name_or_path", "") or "")
         if not name:
             raise InputError("tokenizer: is needed of a model that was not loaded from a folder or the hub.")
-    problems = [] if in_memory else problems_of(lambda: check_compute(device=device, precision=precision))
+    problems = [] if in_memory is not None else problems_of(lambda: check_compute(device=device, precision=precision))
     if max_seq_length is not None and max_seq_length < 2:
         problems.append(f"--max_seq_length is {max_seq_length}; it must be 2 or larger.")
     if problems:
         raise InputError(problems)
-    config = anatomy.config_of(model) if in_memory else check_kind(str(model), known.name)
+    config = anatomy.config_of(in_memory) if in_memory is not None else check_kind(str(model), known.name)
     if max_seq_length is not None and known.length is not None:
         check_length(name, config, max_seq_length, "--max_seq_length")
     named = load_metrics(metrics)
@@ -96,8 +96,9 @@ def evaluate(
     prepared.features("eval")  # data that cannot be read are told before weights are loaded
     if named:
         prepared.check_references()
-    network = model if in_memory else load_for_evaluation(str(model), known.name).to(find_device(device))
-    assert isinstance(network, nn.Module)
+    network = in_memory
+    if network is None:
+        network = load_for_evaluation(str(model), known.name).to(find_device(device))
     training = network.training
     network.eval()
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -110,12 +110,12 @@ class ChoiceTask(Task):
 
     Attributes:
         layout: of `LAYOUTS`; None: that of the file.
-        splits: what the hub calls the two splits.
+        judged: the split that is published with answers to be judged by.
         hub_revision: branch on the hub; None: its main one.
     """
 
     layout: str | None = None
-    splits: dict[Split, str] = field(default_factory=lambda: {"train": "train", "eval": "validation"})
+    judged: str = "validation"
     hub_revision: str | None = None
 
     title: ClassVar[str] = "questions"
@@ -131,7 +131,7 @@ class ChoiceTask(Task):
 
     def source(self, folder: Path, split: Split) -> str:
         """See `Task`: of evaluation the split that is published with answers, else the other."""
-        judged = (_TEST, _VALID) if self.splits["eval"] == "test" else (_VALID, _TEST)
+        judged = (_TEST, _VALID) if self.judged == "test" else (_VALID, _TEST)
         found = next(filter(None, (find_files(folder, stems, _TABLES) for stems in judged)), None)
         if split == "train":
             found = find_files(folder, _TRAIN, _TABLES)
@@ -146,20 +146,24 @@ class ChoiceTask(Task):
         return str(found[0])
 
 
-_HELLASWAG, _ARC = "HellaSwag", {"layout": "ARC", "splits": {"train": "train", "eval": "test"}}
 _METRICS, _NORMED = ("accuracy", "accuracy_norm"), ("accuracy_norm", "accuracy")
 _TASKS = (
     ChoiceTask(name="choices", aliases=("multiplechoice",), metrics=_METRICS),
-    ChoiceTask(name="arc_easy", aliases=("arce",), metrics=_METRICS, hub=("allenai/ai2_arc", "ARC-Easy"), **_ARC),
     ChoiceTask(
-        name="arc_challenge", aliases=("arcc",), metrics=_NORMED, hub=("allenai/ai2_arc", "ARC-Challenge"), **_ARC
+        "ARC", "test", name="arc_easy", aliases=("arce",), metrics=_METRICS, hub=("allenai/ai2_arc", "ARC-Easy")
     ),
-    ChoiceTask(name="hellaswag", metrics=_NORMED, hub=("Rowan/hellaswag", None), layout=_HELLASWAG),
+    ChoiceTask(
+        "ARC",
+        "test",
+        name="arc_challenge",
+        aliases=("arcc",),
+        metrics=_NORMED,
+        hub=("allenai/ai2_arc", "ARC-Challenge"),
+    ),
+    ChoiceTask("HellaSwag", name="hellaswag", metrics=_NORMED, hub=("Rowan/hellaswag", None)),
     # The main branch holds a script, which `datasets` no longer runs; the hub keeps what it made as Parquet.
-    ChoiceTask(
-        name="piqa", metrics=_METRICS, hub=("ybisk/piqa", None), hub_revision="refs/convert/parquet", layout="PIQA"
-    ),
-    ChoiceTask(name="winogrande", metrics=_METRICS, hub=("allenai/winogrande", "winogrande_xl"), layout="WinoGrande"),
+    ChoiceTask("PIQA", name="piqa", metrics=_METRICS, hub=("ybisk/piqa", None), hub_revision="refs/convert/parquet"),
+    ChoiceTask("WinoGrande", name="winogrande", metrics=_METRICS, hub=("allenai/winogrande", "winogrande_xl")),
 )
 TASKS: dict[str, ChoiceTask] = {task.name: task for task in _TASKS}
 
@@ -185,7 +189,7 @@ def read_questions(source: str | None, task: str, split: Split, cache_dir: str |
 
     name, configuration = known.hub
     options = {"revision": known.hub_revision} if known.hub_revision else {}
-    table = load_dataset(name, configuration, known.splits[split], cache_dir, **options)
+    table = load_dataset(name, configuration, "train" if split == "train" else known.judged, cache_dir, **options)
     return _questions(raw_of_columns(name, {column: list(table[column]) for column in table.column_names}), known)
 
 

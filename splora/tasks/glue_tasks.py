@@ -48,7 +48,6 @@ class GlueTask(Task):
     head: ClassVar[str] = "SequenceClassification"
     pipeline: ClassVar[str] = "text-classification"
     module: ClassVar[str] = "splora.tasks.glue.GlueDataModule"
-    reads_first_token: ClassVar[bool] = True
     takes: ClassVar[tuple[str, ...]] = ("columns", "labelled")
     input: ClassVar[str] = "rows.tsv"
 

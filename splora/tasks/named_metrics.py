@@ -73,7 +73,7 @@ def compute(metrics: Mapping[str, Any], predictions: Sequence[Any], references: 
 def _arguments(metric: Any, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, Any]:
     features = metric.features[0] if isinstance(metric.features, list) else metric.features
     record = features.get("predictions") if hasattr(features, "get") else None
-    if not (hasattr(record, "keys") and "id" in record):
+    if not isinstance(record, dict) or "id" not in record:
         return {"predictions": list(predictions), "references": list(references)}
     answers = [[text for text in ([one] if isinstance(one, str) else one) if text] for one in references]
     more = {"no_answer_probability": 0.0} if "no_answer_probability" in record else {}

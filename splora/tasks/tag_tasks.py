@@ -138,7 +138,9 @@ def read_sentences(
 
 
 def _of_conll(path: Path, labelled: bool) -> Iterator[Sentence]:
-    budget, words, tags, first = Budget(str(path)), [], [], 0
+    budget, first = Budget(str(path)), 0
+    words: list[str] = []
+    tags: list[str] = []
     for number, line in read_lines(path):
         cells = line.split()
         if not cells or cells[0] == _BEGINS:

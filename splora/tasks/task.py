@@ -39,7 +39,6 @@ class Task(ABC):
         pipeline: what the hub calls the use of such a model.
         module: where its data module stands.
         length: tokens of an example where nobody says otherwise; None: as many as the model has positions.
-        reads_first_token: whether the head reads the first token alone, of the encoders that this program knows.
         causal: whether decoders do it; else encoders.
         trained: whether rows train for it, healing does, and predictions can be asked for.
         outputs: what its score is computed from: the head's `logits`, or the `losses` of windows or of `endings`.
@@ -59,7 +58,6 @@ class Task(ABC):
     pipeline: ClassVar[str]
     module: ClassVar[str]
     length: ClassVar[int | None] = 128
-    reads_first_token: ClassVar[bool] = False
     causal: ClassVar[bool] = False
     trained: ClassVar[bool] = True
     classes: ClassVar[bool] = True

@@ -132,7 +132,7 @@ def _of_adapter(name: str, given: str | None) -> Predictor:
     folder = expanded(name)
     own, labels = task_and_labels(folder, read_settings(folder))
     if own is None:
-        every = names(lambda known: known.reads_first_token)
+        every = names(lambda known: known.classes and known.names is not None)
         allowed = [task for task in every if len(REGISTRY[task].names or ()) == len(labels or {})]
         if given not in allowed:
             raise InputError(

@@ -11,6 +11,7 @@ from typing import Any
 
 from splora.errors import cut, nearest
 from splora.tasks.registry import REGISTRY, WINDOWED
+from splora.tasks.registry import TRAINED as TASKS
 from splora.training import logger_choice
 from splora.training.columns import (
     ADAPTERS,
@@ -22,7 +23,6 @@ from splora.training.columns import (
     PRECISIONS,
     PRUNERS,
     SCORED,
-    TASKS,
     UNITS,
     Problem,
     RunSpecification,

@@ -172,7 +172,7 @@ def test_a_decoder_is_for_texts_and_an_encoder_for_the_rest(folder: Path, tmp_pa
 
 def test_what_cannot_work_is_told_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--model", "none", "--task", "wikitext2", "--data", "embedded", "--budget", "mac=0.5", "--output", "x"]
-    with pytest.raises(InputError, match="--fisher_labels is data, and wikitext2 is a text, which has none"):
+    with pytest.raises(InputError, match="--fisher_labels is data, and wikitext2 has no labels"):
         prune.main(["fisher", *given, "--fisher_labels=data"])
     with pytest.raises(SystemExit) as stopped:
         opt_eval.main(["--model_name", "none", "--task", "sst2", "wiki", "--max_seq_length", "1"])

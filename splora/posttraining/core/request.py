@@ -121,7 +121,7 @@ class PruneRequest:
                 "scripts/generate_lut.py measures them."
             )
         if self.choices.get("labels") == "data" and self.task in REGISTRY and REGISTRY[self.task].causal:
-            problems.append(f"--fisher_labels is data, and {self.task} is for language models and has none; model needs none.")
+            problems.append(f"--fisher_labels is data, and {self.task} has no labels; model needs none.")
         problems += problems_of(self._check_output, self._check_compute, lambda: check_dtype(self.dtype))
         if problems:
             raise InputError(problems)
