@@ -165,7 +165,7 @@ def test_a_decoder_is_for_texts_and_an_encoder_for_the_rest(folder: Path, tmp_pa
     )
     transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
     with pytest.raises(
-        InputError, match="is of the family bert, no causal language model; ptb needs one of gpt2, llama"
+        InputError, match="is of the family bert, no causal language model; ptb needs one of gemma, gpt2, llama"
     ):
         load_checkpoint(str(tmp_path), "ptb")
 
@@ -266,7 +266,7 @@ def test_models_of_other_families_are_named_before_their_data_are_looked_at(
     [
         (
             "BertForSequenceClassification",
-            "of the family bert, no causal language model; wikitext2 needs one of gpt2, llama",
+            "of the family bert, no causal language model; wikitext2 needs one of gemma, gpt2, llama",
         ),
         ("OPTForSequenceClassification", "has no head for wikitext2; this quantized model is a OPTForSequenceClassif"),
     ],
