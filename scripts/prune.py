@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     """Prune one checkpoint by the named method."""
     options = make_parser().parse_args(arguments)
     if not options.labelled and "labelled" not in REGISTRY[options.task].takes:
-        raise InputError(f"--no_labels is given, but {options.task} is a text, which has none; leave it out.")
+        raise InputError(f"--no_labels is given, but {options.task} has no labels to leave out; leave out --no_labels.")
     with ending_tidily():
         request = request_of(
             options,
@@ -79,7 +79,9 @@ def _prune_and_heal(request: PruneRequest, options: argparse.Namespace) -> None:
         InputError: either cannot be done; what healing lacks is told before anything is pruned.
     """
     if not REGISTRY[request.task].trained:
-        raise InputError(f"--heal trains encoders for their tasks, and {request.task} is a text; leave it out.")
+        raise InputError(
+            f"--heal trains encoders for their tasks, and {request.task} is for language models; leave it out."
+        )
     if request.columns:
         raise InputError(
             "--column is given, and healing reads tables with the task's usual names of columns alone; rename them, "
