@@ -23,8 +23,8 @@ from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.stages import Stage
 from splora.quiet import quiet_libraries
 from splora.tasks.data_module import TaskDataModule
-from splora.tasks.sources import QA_TASKS, canonical_task, data_sources, make_data_module, reads_first_token
-from splora.tasks.text_sources import TEXT_TASKS
+from splora.tasks.registry import REGISTRY
+from splora.tasks.sources import canonical_task, data_sources, make_data_module
 
 
 @dataclass(frozen=True)
@@ -141,16 +141,14 @@ def _print(rows: Measured, names: list[str], budgets: list[float]) -> None:
 
 
 def _draw(model: nn.Module, task: str, options: argparse.Namespace, seed: int) -> Draw:
-    questions = task in QA_TASKS
-    length = None if task in TEXT_TASKS else 384 if questions else 128
     data = make_data_module(
         task,
         options.model,
         *data_sources(options.data, task),
         seed=seed,
         max_train_examples=options.samples,
-        max_seq_length=options.max_seq_length or length,
-        **({"doc_stride": options.doc_stride} if questions else {}),
+        max_seq_length=options.max_seq_length or REGISTRY[task].length,
+        doc_stride=options.doc_stride,
     )
     calibration = draw(data, options.samples)
     costs = Costs.of(model, round(calibration.mean_tokens))
@@ -161,7 +159,7 @@ def _draw(model: nn.Module, task: str, options: argparse.Namespace, seed: int) -
         calibration,
         costs,
         costs.of_plan(Plan.dense(model)),
-        reads_first_token(task),
+        REGISTRY[task].reads_first_token,
         Precision.parse("auto"),
         seed,
     )

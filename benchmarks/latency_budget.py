@@ -24,7 +24,8 @@ from splora.posttraining.latency.budget import LatencyBudget
 from splora.posttraining.latency.fit import relative_error
 from splora.posttraining.latency.measure import clock, measure, median_times, model_call
 from splora.quiet import quiet_libraries
-from splora.tasks.sources import QA_TASKS, canonical_task, data_sources, make_data_module
+from splora.tasks.registry import REGISTRY
+from splora.tasks.sources import canonical_task, data_sources, make_data_module
 
 MACS, LATENCY = 0.5, 0.6
 
@@ -48,7 +49,7 @@ def main() -> None:
         options.model,
         *data_sources(options.data, task),
         max_train_examples=256,
-        max_seq_length=256 if task in QA_TASKS else 128,
+        max_seq_length=256 if "doc_stride" in REGISTRY[task].takes else 128,
     )
     model = load_checkpoint(options.model, task)
     gradients = mask_gradients(model, draw(data, 256), precision=Precision.parse("auto"), labels="model")

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from splora.run_files import REFERENCE as REFERENCE
 from splora.run_files import reference as reference
-from splora.tasks.glue_tasks import TASKS
+from splora.tasks.registry import REGISTRY, same_head
 from splora.training.preflight import check_model, check_states, check_teacher_type, is_cut_model, macs_kept
-from splora.training.specification import QA_TASKS, Problem, RunSpecification
+from splora.training.specification import Problem, RunSpecification
 
 #: Fields that may name another row.
 SOURCES = ("model_name_or_path", "teacher_name_or_path")
@@ -91,13 +91,14 @@ def _fewest_macs(spec: RunSpecification, specs: Mapping[str, RunSpecification]) 
 
 def _other_labels(spec: RunSpecification, other: RunSpecification, name: str) -> Problem | None:
     """What is wrong where a row starts from one that has learned another task."""
-    if other.task == spec.task or {other.task, spec.task} <= {*QA_TASKS}:
+    if same_head(other.task, spec.task):
         return None
     if spec.prune_first != "none":
         told = f"is {spec.prune_first}, which prunes a model of {spec.task}, and {name!r} learns {other.task}"
         return Problem("prune_first", f"{told}; set it to none, or start from a row of {spec.task}")
-    classes = [TASKS[task].labels if task in TASKS else None for task in (other.task, spec.task)]
-    if None in classes or classes[0] == classes[1]:
+    tasks = [REGISTRY[other.task], REGISTRY[spec.task]]
+    classes = [task.names for task in tasks]
+    if tasks[0].head != tasks[1].head or classes[0] == classes[1]:
         return None
     labels = [", ".join(names or ()) or "a score" for names in classes]
     told = f"is {name!r}, which learns {other.task} ({labels[0]}), and {spec.task} has {labels[1]}"
@@ -121,7 +122,7 @@ def _problems(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> 
                 f"is 'run:{name}', which leaves a model with fewer heads and neurons, that blocks need not divide; set "
                 f"pruning_units to heads_and_neurons here, not {spec.pruning_units}",
             )
-        elif field == "teacher_name_or_path" and other.task != spec.task and not {other.task, spec.task} <= {*QA_TASKS}:
+        elif field == "teacher_name_or_path" and not same_head(other.task, spec.task):
             yield Problem(field, f"is 'run:{name}', which learns {other.task} and cannot teach {spec.task}")
         elif field == "model_name_or_path" and (told := _other_labels(spec, other, f"{REFERENCE}{name}")) is not None:
             yield told

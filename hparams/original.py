@@ -16,7 +16,8 @@ from splora.errors import cut, nearest
 from splora.hparams.grid import MAX_COLUMN, Formatted, Grid, Unreadable, coordinate
 from splora.hparams.number_formats import shown
 from splora.hparams.rows import Row, Sheet, build_row, sentence, unfit_heading, unheaded
-from splora.training.specification import CLASSIFICATION_TASKS, FIELDS, PUBLISHED_EXAMPLES, RunSpecification
+from splora.tasks.registry import REGISTRY, WINDOWED
+from splora.training.specification import FIELDS, RunSpecification
 
 #: Columns without headings, left of the setup in column C.
 _CODES = 2
@@ -35,7 +36,7 @@ _SPLOPA = ("num_splopa_prototypes", "splopa_prototype_rank", "splopa_init_range"
 #: Initial range of prototypes in the program that the published rows were run with, where a row does not state one.
 _PUBLISHED_RANGE = 1e-4
 #: Windows that SQuAD 1.1's training set makes at 384 tokens with stride 128.
-_EXAMPLES = {**PUBLISHED_EXAMPLES, "squad": 88_524}
+_EXAMPLES = {name: task.examples for name, task in REGISTRY.items() if task.examples} | {"squad": 88_524}
 #: BERT-base: parameters of the encoder layers, and those that are never pruned (biases and layer norms).
 _ENCODER, _UNPRUNED = 85_054_464, 119_808
 
@@ -152,7 +153,7 @@ def _read_row(path: Path, grid: Grid, number: int, columns: dict[str, int], base
     uncomputed = {name for name, column in columns.items() if (number, column) in grid.uncomputed}
     row = build_row(row, raw, uncomputed, text_ids=True)
     spec = replace(row.spec, schedule_total_steps=steps(row.spec))
-    if spec.task in CLASSIFICATION_TASKS:
+    if spec.task not in WINDOWED:
         for name in set(_SCORES.values()):
             value = getattr(spec, name)
             if value is not None and value <= 1:

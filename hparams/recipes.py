@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from splora.run_files import REFERENCE
+from splora.tasks.registry import WINDOWED
 from splora.training.healing_defaults import COMMON, RATES, SENTENCES
-from splora.training.specification import QA_TASKS, RunSpecification
+from splora.training.specification import RunSpecification
 
 RECIPES = "Recipes"
 #: What came out where recipes were run: EXP ID, metric, score, seed, steps, and on what.
@@ -81,7 +82,7 @@ def recipes() -> Iterator[tuple[RunSpecification, str]]:
     """Rows of the sheet `Recipes` and where they come from."""
     measured = _measured()
     for task in TASKS:
-        shape = {} if task.name in QA_TASKS else _SENTENCES
+        shape = {} if task.name in WINDOWED else _SENTENCES
         if task.own:
             yield _row(task.dense, "Dense", {**shape, **DENSE, "task": task.name}), "this project"
         start = {"task": task.name, "model_name_or_path": f"{REFERENCE}{task.dense}", "teacher_type": "bert"}

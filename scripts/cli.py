@@ -26,6 +26,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "use": {
         "predict": Command("splora.scripts.predict", "answer questions or classify sentences that have no labels"),
+        "evaluate": Command("splora.scripts.evaluate", "score a dense, pruned or quantized model on any task"),
     },
     "look at results": {
         "count": Command("splora.scripts.count", "remaining and learned weights of saved runs"),

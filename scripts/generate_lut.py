@@ -13,7 +13,8 @@ from typing import Any
 from splora.errors import InputError, exit_on_input_error, nearest
 from splora.machine import wait_passively
 from splora.scripts.option_help import add_choice
-from splora.training.specification import QA_TASKS, TASKS
+from splora.tasks.registry import REGISTRY
+from splora.tasks.sources import TASKS, auto_model
 
 PRECISIONS = ("fp32", "bf16")
 #: Distance of a measurement from its fit, as a part of the whole block's latency, beyond which results are doubtful.
@@ -85,15 +86,15 @@ def load(options: argparse.Namespace) -> tuple[Any, int]:
             f"{options.ckpt_dir or options.model_name}: its layers have different numbers of heads and neurons; "
             f"latency tables are made of a model before it is pruned."
         )
-    length = options.seq_len or (384 if options.task_name in QA_TASKS else 128)
+    length = options.seq_len or REGISTRY[options.task_name].length or 128
     most = positions(config) or length
     if options.seq_len is not None:
         check_length(options.ckpt_dir or options.model_name, config, length, "--seq_len:")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    task = "QuestionAnswering" if options.task_name in QA_TASKS else "SequenceClassification"
     torch.manual_seed(options.seed)
-    model = getattr(transformers, f"AutoModelFor{task}").from_config(config, attn_implementation="sdpa")
+    kind = getattr(transformers, auto_model(options.task_name))
+    model = kind.from_config(config, attn_implementation="sdpa")
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.eval().to(device, dtype), min(length, most)

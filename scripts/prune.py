@@ -26,8 +26,8 @@ from splora.scripts.prune_options import (
     request_of,
     stat_choices,
 )
+from splora.tasks.registry import REGISTRY
 from splora.tasks.sources import ALL_TASKS
-from splora.tasks.text_sources import TEXT_TASKS
 
 if TYPE_CHECKING:
     from splora.posttraining.core.request import PruneRequest
@@ -51,8 +51,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> None:
     """Prune one checkpoint by the named method."""
     options = make_parser().parse_args(arguments)
-    if not options.labelled and options.task in TEXT_TASKS:
-        raise InputError(f"--no_labels is given, but {options.task} is a text, which has none; leave it out.")
+    if not options.labelled and "labelled" not in REGISTRY[options.task].takes:
+        raise InputError(f"--no_labels is given, but {options.task} has no labels to leave out; leave out --no_labels.")
     with ending_tidily():
         request = request_of(
             options,
@@ -78,8 +78,10 @@ def _prune_and_heal(request: PruneRequest, options: argparse.Namespace) -> None:
     Raises:
         InputError: either cannot be done; what healing lacks is told before anything is pruned.
     """
-    if request.task in TEXT_TASKS:
-        raise InputError(f"--heal trains encoders for their tasks, and {request.task} is a text; leave it out.")
+    if not REGISTRY[request.task].trained:
+        raise InputError(
+            f"--heal trains encoders for their tasks, and {request.task} is for language models; leave it out."
+        )
     if request.columns:
         raise InputError(
             "--column is given, and healing reads tables with the task's usual names of columns alone; rename them, "

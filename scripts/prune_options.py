@@ -335,8 +335,8 @@ def request_of(
     """
     from splora.posttraining.core.budget import Budget
     from splora.posttraining.core.request import PruneRequest
+    from splora.tasks.registry import REGISTRY
     from splora.tasks.sources import canonical_task
-    from splora.tasks.text_sources import TEXT_TASKS
 
     problems: list[str] = []
 
@@ -350,8 +350,8 @@ def request_of(
     found_task = read(lambda: canonical_task(task), "task")
     found_budget = read(budget, Budget("mac", 0.5))
     folder = Path("output") / model_label
-    of_text = found_task in TEXT_TASKS
-    usual = TEXT_SAMPLES if of_text else SAMPLES[method]
+    of_text = found_task in REGISTRY and REGISTRY[found_task].causal
+    usual = TEXT_SAMPLES if of_text and REGISTRY[found_task].outputs == "losses" else SAMPLES[method]
     name = f"{method}-{found_budget.metric}-{found_budget.fraction:g}-seed-{options.seed}"
     request = PruneRequest(
         method=method,

@@ -96,8 +96,8 @@ def request_from(options: argparse.Namespace) -> QuantizeRequest:
     Raises:
         InputError: all that can be found wrong without loading anything.
     """
+    from splora.tasks.registry import REGISTRY
     from splora.tasks.sources import canonical_task
-    from splora.tasks.text_sources import TEXT_TASKS
 
     problems: list[str] = []
     task = "wikitext2"
@@ -106,8 +106,8 @@ def request_from(options: argparse.Namespace) -> QuantizeRequest:
     except InputError as error:
         problems += error.problems
     label = Path(options.model).name
-    of_text = task in TEXT_TASKS
-    usual = TEXT_SAMPLES if of_text else SAMPLES["stat"]
+    of_text = REGISTRY[task].causal
+    usual = TEXT_SAMPLES if REGISTRY[task].outputs == "losses" else SAMPLES["stat"]
     columns: dict[str, str] = {}
     try:
         columns = columns_of(options.column)

@@ -61,10 +61,10 @@ class Family:
     activation: str
     feed_forward: tuple[str, ...]
     dropouts: tuple[str, ...]
-    tasks: tuple[str, ...] = ("SequenceClassification", "QuestionAnswering")
     language_model: str | None = None
     transposed: bool = False
     pooling: str | None = None
+    tasks: tuple[str, ...] = ("SequenceClassification", "QuestionAnswering", "TokenClassification")
     head_count: str | None = "num_attention_heads"
     sizes: tuple[str, str] = ("num_attention_heads", "intermediate_size")
     query_heads: str | None = None

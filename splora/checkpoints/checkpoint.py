@@ -24,16 +24,12 @@ from splora.export.quantized import is_quantized, load_quantized
 from splora.json_values import read_object
 from splora.offload import values_of
 from splora.tasks import hub
-from splora.tasks.glue_tasks import TASKS
-from splora.tasks.label_names import check_names
+from splora.tasks.registry import REGISTRY, canonical_task
 from splora.tasks.source_names import EMBEDDED, local_folder
-from splora.tasks.sources import QA_TASKS, auto_model, canonical_task
-from splora.tasks.text_sources import TEXT_TASKS
+from splora.tasks.sources import auto_model
 
 logger = logging.getLogger(__name__)
 
-#: What a question-answering head gives for each token: that an answer starts there, and that it ends there.
-SPANS = ("start", "end")
 #: Bytes at whose multiples torch allocates tensors on the CPU.
 ALIGNMENT = 64
 
@@ -208,11 +204,17 @@ def _check_head(name: str, config: Any, task: str, what: str) -> None:
 
 def _check_task(name: str, family: anatomy.Family, task: str) -> None:
     """Refuse an encoder for a text, and a decoder for anything else."""
-    if (task in TEXT_TASKS) == family.causal:
-        return
-    causal = ", ".join(sorted(kind for kind, other in anatomy.FAMILIES.items() if other.causal == (task in TEXT_TASKS)))
-    what = "no causal language model" if task in TEXT_TASKS else "a language model"
-    raise InputError(f"{name}: is of the family {family.model_type}, {what}; {task} needs one of {causal}.")
+    wanted = REGISTRY[task]
+    if wanted.causal != family.causal:
+        fitting = ", ".join(sorted(kind for kind, other in anatomy.FAMILIES.items() if other.causal == wanted.causal))
+        what = "no causal language model" if wanted.causal else "a language model"
+        raise InputError(f"{name}: is of the family {family.model_type}, {what}; {task} needs one of {fitting}.")
+    if wanted.head not in family.tasks:
+        fitting = ", ".join(sorted(kind for kind, other in anatomy.FAMILIES.items() if wanted.head in other.tasks))
+        raise InputError(
+            f"{name}: transformers has no model of the family {family.model_type} for {task} (For{wanted.head}); "
+            f"families that have one are {fitting}."
+        )
 
 
 def _check_embedded(name: str, task: str) -> None:
@@ -231,16 +233,17 @@ def check_outputs(name: str, config: Any, task: str, num_labels: int | None = No
     Raises:
         InputError: another number of them, or other names.
     """
-    if task in TEXT_TASKS:
+    names = REGISTRY[task].names
+    if names is None:
+        REGISTRY[task].check_names(name, config)
         return
-    names = SPANS if task in QA_TASKS else TASKS[task].labels
     wanted, found = num_labels or len(names) or 1, int(config.num_labels)
     if found != wanted:
         shown = f" ({', '.join(names)})" if len(names) == wanted else ""
         told = "a score, thus 1 output" if not names and num_labels is None else f"{wanted}{shown}"
         raise InputError(f"{name}: this checkpoint has {_count(found, 'label')}; {task} needs {told}.")
-    if task not in QA_TASKS and num_labels is None:
-        check_names(name, config, TASKS[task])
+    if num_labels is None:
+        REGISTRY[task].check_names(name, config)
 
 
 def _check_complete(
@@ -260,6 +263,12 @@ def _check_complete(
         raise InputError(
             f"{name}: has no head for {task}: {' and '.join(missing[:2])} cannot be found{own}; "
             f"pass a checkpoint that is fine-tuned on {task}."
+        )
+    others = {f"For{other.head}" for other in REGISTRY.values()} - {f"For{REGISTRY[task].head}"}
+    if not missing and REGISTRY[task].classes and str(kind).endswith(tuple(others)):  # two heads of the same names
+        raise InputError(
+            f"{name}: has no head for {task} (its architecture is {kind}); pass a checkpoint that is fine-tuned on "
+            f"{task}, or a pretrained one."
         )
     if report["mismatched_keys"]:
         key, stored, made = min(report["mismatched_keys"])

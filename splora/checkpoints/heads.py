@@ -8,10 +8,12 @@ from typing import Any
 
 from splora import anatomy
 from splora.export.storage import weight_files
-from splora.tasks.sources import QA_TASKS, auto_model
+from splora.tasks.registry import REGISTRY
 
 #: Classes whose heads have the names of a sentence classifier's.
 _OTHERS = ("ForTokenClassification", "ForMultipleChoice")
+#: What lies between an encoder and a classifier of sentences, and not of tokens.
+_BETWEEN = {"pooler", "pre_classifier"}
 
 
 def has_head(name: str, config: Any, task: str) -> bool:
@@ -28,7 +30,7 @@ def has_head(name: str, config: Any, task: str) -> bool:
     Raises:
         InputError: its weights cannot be read without running code.
     """
-    head = auto_model(task).removeprefix("AutoModel")
+    head = f"For{REGISTRY[task].head}"
     made_for = [str(kind) for kind in getattr(config, "architectures", None) or []]
     if any(kind.endswith(head) for kind in made_for):
         return True
@@ -36,8 +38,12 @@ def has_head(name: str, config: Any, task: str) -> bool:
         return False
     heads = set(anatomy.family_of(config).task_heads)
     answers = "qa_outputs"
-    wanted = heads & {answers} if task in QA_TASKS else heads - {answers}
-    return any(wanted & set(tensor.split(".")) for file in weight_files(name) for tensor in _names(file))
+    wanted = heads & {answers} if head == "ForQuestionAnswering" else heads - {answers}
+    tensors = [tensor.split(".") for file in weight_files(name) for tensor in _names(file)]
+    if head == "ForTokenClassification":
+        bare = any(names[-2:] == ["classifier", "weight"] for names in tensors)
+        return bare and not any(_BETWEEN & {*names} for names in tensors)
+    return any(wanted & {*names} for names in tensors)
 
 
 def _names(file: Path) -> Iterable[str]:

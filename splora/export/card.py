@@ -11,21 +11,14 @@ from typing import Any
 
 from splora.files import write_text
 from splora.model_sizes import is_cut_folder
+from splora.tasks.registry import REGISTRY
 from splora.tasks.source_names import is_hub_model
-from splora.tasks.sources import QA_TASKS, auto_model
-from splora.tasks.text_sources import TEXT_TASKS
+from splora.tasks.sources import auto_model
 
 CARD = "README.md"
 #: Releases that folders are read by, as in `pyproject.toml`.
 NEEDS = {"transformers": ">=5.15,<6", "peft": ">=0.21,<0.22"}
 
-_PIPELINES = {
-    "AutoModelForQuestionAnswering": "question-answering",
-    "AutoModelForSequenceClassification": "text-classification",
-    "AutoModelForCausalLM": "text-generation",
-}
-#: The hub's data sets that runs without files of their own read.
-_HUB = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
 Rows = Sequence[Sequence[object]]
 
 
@@ -231,11 +224,13 @@ def _by_peft(kind: str, known: bool) -> str:
 
 
 def _predict(task: str) -> str:
-    if task in TEXT_TASKS:
+    found = REGISTRY[task]
+    if not found.trained:
         return ""
-    what = "Questions about texts" if task in QA_TASKS else "Sentences"
-    file = "questions.json" if task in QA_TASKS else "rows.tsv"
-    return f"\n{what} of your own, without labels: `splora predict path/to/this/folder --input {file}`."
+    return (
+        f"\n{found.title.capitalize()} of your own, without labels: `splora predict path/to/this/folder --input "
+        f"{found.input}`."
+    )
 
 
 def _card(header: str, title: str, intro: str, sections: Iterable[tuple[str, str]]) -> str:
@@ -246,11 +241,12 @@ def _card(header: str, title: str, intro: str, sections: Iterable[tuple[str, str
 def _front_matter(task: str, base: str, tags: Sequence[str], library: str, train_file: object) -> str:
     import yaml
 
-    fields: dict[str, Any] = {"library_name": library, "pipeline_tag": _PIPELINES[auto_model(task)], "tags": [*tags]}
+    fields: dict[str, Any] = {"library_name": library, "pipeline_tag": REGISTRY[task].pipeline, "tags": [*tags]}
     if is_hub_model(base):
         fields["base_model"] = base
-    if train_file is None and task not in TEXT_TASKS:
-        fields["datasets"] = [_HUB.get(task, "nyu-mll/glue")]
+    on_hub = REGISTRY[task].hub
+    if train_file is None and REGISTRY[task].trained and on_hub is not None:
+        fields["datasets"] = [on_hub[0]]
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---\n"
 
 

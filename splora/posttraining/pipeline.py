@@ -35,8 +35,8 @@ from splora.posttraining.stat.method import StatOptions, prune_stat
 from splora.tasks.chance import check_sense
 from splora.tasks.glue_tasks import TASKS as GLUE_TASKS
 from splora.tasks.model_inputs import check_length, positions
-from splora.tasks.sources import QA_TASKS, data_sources, make_data_module
-from splora.tasks.text_sources import TEXT_TASKS
+from splora.tasks.registry import REGISTRY
+from splora.tasks.sources import data_sources, make_data_module
 
 logger = logging.getLogger(__name__)
 
@@ -107,23 +107,21 @@ def prepare(request: PruneRequest, report: Report) -> Subject:
     # The data module would ask a model of another kind for what it has not.
     config = check_kind(request.model, request.task)
     train_file, predict_file = data_sources(request.data, request.task)
-    questions = request.task in QA_TASKS
-    options: dict[str, Any] = {"doc_stride": request.doc_stride} if questions else {"columns": request.columns or None}
-    if request.task not in TEXT_TASKS:
-        options["labelled"] = request.labelled
+    task = REGISTRY[request.task]
     # Windows of a text are as long as the model takes them.
-    length = None if request.task in TEXT_TASKS else min(384 if questions else 128, positions(config) or 384)
-    if request.max_seq_length is not None and request.task not in TEXT_TASKS:
+    if request.max_seq_length is not None and task.length is not None:
         check_length(request.model, config, request.max_seq_length, "--max_seq_length")
     data = make_data_module(
         request.task,
         request.model,
         train_file,
         predict_file,
-        max_seq_length=request.max_seq_length or length,
+        max_seq_length=request.max_seq_length or task.usual_length(positions(config)),
         seed=request.seed,
         max_train_examples=request.samples,
-        **options,
+        doc_stride=request.doc_stride,
+        columns=request.columns or None,
+        labelled=request.labelled,
     )
     report("load", "model", 0.0)
     device = find_device(request.device)
@@ -188,7 +186,7 @@ def measure_latency(
     from splora.posttraining.latency.measure import clock, median_times, model_call
 
     # Sentences come in batches; a text's window fills one alone.
-    usual = 1 if request.task in TEXT_TASKS else 32
+    usual = 1 if REGISTRY[request.task].length is None else 32
     batch_size = request.latency_batch_size or (latency.batch_size if latency is not None else usual)
     tokens = request.latency_tokens or (latency.tokens if latency is not None else subject.data.width)
     device = next(subject.model.parameters()).device

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from splora.masks.criteria import label_of
 from splora.report.log import Log
-from splora.tasks.glue_tasks import TASKS
+from splora.tasks.registry import REGISTRY
 
 #: States in the order in which a reader wants to see them.
 STATES = ("failed", "unreadable", "interrupted", "unfinished", "running", "queued", "finished")
@@ -139,7 +139,7 @@ class Collection:
 
 def primary_metric(task: str) -> str:
     """What a task is judged by."""
-    return TASKS[task].metrics[0] if task in TASKS else "f1"
+    return REGISTRY[task].metrics[0] if task in REGISTRY else "f1"
 
 
 def metric_name(metric: str) -> str:

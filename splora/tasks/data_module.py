@@ -17,6 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from splora.errors import InputError
 from splora.tasks import hub
 from splora.tasks.features import Collator, FeatureSet, Ragged, Rows, TaskResult
+from splora.tasks.held_out import held_back
 from splora.tasks.model_inputs import check_length, check_tokens, fit_tokenizer, padding
 from splora.tasks.sampler import GlobalBatchSampler, ResumableDataLoader
 
@@ -25,20 +26,6 @@ __all__ = ["FeatureSet", "Ragged", "Split", "TaskDataModule", "TaskResult"]
 #: Rows to train on; of the same data, held back to judge a training by; to score; to predict, whose labels are not
 #: looked at and may be missing.
 Split = Literal["train", "held", "eval", "predict"]
-
-
-#: Which examples are held out depends on no run's seed: runs of several seeds are judged by the same ones.
-_HELD_OUT_SEED = 14
-#: At most one of so many examples is held out.
-_HELD_OUT_PART = 5
-
-
-def not_one_batch(part: float, batches: int) -> str:
-    """The sentence on a part of an epoch that is shorter than a batch."""
-    least = math.ceil(1e4 / batches) / 1e4
-    return (
-        f"num_train_epochs {part:g} of {batches} batches is not one batch; at least {least:g} is needed, or max_steps."
-    )
 
 
 class TokenRows(NamedTuple):
@@ -136,6 +123,27 @@ class TaskDataModule(LightningDataModule):
             InputError: the task has nothing to predict.
         """
         raise InputError(f"The task {self.task} has a score and no predictions.")
+
+    def references(self, outputs: dict[str, npt.NDArray[Any]], split: Split = "eval") -> tuple[list[Any], list[Any]]:
+        """What is predicted of a split and what is right, by example, for metrics that a user names.
+
+        Args:
+            outputs: as for `evaluate`.
+
+        Returns:
+            Numbers of labels in the task's own order, scores, texts (and lists of texts that are right), or lists of
+            tags.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no predictions to compare.")
+
+    def check_references(self) -> None:
+        """Refuse named metrics where a task has no predictions that they could compare.
+
+        Raises:
+            InputError: it has none.
+        """
+        if type(self).references is TaskDataModule.references:
+            raise InputError(f"metrics are named, but {self.task} has a score and no predictions; leave them out.")
 
     def rows_of(self, tokenizer: Any, split: Split) -> TokenRows:
         """Tokens and segments of a split's rows as any fast tokenizer makes them, in the order of `prepare`."""
@@ -247,31 +255,8 @@ class TaskDataModule(LightningDataModule):
         return split != "predict" and (self.labelled or split == "eval")
 
     def held_back(self, groups: Sequence[Hashable]) -> tuple[Rows, Rows]:
-        """Numbers of the training examples to train on and of those held out, both ascending.
-
-        Args:
-            groups: of each example, what it shares with others (a text): groups are held out as a whole.
-
-        Raises:
-            InputError: nothing would be left to train on.
-        """
-        every = np.arange(len(groups), dtype=np.int64)
-        if self.held_out <= 0:
-            return every, every[:0]
-        names = list(dict.fromkeys(groups))
-        numbers = {name: number for number, name in enumerate(names)}
-        group_of = np.array([numbers[name] for name in groups], np.int64)
-        sizes = np.bincount(group_of)
-        order = np.random.default_rng(_HELD_OUT_SEED).permutation(len(names))
-        wanted = min(self.held_out, max(1, len(groups) // _HELD_OUT_PART))
-        count = int(np.searchsorted(np.cumsum(sizes[order]), wanted)) + 1
-        held = np.isin(group_of, order[:count])
-        if held.all():
-            raise InputError(
-                f"held_out is {self.held_out}, and all {len(groups):,} training examples of {self.task} belong to one "
-                f"text; nothing would be left to train on: set held_out to 0."
-            )
-        return every[~held], every[held]
+        """Numbers of the training examples to train on and of those held out, see `held_out.held_back`."""
+        return held_back(groups, self.held_out, self.task)
 
     def training_subset(self, count: int) -> Rows:
         """Numbers of the examples to train on, ascending: all `count`, or `max_train_examples` random ones."""
@@ -311,7 +296,10 @@ class TaskDataModule(LightningDataModule):
         loader = self._dataloader("train", self.train_batch_size)
         part = 1.0 if self.trainer is None else getattr(self.trainer, "limit_train_batches", 1.0)
         if isinstance(part, float) and part > 0 and int(part * len(loader)) < 1:
-            raise InputError(not_one_batch(part, len(loader)))
+            raise InputError(
+                f"num_train_epochs {part:g} of {len(loader)} batches is not one batch; at least "
+                f"{math.ceil(1e4 / len(loader)) / 1e4:g} is needed, or max_steps."
+            )
         resume, self._resume = self._resume, None
         if resume is not None:
             loader.load_state_dict(resume)

@@ -18,6 +18,10 @@ Rows = npt.NDArray[np.int64]
 WIDTH_MULTIPLE = 8
 
 
+#: Label of a token that has none.
+IGNORED = -100
+
+
 @dataclass(frozen=True)
 class Ragged:
     """Rows of different lengths: row i is `values[offsets[i]:offsets[i + 1]]`.
@@ -113,7 +117,8 @@ class Collator:
 
     def _column(self, name: str, column: Ragged | npt.NDArray[Any], rows: Rows, width: int) -> Tensor:
         if isinstance(column, Ragged):
-            return torch.from_numpy(column.padded(rows, width, self.pad_token_id if name == "input_ids" else 0))
+            fill = {"input_ids": self.pad_token_id, "labels": IGNORED}.get(name, 0)
+            return torch.from_numpy(column.padded(rows, width, fill))
         values = torch.from_numpy(column[rows])
         if values.is_floating_point():
             return values.float()

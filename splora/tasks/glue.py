@@ -15,14 +15,13 @@ from splora.tasks.data_module import Split, TaskDataModule, TokenRows
 from splora.tasks.features import FeatureSet, Ragged, TaskResult
 from splora.tasks.glue_columns import check_overrides
 from splora.tasks.glue_metrics import score
-from splora.tasks.glue_tables import TASKS, GlueTask, Table, parse_table, read_source, table_of_hub
+from splora.tasks.glue_tables import Table, parse_table, read_source, table_of_hub
+from splora.tasks.glue_tasks import TASKS, GlueTask
 from splora.tasks.label_names import order_of
 from splora.tasks.model_inputs import SEGMENTS
 from splora.tasks.source_names import EMBEDDED, is_data_set
 from splora.tasks.squad_features import tokenizer_digest
 
-#: GLUE on the hub; its configurations are named as the tasks here.
-HUB = "nyu-mll/glue"
 #: Examples that the tokenizer gets at once: enough for its threads, few enough for the memory of its answer.
 BATCH = 10_000
 
@@ -131,7 +130,7 @@ class GlueDataModule(TaskDataModule):
                 for part, name in self.description.files("train" if trained else "eval").items()
             }
         if source is None or is_data_set(source):
-            return self._tables_of_hub(source or HUB, split)
+            return self._tables_of_hub(source, split)
         return read_source(source, self.task, "train" if trained else "eval", self.columns, labelled)
 
     def prepare(self, split: Split) -> FeatureSet:
@@ -202,12 +201,23 @@ class GlueDataModule(TaskDataModule):
         shown = [names[number] for number in logits.argmax(1)] if names else [float(value) for value in logits[:, 0]]
         return {"predictions": dict(enumerate(shown))}
 
-    def _tables_of_hub(self, name: str, split: Split) -> dict[str, Table]:
+    def references(self, outputs: dict[str, npt.NDArray[Any]], split: Split = "eval") -> tuple[list[Any], list[Any]]:
+        """See `TaskDataModule`: numbers of labels in GLUE's order, or scores."""
+        names, labels = self.description.labels, self.features(split).columns["labels"]
+        assert isinstance(labels, np.ndarray)
+        predicted = list(self.predict(outputs)["predictions"].values())
+        if not names:
+            return predicted, labels.tolist()
+        own = self.id2label
+        return [names.index(name) for name in predicted], [names.index(own[int(number)]) for number in labels]
+
+    def _tables_of_hub(self, source: str | None, split: Split) -> dict[str, Table]:
         trained = split in ("train", "held")
         parts = {"": "train"} if trained else {"": "validation"}
-        if not trained and self.task == "mnli":
+        if not trained and len(self.description.eval_files) > 1:
             parts = {"": "validation_matched", "_mismatched": "validation_mismatched"}
-        configuration = self.task if name == HUB else None
+        assert self.description.hub is not None
+        name, configuration = self.description.hub if source in (None, self.description.hub[0]) else (source, None)
         return {
             part: table_of_hub(
                 hub.load_dataset(name, configuration, on_hub, self.cache_dir),

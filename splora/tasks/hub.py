@@ -202,7 +202,7 @@ def load_dataset(name: str, configuration: str | None, split: str, cache_dir: st
     shown = f"{name} ({configuration})" if configuration else name
     reached = reachable()
     try:
-        with nullcontext() if reached else _only_caches():
+        with nullcontext() if reached else only_caches():
             return datasets.load_dataset(name, configuration, split=split, cache_dir=cache_dir, **options)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = _first_line(error) if reached else "there is no network and no copy in the cache"
@@ -259,7 +259,7 @@ def _model_part(name: str, what: str, load: Callable[[str], T], cache_dir: str |
     # The libraries take any folder for a model's: one that shadows a name is told by where the hub's copy lies.
     shadowed, reached = is_folder(name), reachable()
     try:
-        with nullcontext() if reached else _only_caches():
+        with nullcontext() if reached else only_caches():
             return load(str(_snapshot(name, cache_dir, what == "model")) if shadowed else name)
     except InputError:
         raise
@@ -304,7 +304,7 @@ def _snapshot(name: str, cache_dir: str | None, weights: bool) -> Path:
 
 
 @contextmanager
-def _only_caches() -> Iterator[None]:
+def only_caches() -> Iterator[None]:
     """Let the hub's libraries look into their caches and nowhere else."""
     from huggingface_hub import constants
 

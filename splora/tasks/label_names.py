@@ -13,21 +13,6 @@ from typing import Any
 from splora.errors import InputError
 from splora.tasks.glue_tasks import GlueTask
 
-#: Other names in use, without signs and in lower case, by GLUE's own.
-_SYNONYMS: dict[str, tuple[str, ...]] = {
-    "negative": ("neg",),
-    "positive": ("pos",),
-    "entailment": ("entail", "entails", "entailed", "e"),
-    "neutral": ("n",),
-    "contradiction": ("contradict", "contradicts", "contradictory", "c"),
-    "not_entailment": ("notentailed", "nonentailment", "noentailment"),
-    "not_duplicate": ("notduplicated", "nonduplicate", "different"),
-    "duplicate": ("duplicated", "duplicates"),
-    "not_equivalent": ("nonequivalent", "notparaphrase", "notaparaphrase"),
-    "equivalent": ("paraphrase",),
-    "unacceptable": ("notacceptable", "ungrammatical"),
-    "acceptable": ("grammatical",),
-}
 _NUMBERED = re.compile(r"(?:label)?(\d+)(?:\.0+)?")
 
 
@@ -35,7 +20,7 @@ def number_of(name: object, task: GlueTask) -> int | None:
     """GLUE's number of the label that a name means, whatever its spelling; None: it is none of the task's."""
     plain = _plain(str(name))
     for number, label in enumerate(task.labels):
-        if plain in (_plain(label), *_SYNONYMS[label]):
+        if plain in (_plain(label), *task.synonyms.get(label, ())):
             return number
     numbered = _numbered(name)
     number = int(numbered[1]) if numbered is not None and len(numbered[1]) < 3 else len(task.labels)

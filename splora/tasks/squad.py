@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Literal
+from typing import Any
 
 import numpy.typing as npt
 
-from splora.errors import InputError
+from splora.errors import InputError, nearest
 from splora.tasks import hub, squad_features, squad_json
 from splora.tasks.cache import cached, digest
 from splora.tasks.data_module import Split, TaskDataModule, TokenRows
@@ -18,9 +18,10 @@ from splora.tasks.squad_answers import Answers, find_answers
 from splora.tasks.squad_features import Windows, cut_windows, tokenizer_digest
 from splora.tasks.squad_json import Question, questions_from_content, questions_from_rows, read_squad
 from splora.tasks.squad_metric import References, best_thresholds, scores, totals, totals_v2
+from splora.tasks.squad_tasks import TASKS
 
 #: Data sets of the hub, used where no file is named.
-HUB = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
+HUB = {name: str((task.hub or ("",))[0]) for name, task in TASKS.items()}
 HUB_SPLITS: dict[Split, str] = {"train": "train", "held": "train", "eval": "validation", "predict": "validation"}
 
 
@@ -56,7 +57,7 @@ class SquadDataModule(TaskDataModule):
         group_by_length: bool = True,
         num_workers: int = 0,
         cache_dir: str | None = None,
-        task: Literal["squad", "squad_v2"] = "squad",
+        task: str = "squad",
         doc_stride: int = 128,
         n_best_size: int = 20,
         max_answer_length: int = 30,
@@ -79,6 +80,8 @@ class SquadDataModule(TaskDataModule):
             held_out=held_out,
             labelled=labelled,
         )
+        if task not in TASKS:
+            raise InputError(f"task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS) or '.'}")
         self.task = task
         self.doc_stride = doc_stride
         self.n_best_size = n_best_size
@@ -89,7 +92,7 @@ class SquadDataModule(TaskDataModule):
     @property
     def version_2(self) -> bool:
         """Whether questions may have no answer."""
-        return self.task == "squad_v2"
+        return TASKS[self.task].unanswerable
 
     def questions(self, split: Split) -> list[Question]:
         """All questions of a split, read and checked; answers are not looked at where they are to be predicted.
@@ -150,6 +153,11 @@ class SquadDataModule(TaskDataModule):
         """`predictions`, `nbest_predictions` and, in 2.0, `null_odds`, all by question ID; see `evaluate`."""
         answers, found = self._answers(outputs, "predict")
         return answers_by_id(answers, found, self.version_2)
+
+    def references(self, outputs: dict[str, npt.NDArray[Any]], split: Split = "eval") -> tuple[list[Any], list[Any]]:
+        """See `TaskDataModule`: texts, and lists of those that are right; an empty one where there is no answer."""
+        answers, found = self._answers(outputs, split)
+        return list(answers.texts), [list(question.answers) or [""] for question in found]
 
     def _answers(self, outputs: dict[str, npt.NDArray[Any]], split: Split) -> tuple[Answers, list[Question]]:
         found, windows = self._evaluation(split)

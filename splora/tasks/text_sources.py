@@ -19,25 +19,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from splora.errors import InputError, cut, named
 from splora.files import expanded
 from splora.reading import CELL, Budget, check_text, read_lines
 from splora.tasks.folders import content_of, find_files
 from splora.tasks.table_files import RawTable, read_raw
+from splora.tasks.task import Split, Task
 
-Split = Literal["train", "eval"]
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TextTask:
-    """How the literature reads one corpus.
+class TextTask(Task):
+    """How the literature reads one corpus, whose next tokens language models predict.
 
     Attributes:
         separator: stands between records.
-        hub: name and configuration on the hub.
         splits: what the hub calls the two splits.
         hub_files: of the splits on the hub, where the whole would be too much.
         hub_revision: branch on the hub; None: its main one.
@@ -47,13 +46,27 @@ class TextTask:
     """
 
     separator: str
-    hub: tuple[str, str | None]
     splits: dict[Split, str]
     hub_files: dict[Split, str] = field(default_factory=dict)
     hub_revision: str | None = None
     keeps_breaks: bool = False
     documents: dict[Split, int] = field(default_factory=dict)
     windows: int | None = None
+
+    title: ClassVar[str] = "text"
+    head: ClassVar[str] = "CausalLM"
+    pipeline: ClassVar[str] = "text-generation"
+    module: ClassVar[str] = "splora.tasks.language_modelling.TextDataModule"
+    length: ClassVar[int | None] = None
+    causal: ClassVar[bool] = True
+    trained: ClassVar[bool] = False
+    classes: ClassVar[bool] = False
+    outputs: ClassVar[Any] = "losses"
+    takes: ClassVar[tuple[str, ...]] = ()
+
+    def source(self, folder: Path, split: Split) -> str:
+        """See `Task`."""
+        return text_source(folder, self.name, split)
 
 
 #: Documents that calibration draws its windows from. A shard of C4 has 356,000, which would be joined and tokenized as
@@ -63,27 +76,40 @@ class TextTask:
 #: WikiText-2's training text and some 16 times what 128 windows of 2,048 tokens take.
 C4_TRAINING = 10_000
 
-TEXT_TASKS: dict[str, TextTask] = {
-    "wikitext2": TextTask(
-        "\n\n", ("Salesforce/wikitext", "wikitext-2-raw-v1"), {"train": "train", "eval": "test"}, keeps_breaks=True
+_SPLITS: dict[Split, str] = {"train": "train", "eval": "test"}
+_TASKS = (
+    TextTask(
+        "\n\n",
+        _SPLITS,
+        name="wikitext2",
+        aliases=("wikitext", "wikitext2raw", "wikitext2rawv1"),
+        metrics=("perplexity",),
+        hub=("Salesforce/wikitext", "wikitext-2-raw-v1"),
+        keeps_breaks=True,
     ),
     # The main branch holds a script, which `datasets` no longer runs. The hub keeps what the script made as Parquet in
     # a branch, where the only configuration has no name.
-    "ptb": TextTask(
+    TextTask(
         " ",
-        ("ptb-text-only/ptb_text_only", None),
-        {"train": "train", "eval": "test"},
+        _SPLITS,
+        name="ptb",
+        aliases=("penntreebank",),
+        metrics=("perplexity",),
+        hub=("ptb-text-only/ptb_text_only", None),
         hub_revision="refs/convert/parquet",
     ),
-    "c4": TextTask(
+    TextTask(
         " ",
-        ("allenai/c4", None),
         {"train": "train", "eval": "validation"},
         {"train": "en/c4-train.00000-of-01024.json.gz", "eval": "en/c4-validation.00000-of-00008.json.gz"},
+        name="c4",
+        metrics=("perplexity",),
+        hub=("allenai/c4", None),
         documents={"train": C4_TRAINING, "eval": 1100},
         windows=256,
     ),
-}
+)
+TEXT_TASKS: dict[str, TextTask] = {task.name: task for task in _TASKS}
 
 #: Names of the column or key that holds the text.
 COLUMNS = ("text", "sentence")
@@ -179,6 +205,7 @@ def _stands_in(path: Path) -> bool:
 def _hub_records(description: TextTask, split: Split, cache_dir: str | None) -> Iterable[str]:
     from splora.tasks.hub import load_dataset
 
+    assert description.hub is not None
     name, configuration = description.hub
     on_hub, files = description.splits[split], description.hub_files.get(split)
     options: dict[str, Any] = {}

@@ -15,7 +15,11 @@ from splora.json_values import number, one_line, read_or_refuse, table, text
 #: The last layer of a classifier, by family.
 _HEADS = (".classifier.weight", ".classifier.out_proj.weight", ".score.weight")
 #: What the class of a model ends in, by PEFT's type of its task.
-_KINDS = {"QUESTION_ANS": "ForQuestionAnswering", "SEQ_CLS": "ForSequenceClassification"}
+_KINDS = {
+    "QUESTION_ANS": "ForQuestionAnswering",
+    "SEQ_CLS": "ForSequenceClassification",
+    "TOKEN_CLS": "ForTokenClassification",
+}
 #: The attribute of the base model's configuration, beside the adapter, that names the task.
 TASK = "splora_task"
 
@@ -98,20 +102,21 @@ def task_and_labels(folder: Path, settings: dict[str, Any]) -> tuple[str | None,
     Raises:
         InputError: its model is neither for questions nor for classes, or its configuration contradicts itself.
     """
-    from splora.tasks.glue_tasks import TASKS
-    from splora.tasks.sources import QA_TASKS
+    from splora.tasks.registry import REGISTRY, names, same_head
 
     config = _config(folder)
     task = text(getattr(config, TASK, None))
     kind = _kind(settings, config)
-    if kind.endswith("ForQuestionAnswering"):
-        return task if task in QA_TASKS else "squad", None
-    if not kind.endswith("ForSequenceClassification"):
+    fitting = names(lambda known: known.trained and kind.endswith(f"For{known.head}"))
+    if not fitting:
         told = cut(kind) if kind else "model without a class"
         raise InputError(f"{folder}: is the adapter of a {told}, which has no task here.")
+    own = task if task in fitting else fitting[0] if all(same_head(fitting[0], name) for name in fitting) else None
+    if not REGISTRY[fitting[0]].classes:
+        return own, None
     count = _outputs(folder)
     labels = _labels(folder, config, task, count)
-    return task if task in TASKS else None, {} if count == 1 else labels
+    return own, {} if count == 1 else labels
 
 
 def _kind(settings: dict[str, Any], config: Any) -> str:
@@ -127,11 +132,10 @@ def _kind(settings: dict[str, Any], config: Any) -> str:
 
 def _labels(folder: Path, config: Any, task: str, count: int) -> dict[str, int]:
     """Numbers of the head's outputs by label, as `id2label` names them; without fitting names they are numbered."""
-    from splora.tasks.glue_tasks import TASKS
-    from splora.tasks.label_names import order_of
+    from splora.tasks.registry import REGISTRY
 
-    if task in TASKS and TASKS[task].labels:
-        order_of(str(folder), config, TASKS[task])  # refuses a configuration that contradicts itself
+    if task in REGISTRY:
+        REGISTRY[task].label_order(str(folder), config)  # refuses a configuration that contradicts itself
     by_number = {int(at): str(name) for at, name in (getattr(config, "id2label", None) or {}).items()}
     if sorted(by_number) == list(range(count)) and len({*by_number.values()}) == count:
         return {by_number[at]: at for at in range(count)}

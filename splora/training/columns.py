@@ -16,6 +16,7 @@ from splora.adapter_defaults import PROTOTYPE_RANGE, PROTOTYPE_RANK, PROTOTYPES,
 from splora.anatomy import FAMILIES
 from splora.masks import criteria
 from splora.masks.criteria import CRITERIA, INITS, PENALTIES, UNITS, Criterion
+from splora.tasks.registry import TRAINED as TASKS
 
 #: Families that a row may train, and learn from.
 ENCODERS = tuple(name for name, family in FAMILIES.items() if not family.causal)
@@ -31,16 +32,11 @@ PRUNERS = ("none", "stat", "fisher", "blocks")
 #: What the threshold of a global criterion is a fraction of.
 THRESHOLDS_OF = ("units", "macs")
 ADAPTERS = ("none", "splopa", "splora", "lora")
-QA_TASKS = ("squad", "squad_v2")
-CLASSIFICATION_TASKS = ("mnli", "qqp", "sst2", "qnli", "mrpc", "rte", "cola", "stsb")
-TASKS = QA_TASKS + CLASSIFICATION_TASKS
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "auto")
 #: The largest whole number that any setting holds (a seed).
 LARGEST = 2**32 - 1
 #: No AdamW rate above this one has ever trained a transformer: it is a slip of the keyboard.
 HIGHEST_RATE = 1.0
-#: Training examples of the published data sets, to judge a schedule before any data is read.
-PUBLISHED_EXAMPLES = {"squad": 87_599, "squad_v2": 130_319, "mnli": 392_702, "qqp": 363_846, "sst2": 67_349}
 
 
 def column(default: Any, group: str, help: str, **limits: Any) -> Any:

@@ -11,11 +11,11 @@ from typing import Any
 
 from splora import precision
 from splora.run_files import CHECKPOINTS, TENSORBOARD
-from splora.tasks.glue_tasks import TASKS
+from splora.tasks.registry import REGISTRY
 from splora.training import logger_choice
 from splora.training.options import model_columns, model_section
 from splora.training.run_folder import FOLDER, class_name, entries
-from splora.training.specification import DIVERGENCE, QA_TASKS, RunSpecification
+from splora.training.specification import DIVERGENCE, RunSpecification
 
 #: Columns that are the arguments of `SparsitySchedule`.
 SCHEDULE = ("initial_threshold", "final_threshold", "initial_warmup", "final_warmup", "final_lambda")
@@ -111,7 +111,7 @@ def _callbacks(spec: RunSpecification) -> list[dict[str, Any]]:
 
 def _judges(spec: RunSpecification) -> list[dict[str, Any]]:
     """Callbacks that let evaluations decide when to stop and which weights to keep."""
-    metric = "f1" if spec.task in QA_TASKS else TASKS[spec.task].metrics[0]
+    metric = REGISTRY[spec.task].metrics[0]
     if spec.held_out and (spec.judged_by == DIVERGENCE or not spec.labelled):
         metric = DIVERGENCE
     monitor = f"{'held' if spec.held_out else 'val'}/{metric}"
@@ -147,13 +147,9 @@ _DATA = {
 def data_config(spec: RunSpecification) -> dict[str, Any]:
     """The section `data` of a configuration."""
     shared = {name: getattr(spec, column) for name, column in _DATA.items()}
-    if spec.task in QA_TASKS:
-        windows = {"doc_stride": spec.doc_stride}
-        return {
-            "class_path": "splora.tasks.squad.SquadDataModule",
-            "init_args": {"task": spec.task, **shared, **windows},
-        }
-    return {"class_path": "splora.tasks.glue.GlueDataModule", "init_args": {"task": spec.task, **shared}}
+    task = REGISTRY[spec.task]
+    windows = {"doc_stride": spec.doc_stride} if "doc_stride" in task.takes else {}
+    return {"class_path": task.module, "init_args": {"task": spec.task, **shared, **windows}}
 
 
 def specification_of(config: Mapping[str, Any]) -> RunSpecification:

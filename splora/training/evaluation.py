@@ -47,7 +47,7 @@ class OutputCollector:
         self.artifacts: dict[str, Any] = {}
 
     def add(self, index: Tensor, logits: dict[str, Tensor]) -> None:
-        """Add a batch: row numbers (batch,), and logits (batch, tokens or labels) by name."""
+        """Add a batch: row numbers (batch,), and logits (batch, tokens or labels, …) by name."""
         self._index.append(index.cpu().numpy())
         for name, values in logits.items():
             self._logits.setdefault(name, []).append(values.detach().float().cpu().numpy())
@@ -98,9 +98,9 @@ class OutputCollector:
 
 
 def _stack(batches: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-    """One (rows, widest) array of (batch, width) arrays, filled up with `PADDING` on the right."""
+    """One (rows, widest, …) array of (batch, width, …) arrays, filled up with `PADDING` on the right."""
     width = max(batch.shape[1] for batch in batches)
-    stacked = np.full((sum(len(batch) for batch in batches), width), PADDING, np.float32)
+    stacked = np.full((sum(len(batch) for batch in batches), width, *batches[0].shape[2:]), PADDING, np.float32)
     start = 0
     for batch in batches:
         stacked[start : start + len(batch), : batch.shape[1]] = batch

@@ -13,11 +13,12 @@ from typing import Any
 from splora.errors import InputError, problems_of
 from splora.json_values import read_or_refuse, table, text
 from splora.posttraining.core.request import RESULT, PruneRequest
+from splora.tasks.registry import REGISTRY
 from splora.tasks.source_names import is_path, local_folder
 from splora.tasks.sources import data_sources
 from splora.training.healing_defaults import COMMON, RATES, SENTENCES
 from splora.training.preflight import preflight
-from splora.training.specification import ADAPTERS, FIELDS, QA_TASKS, RunSpecification
+from splora.training.specification import ADAPTERS, FIELDS, RunSpecification
 
 METHOD = "heal"
 #: Stands between a model's name and the digest of its weights.
@@ -121,7 +122,7 @@ class HealRequest(PruneRequest):
     def specification(self) -> RunSpecification:
         """The run that heals."""
         train_file, predict_file = data_sources(self.data, self.task)
-        questions = self.task in QA_TASKS
+        task = REGISTRY[self.task]
         adapter = self.choices["adapter"]
         length: dict[str, Any] = {"num_train_epochs": self.choices["epochs"], "max_steps": self.choices["max_steps"]}
         spec = RunSpecification(
@@ -133,13 +134,13 @@ class HealRequest(PruneRequest):
             teacher_name_or_path=self.teacher,
             train_file=train_file,
             predict_file=predict_file,
-            max_seq_length=self.max_seq_length or (384 if questions else 128),
+            max_seq_length=self.max_seq_length or task.length or 128,
             doc_stride=self.doc_stride,
             adapter=adapter,
             seed=self.seed,
             labelled=self.labelled,
             **length,
-            **{**COMMON, **({} if questions else SENTENCES), **RATES.get(adapter, {})},
+            **{**COMMON, **({} if "doc_stride" in task.takes else SENTENCES), **RATES.get(adapter, {})},
         )
         if not spec.labelled:
             spec = replace(spec, alpha_ce=0.0)

@@ -16,7 +16,7 @@ from splora.adapter_files import ADAPTER, is_adapter
 from splora.errors import InputError, cut
 from splora.files import expanded
 from splora.json_values import number, read_object, table, text, texts
-from splora.tasks.glue_tasks import TASKS as GLUE_TASKS
+from splora.tasks.registry import REGISTRY, WINDOWED, names, same_head
 from splora.tasks.source_names import exists
 from splora.tasks.sources import QA_TASKS, TASKS, canonical_task, make_data_module
 from splora.training.result_file import RESULT
@@ -132,11 +132,11 @@ def _of_adapter(name: str, given: str | None) -> Predictor:
     folder = expanded(name)
     own, labels = task_and_labels(folder, read_settings(folder))
     if own is None:
-        allowed = [task for task, known in GLUE_TASKS.items() if len(known.labels) == len(labels or {})]
+        every = names(lambda known: known.classes and known.names is not None)
+        allowed = [task for task in every if len(REGISTRY[task].names or ()) == len(labels or {})]
         if given not in allowed:
             raise InputError(
-                f"{name}: does not say what it was fine-tuned for; name it with --task: "
-                f"{', '.join(allowed or GLUE_TASKS)}."
+                f"{name}: does not say what it was fine-tuned for; name it with --task: {', '.join(allowed or every)}."
             )
     elif own not in QA_TASKS or (folder / "config.json").is_file():
         _check_task(name, given, own)
@@ -157,7 +157,7 @@ def _of_model(name: str, given: str | None) -> Predictor:
     if own not in TASKS:
         raise InputError(f"{name}: is made for {own}; predictions are those of {', '.join(TASKS)}.")
     settings = _settings(table(result.get("settings")), _OF_PRUNINGS, folder / RESULT)
-    if own in GLUE_TASKS:
+    if own not in WINDOWED:
         settings.pop("doc_stride", None)
     return Predictor(lambda: load_for_evaluation(name, own), own, name, settings)
 
@@ -172,18 +172,19 @@ def _task_of(name: str, config: Any, given: str | None) -> str:
 
     if given is not None:
         return given
-    if has_head(name, config, "squad"):
-        return "squad"
-    if not has_head(name, config, "sst2"):
+    headed = names(lambda known: known.trained and has_head(name, config, known.name))
+    if not headed:
         kinds = ", ".join(map(str, config.architectures or [])) or "none"
         raise InputError(f"{name}: has no head for questions or classes; its config.json names the class {kinds}.")
+    if all(same_head(headed[0], task) for task in headed):
+        return headed[0]
     labels = sorted(str(label).lower() for label in (config.id2label or {}).values())
-    fitting = [task for task, known in GLUE_TASKS.items() if sorted(known.labels) == labels]
+    fitting = [task for task in headed if sorted(REGISTRY[task].names or ()) == labels]
     if len(fitting) == 1:
         return fitting[0]
-    allowed = fitting or [task for task, known in GLUE_TASKS.items() if (len(known.labels) or 1) == config.num_labels]
+    allowed = fitting or [task for task in headed if (len(REGISTRY[task].names or ()) or 1) == config.num_labels]
     raise InputError(
-        f"{name}: does not say what it was fine-tuned for; name it with --task: {', '.join(allowed or GLUE_TASKS)}."
+        f"{name}: does not say what it was fine-tuned for; name it with --task: {', '.join(allowed or headed)}."
     )
 
 

@@ -8,26 +8,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from splora.tasks.features import IGNORED
+
 #: Names of a model's outputs that carry logits, by kind of task.
 SPAN_LOGITS = ("start_logits", "end_logits")
 
 
 def logits_of(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The logits, fp32: start and end (batch, tokens) of a span model, or one (batch, labels) of a classifier."""
+    """The logits, fp32: start and end (batch, tokens) of a span model, or one (batch, …, labels) of a classifier."""
     names = SPAN_LOGITS if "start_logits" in outputs else ("logits",)
     return {name: outputs[name].float() for name in names}
 
 
 def task_loss(logits: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-    """Cross entropy (mean over start and end for spans); squared error for a regression with one output."""
+    """Cross entropy (mean over start and end for spans, over words for tags); squared error for a score."""
     if "logits" in logits:
         scores = logits["logits"]
+        if scores.dim() == 3:
+            return F.cross_entropy(scores.flatten(0, 1), batch["labels"].long().flatten(), ignore_index=IGNORED)
         if scores.shape[-1] == 1:
             return F.mse_loss(scores.squeeze(-1), batch["labels"].float())
         return F.cross_entropy(scores, batch["labels"].long())
     start = F.cross_entropy(logits["start_logits"], batch["start_positions"].long())
     end = F.cross_entropy(logits["end_logits"], batch["end_positions"].long())
     return (start + end) / 2
+
+
+def predictions_of(logits: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Logits with a prediction a row, as distillation compares them: where each token has its own, those of tokens."""
+    keep = batch["attention_mask"].bool()
+    return {name: values[keep] if values.dim() == 3 else values for name, values in logits.items()}
 
 
 def distillation_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], temperature: float) -> Tensor:

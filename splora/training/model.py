@@ -14,8 +14,8 @@ from splora import anatomy
 from splora.errors import InputError
 from splora.masks import BlockMask, Placement, mask_linears
 from splora.masks.blocks import has_blocks, leaves_rest, misfits, within_heads
+from splora.tasks.registry import REGISTRY
 from splora.training.options import AdapterOptions, PruningOptions
-from splora.training.specification import QA_TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +55,8 @@ def load_base(
     if label2id:
         config.label2id = dict(label2id)
         config.id2label = {index: label for label, index in label2id.items()}
-    elif label2id is not None or task in QA_TASKS:
-        config.num_labels = 2 if task in QA_TASKS else 1
+    elif label2id is not None or REGISTRY[task].names:
+        config.num_labels = len(REGISTRY[task].names or ()) or 1
     torch.manual_seed(seed)
     model = load_weights(model_name_or_path, config, task, fresh_head=True, dtype=torch.float32)
     if not checked and has_head(model_name_or_path, own, task):  # weights that the hub has sent only now

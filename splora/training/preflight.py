@@ -21,10 +21,11 @@ from splora.json_values import read_object
 from splora.model_sizes import CONFIG, impossible, stored_bytes
 from splora.run_files import MODEL, reference
 from splora.tasks.model_inputs import positions
+from splora.tasks.registry import REGISTRY, WINDOWED
 from splora.tasks.source_names import EMBEDDED, exists, is_data_set, is_path, local_folder, mistyped
 from splora.training.known_blocks import block_problems, weight_sizes
 from splora.training.known_models import known_config
-from splora.training.specification import QA_TASKS, Problem, RunSpecification, check
+from splora.training.specification import Problem, RunSpecification, check
 
 #: The section that `splora quantize` writes into a configuration (`export.quantized` has it, and brings torch along).
 QUANTIZED = "splora_quantization"
@@ -42,7 +43,7 @@ def preflight(spec: RunSpecification, world_size: int = 1) -> list[Problem]:
         problems += check_first(spec, spec.model_name_or_path)
     examples, found = _check_data(spec)
     problems += found
-    if examples is not None and spec.task not in QA_TASKS:  # windows of questions are counted when there are any
+    if examples is not None and spec.task not in WINDOWED:  # windows of questions are counted when there are any
         problems += _check_part(spec, examples, world_size)
     return check(spec, _steps(spec, examples, world_size)) + problems
 
@@ -93,13 +94,7 @@ def _check_data(spec: RunSpecification) -> tuple[int | None, list[Problem]]:
 @functools.lru_cache(maxsize=8)
 def _examples(source: str, task: str, split: Literal["train", "eval"], changed: int, labelled: bool) -> int:
     """Examples of a file or folder; sheets name the same in many rows, `changed` (ns) tells a new version of it."""
-    if task in QA_TASKS:
-        from splora.tasks.squad_json import count_questions
-
-        return count_questions(source, labelled)
-    from splora.tasks.glue_tables import count_examples
-
-    return count_examples(source, task, split, labelled=labelled)
+    return REGISTRY[task].count(source, split, labelled)
 
 
 def check_model(spec: RunSpecification, origin: str | None = None, *, fewer_heads: bool = False) -> list[Problem]:
@@ -155,7 +150,7 @@ def check_first(spec: RunSpecification, source: str) -> list[Problem]:
     if reference(source) is not None:
         return []
     config, _ = _config(source, "model_name_or_path")
-    head = "QuestionAnswering" if spec.task in QA_TASKS else "SequenceClassification"
+    head = REGISTRY[spec.task].head
     made_for = (config or {}).get("architectures")
     known = local_folder(source) is not None or source == EMBEDDED or config is not None
     tuned = isinstance(made_for, list) and any(head in str(name) for name in made_for)
@@ -194,7 +189,7 @@ def _check_teacher(spec: RunSpecification, teacher: str) -> list[Problem]:
     if config is None or problems:
         return problems
     problems += check_teacher_type(spec, teacher)
-    head = "QuestionAnswering" if spec.task in QA_TASKS else "SequenceClassification"
+    head = REGISTRY[spec.task].head
     made_for = config.get("architectures")
     if (
         isinstance(made_for, list)

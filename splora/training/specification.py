@@ -12,10 +12,11 @@ from typing import Any
 from splora.errors import cut, nearest
 from splora.masks import criteria
 from splora.masks.criteria import UNITS
+from splora.tasks.registry import REGISTRY, WINDOWED
+from splora.tasks.registry import TRAINED as TASKS
 from splora.training import logger_choice
 from splora.training.columns import (
     ADAPTERS,
-    CLASSIFICATION_TASKS,
     DIVERGENCE,
     FIELDS,
     LARGEST,
@@ -24,8 +25,6 @@ from splora.training.columns import (
     PRECISIONS,
     PRUNERS,
     PUBLISHED_EXAMPLES,
-    QA_TASKS,
-    TASKS,
     Problem,
     RunSpecification,
     methods_named,
@@ -34,7 +33,6 @@ from splora.training.contradictions import contradictions, parsed_weights
 
 __all__ = [
     "ADAPTERS",
-    "CLASSIFICATION_TASKS",
     "DIVERGENCE",
     "FIELDS",
     "LARGEST",
@@ -43,7 +41,6 @@ __all__ = [
     "PRECISIONS",
     "PRUNERS",
     "PUBLISHED_EXAMPLES",
-    "QA_TASKS",
     "TASKS",
     "UNITS",
     "Problem",
@@ -91,7 +88,7 @@ def check_settings(spec: RunSpecification) -> list[Problem]:
     if spec.max_steps is None and spec.num_train_epochs > 1 and spec.num_train_epochs % 1:
         told = f"is {spec.num_train_epochs}; whole epochs or a fraction below 1 are possible, or set max_steps"
         problems.append(Problem("num_train_epochs", told))
-    if spec.task in QA_TASKS and spec.doc_stride >= spec.max_seq_length:
+    if spec.task in WINDOWED and spec.doc_stride >= spec.max_seq_length:
         problems.append(
             Problem("doc_stride", f"is {spec.doc_stride}; it must be less than max_seq_length {spec.max_seq_length}")
         )
@@ -105,7 +102,7 @@ def published_steps(spec: RunSpecification) -> int | None:
     """Steps on the task's published training set, or None where the row names other data."""
     if spec.max_steps is not None:
         return spec.max_steps
-    examples = PUBLISHED_EXAMPLES.get(spec.task)
+    examples = REGISTRY[spec.task].examples if spec.task in REGISTRY else None
     if spec.train_file is not None or examples is None:
         return None
     batch = spec.per_gpu_train_batch_size * spec.gradient_accumulation_steps

@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from splora.anatomy import config_of
-from splora.errors import InputError
+from splora.errors import InputError, named
 from splora.tasks.data_module import Split, TaskDataModule
 from splora.tasks.features import WIDTH_MULTIPLE
 from splora.tasks.model_inputs import SEGMENTS, check_length, fit_tokenizer, padding
+from splora.tasks.registry import REGISTRY
 from splora.training.losses import logits_of
 from splora.training.options import DistillationOptions, layer_weights
 from splora.training.signals import TEACHER_SEGMENTS, Signals, signals
@@ -57,7 +58,7 @@ class Teacher(nn.Module):
     def _ordered(self, logits: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.order is None:
             return logits
-        return {name: values[:, list(self.order)] for name, values in logits.items()}
+        return {name: values[..., list(self.order)] for name, values in logits.items()}
 
 
 def load_teacher(
@@ -84,7 +85,7 @@ def load_teacher(
             f"teacher_type is {options.teacher_type!r}, but the teacher {path} is a {config.model_type!r} model."
         )
     if not has_head(path, config, task):
-        head = "QuestionAnswering" if task.startswith("squad") else "SequenceClassification"
+        head = REGISTRY[task].head
         architectures = " ".join(getattr(config, "architectures", None) or [])
         raise InputError(
             f"The teacher {path} is no fine-tuned {head} model; its config says {architectures or 'nothing'}."
@@ -139,13 +140,12 @@ def check_states(teacher: Teacher, student: Any, options: DistillationOptions) -
 
 def _order(path: str, config: Any, task: str, label2id: dict[str, int] | None) -> tuple[int, ...] | None:
     """The teacher's output for each output of the student; None where they are the same."""
-    from splora.tasks.glue_tasks import TASKS
-    from splora.tasks.label_names import number_of, order_of
-
-    if not label2id or task not in TASKS:
+    if not label2id or not REGISTRY[task].classes:
         return None
-    teacher = order_of(path, config, TASKS[task])
-    student = [number_of(label, TASKS[task]) for label, _ in sorted(label2id.items(), key=lambda item: item[1])]
-    assert teacher is not None  # `check_outputs`
-    order = tuple(teacher.index(number) for number in student if number is not None)
+    known = REGISTRY[task]
+    teacher = [known.meaning(label) for _, label in sorted(config.id2label.items())]
+    student = [known.meaning(label) for label, _ in sorted(label2id.items(), key=lambda item: item[1])]
+    if sorted(map(str, teacher)) != sorted(map(str, student)):
+        raise InputError(f"The teacher {path} has other labels than the student: {named(map(str, teacher))}.")
+    order = tuple(teacher.index(label) for label in student)
     return None if order == tuple(range(len(order))) else order

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from splora.tasks.data_module import TaskDataModule
 from splora.tasks.hub import load_config
-from splora.training.losses import distillation_loss, states_loss, task_loss
+from splora.training.losses import distillation_loss, predictions_of, states_loss, task_loss
 from splora.training.options import DistillationOptions, layer_weights
 from splora.training.sense import ask
 from splora.training.signals import Signals
@@ -53,7 +53,9 @@ class Teaching:
             loss = options.alpha_ce * task_loss(student.logits, batch)
         parts: dict[str, Tensor] = {}
         if options.alpha_distil > 0:
-            parts["distillation"] = distillation_loss(student.logits, teacher.logits, options.temperature)
+            parts["distillation"] = distillation_loss(
+                predictions_of(student.logits, batch), predictions_of(teacher.logits, batch), options.temperature
+            )
             loss = loss + options.alpha_distil * parts["distillation"]
         for name, weight in (("hidden", options.alpha_hidden), ("attention", options.alpha_attention)):
             if weight > 0:
@@ -73,7 +75,7 @@ class Teaching:
         if rows not in self._held:
             self._held[rows] = {name: values.cpu() for name, values in self.teacher(batch).items()}
         said = {name: values.to(logits[name].device) for name, values in self._held[rows].items()}
-        return distillation_loss(logits, said, temperature=1.0)
+        return distillation_loss(predictions_of(logits, batch), predictions_of(said, batch), temperature=1.0)
 
 
 def find_teaching(

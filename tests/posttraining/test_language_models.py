@@ -165,14 +165,14 @@ def test_a_decoder_is_for_texts_and_an_encoder_for_the_rest(folder: Path, tmp_pa
     )
     transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
     with pytest.raises(
-        InputError, match="is of the family bert, no causal language model; ptb needs one of gpt2, llama"
+        InputError, match="is of the family bert, no causal language model; ptb needs one of gemma, gpt2, llama"
     ):
         load_checkpoint(str(tmp_path), "ptb")
 
 
 def test_what_cannot_work_is_told_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--model", "none", "--task", "wikitext2", "--data", "embedded", "--budget", "mac=0.5", "--output", "x"]
-    with pytest.raises(InputError, match="--fisher_labels is data, and wikitext2 is a text, which has none"):
+    with pytest.raises(InputError, match="--fisher_labels is data, and wikitext2 has no labels"):
         prune.main(["fisher", *given, "--fisher_labels=data"])
     with pytest.raises(SystemExit) as stopped:
         opt_eval.main(["--model_name", "none", "--task", "sst2", "wiki", "--max_seq_length", "1"])
@@ -266,7 +266,7 @@ def test_models_of_other_families_are_named_before_their_data_are_looked_at(
     [
         (
             "BertForSequenceClassification",
-            "of the family bert, no causal language model; wikitext2 needs one of gpt2, llama",
+            "of the family bert, no causal language model; wikitext2 needs one of gemma, gpt2, llama",
         ),
         ("OPTForSequenceClassification", "has no head for wikitext2; this quantized model is a OPTForSequenceClassif"),
     ],

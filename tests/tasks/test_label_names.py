@@ -15,7 +15,7 @@ from splora.errors import InputError
 from splora.tasks.chance import check_sense
 from splora.tasks.glue_tables import read_table, table_of_hub
 from splora.tasks.glue_tasks import TASKS
-from splora.tasks.label_names import _SYNONYMS, check_names, number_of, order_of
+from splora.tasks.label_names import check_names, number_of, order_of
 
 CLASSES = {name: task for name, task in TASKS.items() if task.labels}
 SST2, MNLI = TASKS["sst2"], TASKS["mnli"]
@@ -30,11 +30,18 @@ def config(id2label: dict[int, str] | None, label2id: dict[str, int] | None = No
 def test_every_spelling_means_its_label_and_no_other(task: str) -> None:
     for number, label in enumerate(TASKS[task].labels):
         written = [label, label.upper(), label.title(), label.replace("_", " "), label.replace("_", "-"), f" {label} "]
-        for name in (*written, *_SYNONYMS[label], str(number), f"{number}.0", f"LABEL_{number}", f"label {number}"):
+        for name in (
+            *written,
+            *TASKS[task].synonyms.get(label, ()),
+            str(number),
+            f"{number}.0",
+            f"LABEL_{number}",
+            f"label {number}",
+        ):
             assert number_of(name, TASKS[task]) == number, name
     for name in ("", "good", "label", "-1", "9", "LABEL_9", "1.5", "1e0"):
         assert number_of(name, TASKS[task]) is None, name
-    spellings = [spelling for label in TASKS[task].labels for spelling in (label, *_SYNONYMS[label])]
+    spellings = [spelling for label in TASKS[task].labels for spelling in (label, *TASKS[task].synonyms.get(label, ()))]
     assert len({*spellings}) == len(spellings)
 
 

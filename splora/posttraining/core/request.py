@@ -16,6 +16,7 @@ from splora.locks import claiming
 from splora.posttraining.core.budget import Budget
 from splora.posttraining.core.compute import check_compute
 from splora.run_files import RESULT as RESULT
+from splora.tasks.registry import REGISTRY
 from splora.tasks.text_sources import TEXT_TASKS
 
 
@@ -120,8 +121,8 @@ class PruneRequest:
                 "A latency budget needs measured tables: give --mha_lut and --ffn_lut; "
                 "scripts/generate_lut.py measures them."
             )
-        if self.choices.get("labels") == "data" and self.task in TEXT_TASKS:
-            problems.append(f"--fisher_labels is data, and {self.task} is a text, which has none; model needs none.")
+        if self.choices.get("labels") == "data" and self.task in REGISTRY and REGISTRY[self.task].causal:
+            problems.append(f"--fisher_labels is data, and {self.task} has no labels; model needs none.")
         if self.offload and (self.method != "stat" or self.task not in TEXT_TASKS):
             what = "Fisher pruning" if self.method == "fisher" else f"models for {self.task}"
             problems.append(

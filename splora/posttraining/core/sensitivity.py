@@ -274,10 +274,16 @@ def _direction(logits: Tensor, keep: Tensor, generator: torch.Generator) -> Tens
     probabilities = logits.float().softmax(-1)
     if logits.shape[-1] == 2:
         size = probabilities.prod(-1, keepdim=True).sqrt()
-        return torch.cat([size, -size], -1).to(logits.dtype)
-    signs = torch.randint(0, 2, logits.shape, generator=generator).to(logits.device) * 2 - 1
-    scaled = probabilities.sqrt() * signs
-    direction = scaled - probabilities * scaled.sum(-1, keepdim=True)
+        direction = torch.cat([size, -size], -1)
+        # Of two tags a sign for each token: products of neighbours' gradients are no part of F.
+        if logits.dim() == 3:
+            direction = (
+                direction * (torch.randint(0, 2, logits.shape[:2], generator=generator).to(size) * 2 - 1)[..., None]
+            )
+    else:
+        signs = torch.randint(0, 2, logits.shape, generator=generator).to(logits.device) * 2 - 1
+        scaled = probabilities.sqrt() * signs
+        direction = scaled - probabilities * scaled.sum(-1, keepdim=True)
     if logits.dim() == 3:
         direction = direction * keep[:, :, None]
     return direction.to(logits.dtype)

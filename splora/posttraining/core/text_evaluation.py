@@ -1,4 +1,4 @@
-"""What a language model loses on windows of text, and how far its predictions are from another model's.
+"""What a language model loses on windows of text and on endings of questions, and how far it is from another model.
 
 Logits of a whole text would fill any memory (tokens × vocabulary), so they are made a few rows at a time and summed up
 at once.
@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splora.posttraining.core.calibration import BATCH_TOKENS
+from splora.posttraining.core.calibration import BATCH_TOKENS, by_length
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.states import last_hidden
+from splora.tasks.choices import ChoicesDataModule
+from splora.tasks.features import Collator, FeatureSet, Ragged
 from splora.tasks.language_modelling import TextDataModule
 
 #: Predicted tokens whose logits are held at once.
@@ -46,15 +48,41 @@ def text_losses(
     batches, found = _batches(_windows(data)), []
     for number, (batch, hidden) in enumerate(zip(batches, last_hidden(model, batches, precision), strict=True)):
         ids = batch["input_ids"]
-        targets = ids[:, 1:].flatten().to(hidden.device)
-        losses = [
-            F.cross_entropy(_logits(model, rows), wanted, reduction="none")
-            for rows, wanted in zip(_predicting(hidden), targets.split(ROWS), strict=True)
-        ]
-        found.append(torch.cat(losses).double().view(len(ids), -1).sum(1).cpu())
+        wanted = ids[:, 1:].flatten().to(hidden.device)
+        found.append(_losses(model, hidden[:, :-1].flatten(0, 1), wanted).view(len(ids), -1).sum(1))
         if progress is not None:
             progress(number + 1, len(batches))
     return torch.cat(found).numpy()
+
+
+@torch.inference_mode()
+def ending_losses(
+    model: nn.Module,
+    data: ChoicesDataModule,
+    precision: Precision,
+    progress: Callable[[int, int], None] | None = None,
+) -> npt.NDArray[np.float64]:
+    """Negative log-likelihood of each ending after its context in nats, float64 (endings,); see `text_losses`."""
+    features = data.features("eval")
+    inputs, targets = features.columns["input_ids"], features.columns["targets"]
+    assert isinstance(inputs, Ragged)
+    assert isinstance(targets, Ragged)
+    collator = Collator(FeatureSet({"input_ids": inputs}, inputs.lengths), data.pad_token_id, data.width, 1)
+    found = np.empty(len(inputs))
+    batches = by_length(np.arange(len(inputs), dtype=np.int64), inputs.lengths)
+    given = [{name: of for name, of in collator(rows.tolist()).items() if name != "index"} for rows in batches]
+    for number, (rows, hidden) in enumerate(zip(batches, last_hidden(model, given, precision), strict=True)):
+        # Each row's last states predict its ending; what fills up rows comes after them, and no token looks ahead.
+        ends, counts = inputs.lengths[rows, None], targets.lengths[rows, None]
+        places = np.arange(hidden.shape[1])
+        states = hidden[torch.from_numpy((places < ends) & (places >= ends - counts)).to(hidden.device)]
+        wanted = torch.from_numpy(np.concatenate([targets[row] for row in rows])).long().to(hidden.device)
+        row_of = torch.from_numpy(np.arange(len(rows)).repeat(counts[:, 0]))
+        sums = torch.zeros(len(rows), dtype=torch.float64)
+        found[rows] = sums.index_add_(0, row_of, _losses(model, states, wanted)).numpy()
+        if progress is not None:
+            progress(number + 1, len(batches))
+    return found
 
 
 @torch.inference_mode()
@@ -88,6 +116,15 @@ def _predicting(hidden: Tensor) -> tuple[Tensor, ...]:
     """Hidden states of all tokens that predict one, `ROWS` at a time."""
     rows: tuple[Tensor, ...] = hidden[:, :-1].flatten(0, 1).split(ROWS)
     return rows
+
+
+def _losses(model: nn.Module, states: Tensor, wanted: Tensor) -> Tensor:
+    """Negative log-likelihoods of tokens by the states that predict them, float64 on the CPU, (tokens,)."""
+    losses = [
+        F.cross_entropy(_logits(model, rows), tokens, reduction="none")
+        for rows, tokens in zip(states.split(ROWS), wanted.split(ROWS), strict=True)
+    ]
+    return torch.cat(losses).double().cpu()
 
 
 def _logits(model: Any, rows: Tensor) -> Tensor:

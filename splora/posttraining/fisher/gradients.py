@@ -138,19 +138,21 @@ def own_predictions_loss(model: nn.Module, batch: dict[str, Tensor], generator: 
         if logits.dim() == 2:
             return _weighted(logits, generator)
         # Every token has a prediction: those of a sequence are one sample's, and padding has none.
-        return _weighted(logits[~padding], generator) * float((~padding).sum()) / len(padding)
+        return _weighted(logits[~padding], generator, alone=False) * float((~padding).sum()) / len(padding)
     # Start and end are predicted apart: independent signs leave no products of the two.
     positions = [outputs[name].float().masked_fill(padding, -1e9) for name in ("start_logits", "end_logits")]
     return torch.stack([_weighted(logits, generator) for logits in positions]).sum()
 
 
-def _weighted(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """(Lu)ᵀz, averaged over rows of logits (rows, labels)."""
+def _weighted(logits: Tensor, generator: torch.Generator, alone: bool = True) -> Tensor:
+    """(Lu)ᵀz, averaged over rows of logits (rows, labels); `alone`: no two rows are of one sample."""
     if logits.shape[1] == 1:
         return logits.mean()
     p = logits.detach().softmax(-1)
     if logits.shape[1] == 2:
         weights = p.prod(1, keepdim=True).sqrt() * torch.tensor([1.0, -1.0], device=p.device)
+        if not alone:
+            weights = weights * (2 * torch.randint(0, 2, (len(p), 1), generator=generator).to(p) - 1)
     else:
         signed = p.sqrt() * (2 * torch.randint(0, 2, p.shape, generator=generator).to(p) - 1)
         weights = signed - p * signed.sum(1, keepdim=True)
