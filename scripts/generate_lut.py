@@ -12,7 +12,7 @@ from typing import Any
 
 from splora.errors import InputError, exit_on_input_error, nearest
 from splora.machine import wait_passively
-from splora.scripts.option_help import add_choice
+from splora.option_help import add_choice
 from splora.training.specification import QA_TASKS, TASKS
 
 PRECISIONS = ("fp32", "bf16")

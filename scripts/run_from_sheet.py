@@ -19,8 +19,8 @@ from splora.hparams.seeds import parse_seeds
 from splora.hparams.select import select
 from splora.hparams.workbook import COPIED, OWN, Workbook, read_workbook, specifications
 from splora.machine import is_first_process, wait_passively
+from splora.option_help import add_choice
 from splora.scripts.launch.start import LAUNCHERS
-from splora.scripts.option_help import add_choice
 from splora.scripts.plan import Job, advice, lines, plan_seeds
 from splora.training.specification import METHOD_ALIASES, METHODS, methods_named
 

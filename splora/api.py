@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -13,9 +13,12 @@ from splora.errors import InputError, nearest
 from splora.export.plan import Plan
 from splora.posttraining.core.budget import Budget, Costs
 from splora.posttraining.core.examples import Examples
+from splora.posttraining.core.method import commands
+from splora.posttraining.core.options import checked
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.probe import check_parts
-from splora.posttraining.core.stages import Report, Stage, silent
+from splora.posttraining.core.pruning import Pruning
+from splora.posttraining.core.stages import Report, silent
 
 
 class Pruned(NamedTuple):
@@ -44,7 +47,7 @@ def prune(
         batches: some hundred calibration examples, see `Examples`. Labels are not looked at, but by Fisher information
             with `labels="data"`.
         budget: `mac=F`, the fraction of the dense model's multiply-accumulate operations that may be left.
-        method: `stat` (Flynn et al. 2024, as this program has it) or `fisher` (Kwon et al. 2022).
+        method: one of `splora prune`: `stat` (Flynn et al. 2024, as this program has it), `fisher` (Kwon et al. 2022).
         tokens: the length that operations are counted at; None: the examples' average.
         precision: `auto`, `fp32` or `bf16`: what calibration computes in.
         seed: of random directions.
@@ -58,93 +61,40 @@ def prune(
     wanted = Budget.parse(budget, "budget")
     if wanted.metric != "mac":
         raise InputError("budget: from Python only mac=F is known; splora prune has latency budgets.")
-    if method not in METHODS:
+    if method not in commands():
         raise InputError(
-            f"method: {method!r} is none; allowed are {', '.join(METHODS)}{nearest(method, METHODS) or '.'}"
+            f"method: {method!r} is none; allowed are {', '.join(commands())}{nearest(method, commands()) or '.'}"
         )
-    anatomy.family_of(anatomy.config_of(model))
+    chosen = commands()[method]
+    own = checked(chosen.options, options)
     examples = Examples(batches)
-    costs = Costs.of(model, tokens or examples.tokens)
-    whole = costs.total(*anatomy.dense_sizes(anatomy.config_of(model)))
-    present = costs.of_plan(Plan.dense(model)) / whole
-    if wanted.fraction > present and present < 1:
-        raise InputError(f"budget: is {budget}, and the model keeps {present:.3f} of its dense self's MACs already.")
-    fraction, precise = wanted.fraction, Precision.parse(precision, "precision")
-    asked = _Asked(model, examples, costs, fraction * whole, precise, seed, report, options)
+    pruning = Pruning(
+        model,
+        examples,
+        Costs.of(model, tokens or examples.tokens),
+        wanted,
+        anatomy.reads_first_token(model),
+        Precision.parse(precision, "precision"),
+        seed,
+        report,
+    )
+    if pruning.keeps_less:
+        raise InputError(
+            f"budget: is {budget}, and the model keeps {pruning.present:.3f} of its dense self's MACs already."
+        )
     check_parts(model)
-    training = model.training
-    model.eval()
-    try:
-        *_, last = METHODS[method](asked)
-    finally:
-        model.train(training)
+    with evaluating(model):
+        chosen.check(pruning)
+        *_, last = chosen.stages(pruning, own)
     return Pruned(last.model, last.plan)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """One pruning.
-
-    Attributes:
-        macs: that may be left, at the length that `costs` count.
-        options: of the method.
-    """
-
-    model: nn.Module
-    examples: Examples
-    costs: Costs
-    macs: float
-    precision: Precision
-    seed: int
-    report: Report
-    options: Mapping[str, Any]
-
-
-def _options(kind: type, given: Mapping[str, Any]) -> Any:
-    """A method's options, each of a known name."""
-    known = [field.name for field in fields(kind)]
-    problems = [
-        f"{name}: is no option of this method; there are {', '.join(known)}{nearest(name, known) or '.'}"
-        for name in given
-        if name not in known
-    ]
-    if problems:
-        raise InputError(problems)
-    return kind(**given)
-
-
-def _stat(asked: _Asked) -> Iterator[Stage]:
-    from splora.posttraining.stat.method import StatOptions, prune_stat
-
-    return prune_stat(
-        asked.model,
-        asked.examples,
-        asked.costs,
-        asked.macs / asked.costs.of_plan(Plan.dense(asked.model)),
-        _options(StatOptions, asked.options),
-        first_token_only=anatomy.reads_first_token(asked.model),
-        precision=asked.precision,
-        seed=asked.seed,
-        report=asked.report,
-    )
-
-
-def _fisher(asked: _Asked) -> Iterator[Stage]:
-    from splora.posttraining.fisher.method import FisherOptions, prune_fisher
-    from splora.posttraining.fisher.search import search_macs
-
-    whole = asked.costs.total(*anatomy.dense_sizes(anatomy.config_of(asked.model)))
-    return prune_fisher(
-        asked.model,
-        asked.examples,
-        lambda heads, neurons, fraction: search_macs(heads, neurons, asked.costs, fraction * whole),
-        asked.macs / whole,
-        _options(FisherOptions, {"seed": asked.seed, **asked.options}),
-        first_token_only=anatomy.reads_first_token(asked.model),
-        precision=asked.precision,
-        report=asked.report,
-    )
-
-
-#: By name, what yields the stages of a pruning.
-METHODS: dict[str, Callable[[_Asked], Iterator[Stage]]] = {"stat": _stat, "fisher": _fisher}
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A model in evaluation mode, and as it was afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

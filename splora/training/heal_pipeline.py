@@ -124,7 +124,7 @@ def _describe(
     parameters = trained["parameters"]
     return {
         "method": METHOD,
-        "adapter": request.choices["adapter"],
+        "adapter": request.options["adapter"],
         "model": request.model,
         "teacher": request.teacher,
         "task": request.task,

@@ -12,7 +12,7 @@ from typing import Any
 
 from splora.errors import InputError, problems_of
 from splora.json_values import read_or_refuse, table, text
-from splora.posttraining.core.request import RESULT, PruneRequest
+from splora.posttraining.core.request import RESULT, Request
 from splora.tasks.source_names import is_path, local_folder
 from splora.tasks.sources import data_sources
 from splora.training.healing_defaults import COMMON, RATES, SENTENCES
@@ -82,10 +82,10 @@ def dense_origin(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class HealRequest(PruneRequest):
+class HealRequest(Request):
     """One healing: what it has in common with a pruning whose budget is everything.
 
-    `choices` are `teacher`, `adapter`, `max_steps` (None: `epochs`), `epochs`, and `set`, the sheet's columns that
+    `options` are `teacher`, `adapter`, `max_steps` (None: `epochs`), `epochs`, and `set`, the sheet's columns that
     differ from what healing does by itself.
     """
 
@@ -115,15 +115,15 @@ class HealRequest(PruneRequest):
         Raises:
             InputError: none is given, and the folders do not tell, or what they tell is not there.
         """
-        given = self.choices["teacher"]
+        given = self.options["teacher"]
         return str(given) if given is not None else dense_origin(self.model)
 
     def specification(self) -> RunSpecification:
         """The run that heals."""
         train_file, predict_file = data_sources(self.data, self.task)
         questions = self.task in QA_TASKS
-        adapter = self.choices["adapter"]
-        length: dict[str, Any] = {"num_train_epochs": self.choices["epochs"], "max_steps": self.choices["max_steps"]}
+        adapter = self.options["adapter"]
+        length: dict[str, Any] = {"num_train_epochs": self.options["epochs"], "max_steps": self.options["max_steps"]}
         spec = RunSpecification(
             exp_id=self.output.name,
             sheet=METHOD,
@@ -143,7 +143,7 @@ class HealRequest(PruneRequest):
         )
         if not spec.labelled:
             spec = replace(spec, alpha_ce=0.0)
-        return replace(spec, **self.choices["set"])
+        return replace(spec, **self.options["set"])
 
     def check(self) -> None:
         """Find what is wrong with the request itself; loads no weights.
@@ -175,7 +175,7 @@ class HealRequest(PruneRequest):
 
     def _check_set(self) -> None:
         """Refuse columns that are the command's own options, and those by which healing would judge nothing."""
-        changes: dict[str, Any] = self.choices["set"]
+        changes: dict[str, Any] = self.options["set"]
         told = [
             f"--set {name}: is what {option} says; give that."
             if option
@@ -194,7 +194,7 @@ class HealRequest(PruneRequest):
     def _check_adapter(self) -> None:
         from splora.errors import nearest
 
-        adapter = self.choices["adapter"]
+        adapter = self.options["adapter"]
         if adapter not in ADAPTERS:
             close = nearest(adapter, ADAPTERS) or "."
             raise InputError(f"--adapter is {adapter!r}; allowed are {', '.join(ADAPTERS)}{close}")

@@ -21,7 +21,7 @@ from splora.posttraining.quantize import pipeline as quantize_pipeline
 from splora.posttraining.quantize.grid import GridOptions
 from splora.report.collect import collect
 from splora.scripts import opt_eval, prune, prune_opt, quantize, train_small_opt
-from splora.scripts.opt_names import checkpoint_name, summary_path
+from splora.posttraining.core.names import checkpoint_name, summary_path
 from splora.tasks import language_modelling
 from splora.tasks.sources import canonical_task, data_sources, make_data_module
 from splora.tasks.text_sources import read_text
