@@ -16,13 +16,13 @@ import splora.tasks.squad  # noqa: F401  (makes the data modules known by name)
 from splora.errors import InputError, cut
 from splora.files import write_text
 from splora.json_values import one_line
+from splora.launch.run_row import alone, summary
 from splora.locks import RUN_LOCK, is_held
 from splora.machine import is_first_process
 from splora.quiet import quiet_libraries
 from splora.scripts import trained_run
 from splora.scripts.fit_folder import CONFIGURATION, DEFAULT_FOLDER, claim, is_finished, repeating, settings_of
 from splora.scripts.old_yaml import read_old_names
-from splora.scripts.run_row import alone, summary
 from splora.training.checkpoint_files import checkpoint_of
 from splora.training.configuration import checkpoints, loggers, plugins
 from splora.training.module import PruningModule

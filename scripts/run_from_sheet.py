@@ -18,10 +18,10 @@ from splora.hparams.rows import Row, Sheet, sentence
 from splora.hparams.seeds import parse_seeds
 from splora.hparams.select import select
 from splora.hparams.workbook import COPIED, OWN, Workbook, read_workbook, specifications
+from splora.launch.plan import Job, advice, lines, plan_seeds
+from splora.launch.start import LAUNCHERS
 from splora.machine import is_first_process, wait_passively
 from splora.option_help import add_choice
-from splora.scripts.launch.start import LAUNCHERS
-from splora.scripts.plan import Job, advice, lines, plan_seeds
 from splora.training.specification import METHOD_ALIASES, METHODS, methods_named
 
 PROGRAM = "run_from_sheet"
@@ -78,7 +78,7 @@ def _main(options: argparse.Namespace) -> int:
             _print_configurations(jobs, overrides)
             return EXIT_CODE if problems else 0
         _show(jobs, overrides, options.force)
-        from splora.scripts.launch.start import start
+        from splora.launch.start import start
 
         return start(jobs, options) or int(bool(problems))
     return 0
@@ -179,8 +179,8 @@ def _print_configurations(jobs: Sequence[Job], overrides: Overrides) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from splora.scripts.launch.start import DEFAULT_ROOT
-    from splora.scripts.launch.status import print_status
+    from splora.launch.start import DEFAULT_ROOT
+    from splora.launch.status import print_status
 
     print_status(Path(options.output_dir or DEFAULT_ROOT), options.sheet, options.method)
     return 0

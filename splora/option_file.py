@@ -33,7 +33,10 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     """
     file, rest = _split(list(arguments))
     if file is None:
-        return parser.parse_args(rest)
+        parsed = parser.parse_args(rest)
+        if parsed.config is not None:
+            raise InputError("--config: is to be written in full, as --config FILE.")
+        return parsed
     path = Path(file)
     entries = _entries(path)
     begin = [rest.pop(0)] if rest and not rest[0].startswith("-") else []
@@ -42,11 +45,12 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
         value = entries.pop(first.dest, None)
         begin = begin or ([] if value is None else [str(value)])
     own = parser
-    if isinstance(first, argparse._SubParsersAction) and begin:
-        if begin[0] not in first.choices:
-            close = nearest(begin[0], first.choices) or "."
+    if isinstance(first, argparse._SubParsersAction):
+        if not begin or begin[0] not in first.choices:
+            what = f"is {cut(begin[0])}" if begin else "is missing"
+            close = nearest(begin[0], first.choices) if begin else ""
             raise InputError(
-                f"{path}: {first.dest} is {cut(begin[0])}; allowed are {', '.join(map(str, first.choices))}{close}"
+                f"{path}: {first.dest} {what}; allowed are {', '.join(map(str, first.choices))}{close or '.'}"
             )
         own = first.choices[begin[0]]
     return parser.parse_args([*begin, *_words(own, entries, path), *rest])

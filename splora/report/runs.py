@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from splora.posttraining.core.method import commands
 from splora.report.density import NAMES
 from splora.report.log import Log
 from splora.tasks.glue_tasks import TASKS
@@ -149,4 +150,5 @@ def metric_name(metric: str) -> str:
 
 def method_name(method: str) -> str:
     """A method as a heading; that of another version by its own name."""
-    return {"fisher": "Fisher", "stat": "STAT", "heal": "healed"}.get(method, NAMES.get(method, method or "unknown"))
+    titles = {"heal": "healed"} | {name: each.title for name, each in commands().items()}
+    return titles.get(method, NAMES.get(method, method or "unknown"))

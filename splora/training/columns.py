@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from splora.anatomy import FAMILIES
+from splora.posttraining.core.method import methods
 
 #: Families that a row may train, and learn from.
 ENCODERS = tuple(name for name, family in FAMILIES.items() if not family.causal)
@@ -46,7 +47,7 @@ JUDGES = ("score", DIVERGENCE)
 #: Scores that start from what is known of blocks or units.
 KNOWN_INITS = ("magnitude", "fisher", "stat")
 #: Ways to prune before training.
-PRUNERS = ("none", "stat", "fisher", "blocks")
+PRUNERS = ("none", *methods())
 #: What masks lie over (see `splora.masks.units`).
 UNITS = ("blocks", "heads_and_neurons", "hybrid", "hybrid_filled")
 #: What a threshold of `topK_global` is a fraction of.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cache
 from types import NoneType, UnionType
@@ -90,8 +91,10 @@ class Option(NamedTuple):
         flag, written = self.metadata["flags"][0], self.metadata["written"]
         if isinstance(self.default, bool):
             return [flag] if value is not None and bool(value) != self.default else []
-        text = written.write(value) if written else f"{value:g}" if isinstance(value, float) else str(value)
-        return [flag, text]
+        if written:
+            with suppress(TypeError, ValueError):  # of a file that says anything
+                return [flag, written.write(value)]
+        return [flag, f"{value:g}" if isinstance(value, float) else str(value)]
 
 
 @cache

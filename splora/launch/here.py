@@ -7,9 +7,9 @@ import traceback
 from collections.abc import Sequence
 
 from splora.errors import DiskFull, InputError
+from splora.launch import run_row
+from splora.launch.work import Work
 from splora.machine import is_first_process
-from splora.scripts import run_row
-from splora.scripts.launch.work import Work
 
 
 def run_here(works: Sequence[Work], force: bool) -> int:

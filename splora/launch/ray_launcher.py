@@ -19,8 +19,8 @@ from typing import Any
 
 from splora.errors import InputError
 from splora.files import appending
-from splora.scripts.launch.local import threads_of, worker_command
-from splora.scripts.launch.work import Work
+from splora.launch.local import threads_of, worker_command
+from splora.launch.work import Work
 from splora.training.state import LOG
 
 #: Starts of a row after its node died.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from splora.errors import InputError
-from splora.scripts.launch.work import Work
+from splora.launch.work import Work
 from splora.training.run import claim_folder, is_finished
 from splora.training.state import FAILED, FINISHED, QUEUED, RunState, changed, initial, read_state, write_state
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from splora.scripts.launch.status import HEADINGS, cells, counted
+from splora.launch.status import HEADINGS, cells, counted
 from splora.training.state import FINISHED, QUEUED, RUNNING, RunState
 
 #: Lines that are left free of the terminal's height, for what is told above the table.

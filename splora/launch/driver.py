@@ -15,11 +15,11 @@ from splora.errors import InputError
 from splora.files import is_full
 from splora.hparams.results import Run, record_all
 from splora.json_values import one_line
+from splora.launch.prepare import NEEDS, Sorted, prepare
+from splora.launch.progress import Show
+from splora.launch.run_row import UNRECORDED, summary
+from splora.launch.work import FULL, STOPPED, Launcher, Running, Work
 from splora.locks import DRIVER_LOCK, holding
-from splora.scripts.launch.prepare import NEEDS, Sorted, prepare
-from splora.scripts.launch.progress import Show
-from splora.scripts.launch.work import FULL, STOPPED, Launcher, Running, Work
-from splora.scripts.run_row import UNRECORDED, summary
 from splora.training.result_file import RESULT, read_result
 from splora.training.state import (
     FAILED,
