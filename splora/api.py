@@ -1,17 +1,19 @@
-"""Pruning from Python: a model in memory becomes a smaller one in memory. The commands do the same with files."""
+"""Pruning and quantization of models in memory; the commands do the same with files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
 from splora import anatomy
-from splora.errors import InputError, nearest
+from splora.errors import InputError, in_words_of_command, nearest
 from splora.export.plan import Plan
 from splora.posttraining.core.budget import Budget, Costs
+from splora.posttraining.core.choices import Quantizer
 from splora.posttraining.core.examples import Examples
 from splora.posttraining.core.method import commands
 from splora.posttraining.core.options import checked
@@ -19,6 +21,10 @@ from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.probe import check_parts
 from splora.posttraining.core.pruning import Pruning
 from splora.posttraining.core.stages import Report, silent
+from splora.posttraining.quantize.options import GROUP_SIZE, GridOptions, QuantizeOptions
+
+if TYPE_CHECKING:
+    from splora.posttraining.quantize.grid import QuantizedWeight
 
 
 class Pruned(NamedTuple):
@@ -87,6 +93,78 @@ def prune(
         chosen.check(pruning)
         *_, last = chosen.stages(pruning, own)
     return Pruned(last.model, last.plan)
+
+
+class Quantized(NamedTuple):
+    """A quantized model in memory.
+
+    Attributes:
+        model: its weights are those that the codes stand for, in the type that they came in.
+        weights: codes, steps and zeros by parameter name.
+    """
+
+    model: nn.Module
+    weights: dict[str, QuantizedWeight]
+
+    def save(self, tokenizer: Any, folder: str | Path) -> None:
+        """Write packed weights and tokenizer (or None) as `splora quantize` does; `splora.load_quantized` reads them.
+
+        Raises:
+            InputError: the model is none that can be saved so, or the folder cannot be written to.
+        """
+        from splora.export.quantized import save_quantized
+
+        grid = next(iter(self.weights.values())).options
+        save_quantized(self.model, self.weights, grid, tokenizer, folder)
+
+
+def quantize(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]] | None = None,
+    bits: int = 4,
+    group_size: int | None = GROUP_SIZE,
+    method: Quantizer = "gptq",
+    *,
+    symmetric: bool = False,
+    precision: str = "auto",
+    report: Report = silent,
+    **options: Any,
+) -> Quantized:
+    """Round the weights of a model's layers to a few bits without training it; `model` stays as it is.
+
+    Args:
+        model: a task model of transformers of one of the described families, dense or pruned.
+        batches: some hundred calibration examples, see `Examples`; `rtn` looks at none.
+        bits: per weight: 2, 3, 4 or 8.
+        group_size: neighbouring weights of a row that share a step; None: the whole row.
+        method: `gptq` (Frantar et al. 2022) or `rtn`, each weight to the nearest value.
+        symmetric: zero is the middle of the grid.
+        precision: `auto`, `fp32` or `bf16`: what calibration computes in.
+        report: told of progress.
+        options: other fields of `QuantizeOptions`: `act_order`, `damping`, `storage`.
+
+    Raises:
+        InputError: an unknown option or family, a value that may not be, or far too few examples.
+    """
+    from splora.posttraining.quantize.model import quantized_copy
+
+    with in_words_of_command(_IN_PYTHON):
+        given = {"method": method, **options}
+        wanted = checked(QuantizeOptions, given, "splora.quantize", grid=GridOptions(bits, group_size, symmetric))
+        wanted.check()
+        if batches is None and method != "rtn":
+            raise InputError(f"batches: are missing; {method} needs calibration examples, and only rtn needs none.")
+        examples = [] if batches is None else list(Examples(batches))
+        precise = Precision.parse(precision, "precision")
+        with evaluating(model):
+            return Quantized(*quantized_copy(model, examples, wanted, precision=precise, report=report))
+
+
+#: How options of the command are called here.
+_IN_PYTHON = {
+    "or -1 for whole rows": "or None for whole rows",
+    **{f"--{name}": name.replace("-", "_") for name in ("bits", "group-size", "method", "states", "damping")},
+}
 
 
 @contextmanager

@@ -167,8 +167,12 @@ def read_options(kind: type, parsed: argparse.Namespace) -> tuple[dict[str, Any]
     return values, problems
 
 
-def checked(kind: type[T], given: Mapping[str, Any], of: str = "this method") -> T:
+def checked(kind: type[T], given: Mapping[str, Any], of: str = "this method", **others: Any) -> T:
     """A dataclass of options, each of a known name and with a value that may be.
+
+    Args:
+        of: whose options they are.
+        others: fields that are no options.
 
     Raises:
         InputError: one sentence for each other one.
@@ -181,7 +185,7 @@ def checked(kind: type[T], given: Mapping[str, Any], of: str = "this method") ->
     ]
     if problems:
         raise InputError(problems)
-    return kind(**given)
+    return kind(**others, **given)
 
 
 @dataclass(frozen=True)

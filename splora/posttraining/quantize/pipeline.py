@@ -14,11 +14,10 @@ from splora.export.card import pruned_card, write_card
 from splora.export.packing import WEIGHTS
 from splora.export.plan import Plan
 from splora.export.quantized import save_quantized
-from splora.export.storage import dtype_of, is_held_by, name_of, round_off, weight_bytes
+from splora.export.storage import dtype_of, is_held_by, name_of, weight_bytes
 from splora.files import replacing_folder, write_json
 from splora.machine import peak_memory_bytes
 from splora.posttraining.core.compute import use_threads
-from splora.posttraining.core.layer_grams import arguments_of
 from splora.posttraining.core.outcome import append_line, describe
 from splora.posttraining.core.pruning import check_samples
 from splora.posttraining.core.request import RESULT
@@ -26,7 +25,7 @@ from splora.posttraining.core.stages import Report, Stage, silent
 from splora.posttraining.core.subject import Subject
 from splora.posttraining.pipeline import predicted, predicted_dense, prepare
 from splora.posttraining.quantize.grid import QuantizedWeight
-from splora.posttraining.quantize.model import quantize_model, sharing_copy
+from splora.posttraining.quantize.model import quantized_copy
 from splora.posttraining.quantize.request import QuantizeRequest
 
 
@@ -57,15 +56,18 @@ def _quantize(request: QuantizeRequest, report: Report) -> dict[str, Any]:
     dense = predicted_dense(request.model, subject, report)
 
     begin = time.perf_counter()
-    model = sharing_copy(subject.model)
-    if asked:
-        round_off(model, dtype)
-    batches = arguments_of(list(subject.calibration))
-    weights = quantize_model(model, batches, request.quantization(), precision=subject.precision, report=report)
+    model, weights = quantized_copy(
+        subject.model,
+        list(subject.calibration),
+        request.quantization(),
+        dtype=dtype if asked else None,
+        precision=subject.precision,
+        report=report,
+    )
     stage = Stage("quantize", model, Plan.dense(model), time.perf_counter() - begin)
-    found = predicted("quantized", model, subject, report)
+    predictions = predicted("quantized", model, subject, report)
 
-    result = describe(request, subject, dense, [(stage, found)])
+    result = describe(request, subject, dense, [(stage, predictions)])
     result["quantized"] = result["pruned"]
     result["bits_per_weight"] = _bits_per_weight(weights)
     result["peak_memory_bytes"] = peak_memory_bytes()
