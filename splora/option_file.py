@@ -81,7 +81,7 @@ def _entries(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"--config: {path}: cannot be read ({error.strerror or error}).") from error
     try:
-        node = yaml.compose(text, Loader=yaml.BaseLoader)
+        node: Any = yaml.compose(text, Loader=yaml.BaseLoader)
         content = yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,3 +190,17 @@ def test_what_quantization_cannot_do_is_told(tiny: Any) -> None:
             splora.quantize(model, batches(), *arguments, **options)
     with pytest.raises(InputError, match="batches: are missing; gptq needs calibration examples"):
         splora.quantize(model)
+
+
+def test_the_example_of_the_docs_runs(tiny: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from splora.tasks.embedded.tokenizer import build_tokenizer
+
+    text = (root / "docs" / "posttraining.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    example = batches()[0]
+    names = {"ids": example["input_ids"], "mask": example["attention_mask"], "tokenizer": build_tokenizer()}
+    names["model"] = tiny("BertForSequenceClassification")
+    monkeypatch.chdir(tmp_path)
+    exec(block.replace("bits=4", "bits=4, group_size=8"), names)
+    assert [layer.neurons for layer in anatomy.layers(splora.load_pruned("small"))] == names["plan"].neuron_counts
+    assert same(splora.load_quantized("small-4-bits"), names["packed"].model)

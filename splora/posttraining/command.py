@@ -97,10 +97,9 @@ def shared_values(options: argparse.Namespace, problems: list[str]) -> dict[str,
     problems.extend(wrong)
     if getattr(options, "gpu", None) is not None:
         values["device"] = f"cuda:{options.gpu}"
-    return values | {
-        "data": options.data_dir,
-        "columns": collected(problems, lambda: columns_of(options.column), {}),
-    }
+    none: dict[str, str] = {}
+    columns = collected(problems, lambda: columns_of(options.column), none)
+    return values | {"data": options.data_dir, "columns": columns}
 
 
 def request_of(

@@ -114,7 +114,8 @@ def heal(
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of workers for data that lie in memory
-            trainer.fit(module, DataLoader(list(examples), batch_size=None, shuffle=True))
+            rows: Any = list(examples)
+            trainer.fit(module, DataLoader(rows, batch_size=None, shuffle=True))
         healed = merged(network).to(device)
         after = _divergence(healed, taught, judged)
     if after < before:

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
@@ -97,7 +96,6 @@ class Option(NamedTuple):
         return [flag, f"{value:g}" if isinstance(value, float) else str(value)]
 
 
-@cache
 def options_of(kind: type) -> dict[str, Option]:
     """The options of a dataclass by name; fields that are none are left out."""
     hints = get_type_hints(kind)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from splora.export.packing import dequantize
+from splora.posttraining.core.choices import BITS as BITS
 from splora.posttraining.quantize.options import GridOptions as GridOptions
 
 #: Smallest and largest step that fp16 holds: steps are stored so.

@@ -49,7 +49,7 @@ def _quantize(request: QuantizeRequest, report: Report) -> dict[str, Any]:
     if asked and not is_held_by(subject.model, dtype):
         raise InputError(
             f"{request.model}: holds values that are too large for {name_of(dtype)}; "
-            f"leave out {'--half' if request.choices['half'] else '--dtype'}."
+            f"leave out {'--half' if request.options['half'] else '--dtype'}."
         )
     if request.method != "rtn":  # which looks at no samples
         check_samples(subject.model, subject.calibration)
