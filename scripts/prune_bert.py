@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from splora.errors import InputError, exit_on_input_error
 from splora.interruption import ending_tidily
 from splora.machine import wait_passively
-from splora.posttraining.command import add_checkpoint, add_method, add_place, carry_out, request_of
+from splora.option_help import add_choice
+from splora.posttraining.command import add_data, add_method, add_output, carry_out, request_of
 from splora.posttraining.core.budget import Budget
 from splora.posttraining.core.method import find_method
+from splora.tasks.sources import TASKS
 
 if TYPE_CHECKING:
     from splora.posttraining.core.request import PruneRequest
@@ -37,6 +39,21 @@ def main(arguments: list[str] | None = None) -> None:
     with exit_on_input_error(), ending_tidily():
         model = options.ckpt_dir or options.model_name
         carry_out(published_request(options, model=model, task=options.task_name))
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """The published flags that name a fine-tuned encoder and its task."""
+    told = "published name; the checkpoint itself where --ckpt_dir is missing"
+    parser.add_argument("--model_name", required=True, metavar="NAME", help=told)
+    add_choice(parser, "--task_name", allowed=TASKS, required=True, metavar="TASK", help="what it is fine-tuned for")
+    parser.add_argument("--ckpt_dir", metavar="DIR", help="folder of the fine-tuned checkpoint")
+    add_data(parser)
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """The published flags that say where the result goes, and where it is computed."""
+    add_output(parser)
+    parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU; the same as --device cuda:N")
 
 
 def add_published(parser: argparse.ArgumentParser) -> None:

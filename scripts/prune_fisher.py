@@ -11,9 +11,10 @@ from splora.errors import exit_on_input_error
 from splora.interruption import ending_tidily
 from splora.machine import wait_passively
 from splora.option_help import add_choice
-from splora.posttraining.command import add_checkpoint, add_method, add_place, carry_out, request_of
+from splora.posttraining.command import add_method, carry_out, request_of
 from splora.posttraining.core.budget import METRICS, Budget
 from splora.posttraining.core.method import find_method
+from splora.scripts.prune_bert import add_checkpoint, add_place
 
 
 def make_parser() -> argparse.ArgumentParser:

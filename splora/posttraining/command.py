@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from splora.errors import InputError
-from splora.option_help import add_choice, spellings
+from splora.option_help import spellings
 from splora.posttraining.core.budget import Budget
 from splora.posttraining.core.method import Method
 from splora.posttraining.core.names import checkpoint_name, summary_path
 from splora.posttraining.core.options import add_options, read_options
 from splora.posttraining.core.request import PruneRequest, Request
-from splora.tasks.sources import TASKS, canonical_task
+from splora.tasks.sources import canonical_task
 from splora.tasks.text_sources import TEXT_TASKS
 
 T = TypeVar("T")
@@ -65,21 +65,6 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     """Where the result goes; spelled as `add_data`."""
     names = spellings("--output", "--output_dir")
     parser.add_argument(*names, dest="output_dir", metavar="DIR", help="default: output/MODEL/TASK/…")
-
-
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """The published flags that name a fine-tuned encoder and its task."""
-    told = "published name; the checkpoint itself where --ckpt_dir is missing"
-    parser.add_argument("--model_name", required=True, metavar="NAME", help=told)
-    add_choice(parser, "--task_name", allowed=TASKS, required=True, metavar="TASK", help="what it is fine-tuned for")
-    parser.add_argument("--ckpt_dir", metavar="DIR", help="folder of the fine-tuned checkpoint")
-    add_data(parser)
-
-
-def add_place(parser: argparse.ArgumentParser) -> None:
-    """The published flags that say where the result goes, and where it is computed."""
-    add_output(parser)
-    parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU; the same as --device cuda:N")
 
 
 def collected(problems: list[str], read: Callable[[], T], otherwise: T) -> T:

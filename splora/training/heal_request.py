@@ -26,18 +26,6 @@ WEIGHTS_OF = ", weights "
 TRAINING = "-training"
 #: Settings of a pruning that healing does not look at.
 _OTHERS = ("method", "weights", "budget", "tables", "tokens", "samples", "precision", "device", "dtype", "columns")
-#: The option that a column's finding is told with.
-_OPTIONS = {
-    "model_name_or_path": "MODEL",
-    "teacher_name_or_path": "--teacher",
-    "train_file": "--data",
-    "predict_file": "--data",
-    "max_steps": "--max_steps",
-    "num_train_epochs": "--epochs",
-    "adapter": "--adapter",
-}
-
-
 #: Columns that are options of the command, and one that is not to be changed.
 _OWN = {
     **{"model_name_or_path": "MODEL", "teacher_name_or_path": "--teacher", "task": "--task", "seed": "--seed"},
@@ -201,7 +189,7 @@ class HealRequest(Request):
 
     def _check_run(self) -> None:
         problems = preflight(self.specification())
-        options = {name: f"--set {name}" for name in FIELDS} | _OPTIONS
+        options = {name: _OWN.get(name) or f"--set {name}" for name in FIELDS}
         told = [f"{options[each.field]} {each.message.rstrip('.')}." for each in problems]
         if told:
             raise InputError(told)

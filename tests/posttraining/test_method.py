@@ -163,7 +163,7 @@ def test_options_are_typed_documented_and_said_by_the_command_that_they_are_read
     assert (checked(method.options, values), problems) == (method.options(), [])
     for field in fields(method.options):
         option = options_of(method.options)[field.name]
-        assert option.metadata["help"], field.name
+        assert option.help, field.name
         values = get_args(hints[field.name]) if get_origin(hints[field.name]) is Literal else ()
         for value in values or {bool: (True, False), float: (0.25,)}.get(hints[field.name], ()):
             made = checked(method.options, {field.name: value})

@@ -37,7 +37,7 @@ CHOICES = {
         option.attribute: option.allowed
         for method in commands().values()
         for option in options_of(method.options).values()
-        if option.metadata["flags"] and option.allowed
+        if option.flags and option.allowed
     },
     "launcher": ("local", "ray"),
 }

@@ -112,10 +112,11 @@ class Method(ABC):
                 f"--mha_lut and --ffn_lut are for latency budgets, which {' and '.join(counts)} pruning has; "
                 f"{self.title} counts MACs."
             )
-        if request.task in TEXT_TASKS and request.task not in self.tasks:
-            others = [other for other in methods().values() if request.task in other.tasks]
+        others = [other for other in methods().values() if request.task in other.tasks]
+        if others and self not in others:
+            what = "a text" if request.task in TEXT_TASKS else "none of these"
             problems.append(
-                f"{self.title} pruning is for encoders and their tasks; {request.task} is a text: prune its language "
+                f"{self.title} pruning is for encoders and their tasks; {request.task} is {what}: prune its language "
                 f"models by {' or '.join(f'{other.title} (splora prune {other.name})' for other in others)}."
             )
         try:

@@ -21,19 +21,71 @@ class Written(NamedTuple):
     Attributes:
         read: makes the value of a text, or raises ValueError.
         write: makes the text of a value.
-        shown: stands for the text in the help.
     """
 
     read: Callable[[str], Any]
     write: Callable[[Any], str]
+
+
+class Option(NamedTuple):
+    """One option, as `option` describes it.
+
+    Attributes:
+        kind: type of its values, without None.
+        allowed: values that it may be; empty: any that `holds`.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    help: str
+    flags: tuple[str, ...]
+    holds: Callable[[Any], bool]
+    form: str
+    written: Written | None
+    allowed: tuple[object, ...]
     shown: str
+
+    @property
+    def attribute(self) -> str:
+        """Where the parsed command line has it."""
+        return self.flags[0].removeprefix("--").replace("-", "_")
+
+    def said(self, value: Any) -> list[str]:
+        """The words of a command that say a value."""
+        if isinstance(self.default, bool):
+            return [self.flags[0]] if bool(value) != self.default else []
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        if self.written:
+            with suppress(TypeError, ValueError):  # of a file that says anything
+                text = self.written.write(value)
+        return [self.flags[0], text]
+
+    def wrong(self, value: Any, called: str) -> list[str]:
+        """A sentence, if the value may not be.
+
+        Args:
+            called: the option's name there.
+        """
+        if value == self.default:
+            return []
+        if self.allowed:
+            close = nearest(value, self.allowed) or "."
+            allowed = ", ".join(map(str, self.allowed))
+            return [] if value in self.allowed else [f"{called} is {value!r}; allowed are {allowed}{close}"]
+        if self.kind is bool:
+            return [] if isinstance(value, bool) else [f"{called} is {value!r}; it is True or False."]
+        with suppress(TypeError):
+            if self.holds(value):
+                return []
+        return [f"{called} is {value!r}; {self.form}."]
 
 
 def option(
     default: Any,
     help: str,
     *flags: str,
-    holds: Callable[[Any], bool] | None = None,
+    holds: Callable[[Any], bool] = lambda value: True,
     form: str = "",
     written: Written | None = None,
     allowed: Iterable[object] = (),
@@ -44,16 +96,16 @@ def option(
     Args:
         default: its value where nobody says another.
         help: what it means, without the default.
-        flags: what it is called on the command line, the usual spelling first; none: it is an option from Python alone.
-            One that is True by default is switched off by its flag, whose name says so.
+        flags: what it is called on the command line; none: it is an option from Python alone. One that is True by
+            default is switched off by its flag, whose name says so.
         holds: whether a value may be; not asked where it is the default.
         form: what the sentence says of a value that may not: `it must be 0 or larger`.
         written: how it is written on the command line.
         allowed: values that it may be, where its type does not say them.
         shown: stands for the value in the help.
     """
-    metadata = {"help": help, "flags": flags, "holds": holds, "form": form, "written": written}
-    return field(default=default, metadata={**metadata, "allowed": tuple(allowed), "shown": shown})
+    said = {"help": help, "flags": flags, "holds": holds, "form": form, "written": written, "shown": shown}
+    return field(default=default, metadata={**said, "allowed": tuple(allowed)})
 
 
 def at_least(least: float) -> dict[str, Any]:
@@ -61,53 +113,18 @@ def at_least(least: float) -> dict[str, Any]:
     return {"holds": lambda value: least <= value < float("inf"), "form": f"it must be {least:g} or larger"}
 
 
-class Option(NamedTuple):
-    """One option of a dataclass.
-
-    Attributes:
-        kind: type of its values, without None.
-        allowed: values that it may be; empty: any that `holds`.
-    """
-
-    name: str
-    kind: Any
-    default: Any
-    allowed: tuple[object, ...]
-    metadata: Mapping[str, Any]
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """Its spellings on the command line, with `_` and with `-`."""
-        return spellings(*self.metadata["flags"])
-
-    @property
-    def attribute(self) -> str:
-        """Where the parsed command line has it."""
-        return str(self.metadata["flags"][0]).removeprefix("--").replace("-", "_")
-
-    def said(self, value: Any) -> list[str]:
-        """The words of a command that say a value."""
-        flag, written = self.metadata["flags"][0], self.metadata["written"]
-        if isinstance(self.default, bool):
-            return [flag] if value is not None and bool(value) != self.default else []
-        if written:
-            with suppress(TypeError, ValueError):  # of a file that says anything
-                return [flag, written.write(value)]
-        return [flag, f"{value:g}" if isinstance(value, float) else str(value)]
-
-
 def options_of(kind: type) -> dict[str, Option]:
     """The options of a dataclass by name; fields that are none are left out."""
-    hints = get_type_hints(kind)
-    found = {}
+    hints, found = get_type_hints(kind), {}
     for each in fields(kind):
         if "flags" not in each.metadata:
             continue
-        hint = hints[each.name]
+        hint, said = hints[each.name], dict(each.metadata)
         if get_origin(hint) is UnionType:
             hint = next(part for part in get_args(hint) if part is not NoneType)
-        allowed = get_args(hint) if get_origin(hint) is Literal else each.metadata["allowed"]
-        found[each.name] = Option(each.name, hint, each.default, allowed, each.metadata)
+        if get_origin(hint) is Literal:
+            said["allowed"] = get_args(hint)
+        found[each.name] = Option(each.name, hint, each.default, **said)
     return found
 
 
@@ -118,50 +135,40 @@ def add_options(parser: argparse._ActionsContainer, kind: type, only: Iterable[s
         only: names of those that are added, in their order; None: all that have flags.
     """
     known = options_of(kind)
-    for each in known.values() if only is None else [known[name] for name in only]:
-        if not each.metadata["flags"]:
-            continue
-        names, help, written = each.flags, each.metadata["help"], each.metadata["written"]
-        shown = {"metavar": each.metadata["shown"]} if each.metadata["shown"] else {}
-        if isinstance(each.default, bool):
-            parser.add_argument(*names, dest=each.attribute, action="store_true", help=help)
+    for each in [known[name] for name in (known if only is None else only) if known[name].flags]:
+        names, dest, default, help = spellings(*each.flags), each.attribute, each.default, each.help
+        if isinstance(default, bool):
+            parser.add_argument(*names, dest=dest, action="store_true", help=help)
         elif each.allowed:
-            kinds = {"type": int} if each.kind is int else {}
-            add_choice(
-                parser, *names, allowed=each.allowed, default=each.default, help=help, dest=each.attribute, **kinds
-            )
-        elif written:
-            text = written.write(each.default)
-            help += f" (default: {text})"
-            parser.add_argument(*names, dest=each.attribute, default=text, metavar=written.shown, help=help)
+            more = {"type": int} if each.kind is int else {}
+            add_choice(parser, *names, allowed=each.allowed, default=default, help=help, dest=dest, **more)
         else:
-            if each.default is not None:
-                help += f" (default: {each.default})"
-            read = each.kind if each.kind in (int, float) else str
-            metavar = {"metavar": {int: "N", float: "F"}.get(read, "TEXT")} | shown
-            parser.add_argument(*names, dest=each.attribute, type=read, default=each.default, help=help, **metavar)
+            read: Any = each.kind if each.kind in (int, float) and not each.written else str
+            default = each.written.write(default) if each.written else default
+            help += "" if default is None else f" (default: {default})"
+            metavar = each.shown or {int: "N", float: "F"}.get(read, "TEXT")
+            parser.add_argument(*names, dest=dest, type=read, default=default, metavar=metavar, help=help)
 
 
 def read_options(kind: type, parsed: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """By name, the values that a command line says, those of them that may be; and a sentence for each other one."""
     values: dict[str, Any] = {}
-    problems = []
+    problems: list[str] = []
     for each in options_of(kind).values():
-        if not each.metadata["flags"] or getattr(parsed, each.attribute, None) is None:
+        value = getattr(parsed, each.attribute, None) if each.flags else None
+        if value is None:
             continue
-        value, written = getattr(parsed, each.attribute), each.metadata["written"]
+        wrong = []
         if isinstance(each.default, bool):
             value = value != each.default
-        elif written:
+        elif each.written:
             try:
-                value = written.read(value)
+                value = each.written.read(value)
             except ValueError:
-                problems.append(f"{each.metadata['flags'][0]} is {value!r}; {each.metadata['form']}.")
-                continue
-        wrong = _wrong(each, value, each.metadata["flags"][0])
+                wrong = [f"{each.flags[0]} is {value!r}; {each.form}."]
+        wrong = wrong or each.wrong(value, each.flags[0])
         problems += wrong
-        if not wrong:
-            values[each.name] = value
+        values |= {} if wrong else {each.name: value}
     return values, problems
 
 
@@ -208,34 +215,13 @@ def wrong_values(options: Any, as_flags: bool = False) -> list[str]:
     """
     return [
         sentence
-        for each in options_of(type(options)).values()
-        for sentence in _wrong(
-            each, getattr(options, each.name), each.metadata["flags"][0] if as_flags and each.flags else each.name
-        )
+        for name, each in options_of(type(options)).items()
+        for sentence in each.wrong(getattr(options, name), each.flags[0] if as_flags and each.flags else name)
     ]
 
 
 def said(kind: type, values: Mapping[str, Any]) -> Iterator[str]:
     """The words of a command that say these values; what the command line has no option for is left out."""
-    for each in options_of(kind).values():
-        if each.metadata["flags"] and values.get(each.name) is not None:
-            yield from each.said(values[each.name])
-
-
-def _wrong(each: Option, value: Any, called: str) -> list[str]:
-    if value == each.default:
-        return []
-    if each.allowed and value not in each.allowed:
-        return [
-            f"{called} is {value!r}; allowed are {', '.join(map(str, each.allowed))}"
-            f"{nearest(value, each.allowed) or '.'}"
-        ]
-    if each.kind is bool and not isinstance(value, bool):
-        return [f"{called} is {value!r}; it is True or False."]
-    holds = each.metadata["holds"]
-    try:
-        if holds is None or holds(value):
-            return []
-    except TypeError:
-        pass
-    return [f"{called} is {value!r}; {each.metadata['form']}."]
+    for name, each in options_of(kind).items():
+        if each.flags and values.get(name) is not None:
+            yield from each.said(values[name])

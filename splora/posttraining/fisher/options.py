@@ -41,7 +41,8 @@ class FisherOptions(Options):
         "--gradients",
         holds=lambda size: size >= 0,
         form="it is 'sample' or a mini-batch's number of samples",
-        written=Written(_batch_size, lambda size: str(size or "sample"), "sample|N"),
+        written=Written(_batch_size, lambda size: str(size or "sample")),
+        shown="sample|N",
     )
     labels: Labels = option(
         "model", "Fisher information of the model's own predictions, or of the data's labels", "--fisher_labels"

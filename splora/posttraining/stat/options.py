@@ -17,7 +17,6 @@ HEAD_FACTORS = (1.0,)
 _FACTORS = Written(
     lambda text: [float(part) for part in text.split(",")],
     lambda factors: ",".join(f"{factor:g}" for factor in factors),
-    "LIST",
 )
 
 
@@ -46,6 +45,7 @@ class StatOptions(Options):
         holds=lambda factors: len(factors) > 0 and all(0 < factor < float("inf") for factor in factors),
         form="it is a list of numbers above 0, e.g. 1,0.5,2",
         written=_FACTORS,
+        shown="LIST",
     )
     reconstruct: bool = option(
         True,
