@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
-from splora import anatomy
 from splora.errors import InputError, in_words_of_command, nearest
 from splora.export.plan import Plan
 from splora.posttraining.core.budget import Budget, Costs
@@ -79,7 +78,6 @@ def prune(
         examples,
         Costs.of(model, tokens or examples.tokens),
         wanted,
-        anatomy.reads_first_token(model),
         Precision.parse(precision, "precision"),
         seed,
         report,
@@ -156,6 +154,7 @@ def quantize(
             raise InputError(f"batches: are missing; {method} needs calibration examples, and only rtn needs none.")
         examples = [] if batches is None else list(Examples(batches))
         precise = Precision.parse(precision, "precision")
+        check_parts(model)
         with evaluating(model):
             return Quantized(*quantized_copy(model, examples, wanted, precision=precise, report=report))
 

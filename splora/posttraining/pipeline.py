@@ -146,7 +146,6 @@ def pruning_of(subject: Subject, request: PruneRequest, latency: LatencyBudget |
         subject.calibration,
         subject.costs,
         request.budget,
-        anatomy.reads_first_token(subject.model),
         subject.precision,
         request.seed,
         report,

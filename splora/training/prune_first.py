@@ -22,7 +22,6 @@ from splora.machine import is_first_process
 from splora.masks.grid import BlockShape
 from splora.tasks.data_module import TaskDataModule
 from splora.tasks.source_names import RUN_MODEL
-from splora.tasks.sources import reads_first_token
 from splora.training.checkpoint_files import checkpoint_of
 from splora.training.options import PruneFirstOptions
 from splora.training.run_folder import BEFORE
@@ -146,7 +145,6 @@ def _prune(
         draw(data, options.samples),
         Costs.of(model, data.mean_tokens),
         Budget("mac" if method.is_command else "blocks", options.budget),
-        reads_first_token(data.task),
         Precision.parse("auto"),
         data.seed,
     )

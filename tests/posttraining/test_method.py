@@ -47,6 +47,7 @@ class Random(Method):
     """What stays is drawn."""
 
     name, title, help, samples, options = "random", "Random", "by chance", 16, RandomOptions
+    tasks = ("sst2",)
 
     def stages(self, pruning, options):
         import torch
@@ -116,6 +117,10 @@ def test_one_folder_is_a_command_a_request_and_a_function(
         "Random counts MACs",
     ):
         assert words in told
+    with pytest.raises(
+        InputError, match=r"wikitext2 is a text: prune its language models by STAT \(splora prune stat\)"
+    ):
+        replace(request, task="wikitext2").check()
     _reported(tmp_path)
 
     batches = _batches()

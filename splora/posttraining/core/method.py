@@ -17,7 +17,6 @@ from splora.errors import InputError, nearest
 from splora.posttraining.core.budget import METRICS
 from splora.posttraining.core.options import Options, checked
 from splora.tasks.sources import ALL_TASKS
-from splora.tasks.text_sources import TEXT_TASKS
 
 if TYPE_CHECKING:
     from splora.posttraining.core.pruning import Pruning
@@ -112,12 +111,12 @@ class Method(ABC):
                 f"--mha_lut and --ffn_lut are for latency budgets, which {' and '.join(counts)} pruning has; "
                 f"{self.title} counts MACs."
             )
-        others = [other for other in methods().values() if request.task in other.tasks]
-        if others and self not in others:
-            what = "a text" if request.task in TEXT_TASKS else "none of these"
+        others = [
+            f"{each.title} (splora prune {each.name})" for each in commands().values() if request.task in each.tasks
+        ]
+        if others and request.task not in self.tasks:
             problems.append(
-                f"{self.title} pruning is for encoders and their tasks; {request.task} is {what}: prune its language "
-                f"models by {' or '.join(f'{other.title} (splora prune {other.name})' for other in others)}."
+                f"{self.title} pruning is not for {request.task}, whose models {' or '.join(others)} prunes."
             )
         try:
             checked(self.options, request.options)

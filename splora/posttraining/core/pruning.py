@@ -29,7 +29,6 @@ class Pruning:
         examples: calibration examples.
         costs: MACs of a head and of a neuron.
         budget: what may be left, as a fraction of the dense model's cost.
-        first_token_only: whether the task head reads the first token alone.
         precision: what forward passes and products compute in.
         seed: of what the method draws.
         report: told of progress.
@@ -40,11 +39,15 @@ class Pruning:
     examples: CalibrationExamples
     costs: Costs
     budget: Budget
-    first_token_only: bool
     precision: Precision
     seed: int = 0
     report: Report = silent
     latency: Search | None = None
+
+    @property
+    def first_token_only(self) -> bool:
+        """Whether the task head reads the first token alone."""
+        return anatomy.reads_first_token(self.model)
 
     @property
     def dense_macs(self) -> int:

@@ -54,7 +54,9 @@ class Fisher(Method):
             return []
         if request.task in TEXT_TASKS:
             return [f"--fisher_labels is data, and {request.task} is a text, which has none; model needs none."]
-        return [] if request.labelled else ["--no_labels is given, but --fisher_labels data needs them; model does not."]
+        return (
+            [] if request.labelled else ["--no_labels is given, but --fisher_labels data needs them; model does not."]
+        )
 
 
 METHOD = Fisher()
