@@ -118,7 +118,7 @@ def test_one_folder_is_a_command_a_request_and_a_function(
     ):
         assert words in told
     with pytest.raises(
-        InputError, match=r"wikitext2 is a text: prune its language models by STAT \(splora prune stat\)"
+        InputError, match=r"Random pruning is not for wikitext2; its models are pruned by STAT \(splora prune stat\) or"
     ):
         replace(request, task="wikitext2").check()
     _reported(tmp_path)
@@ -198,7 +198,7 @@ def test_budgets_and_tasks_that_are_not_a_methods_are_told(method: str, metric: 
     with pytest.raises(InputError) as told:
         request.check()
     assert ("counts MACs" in str(told.value)) is (metric not in chosen.budgets)
-    assert ("is a text" in str(told.value)) is (task not in chosen.tasks)
+    assert ("is not for" in str(told.value)) is (task not in chosen.tasks)
 
 
 def test_no_branch_on_a_methods_name_is_left(root: Path) -> None:
