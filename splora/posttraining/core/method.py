@@ -111,13 +111,10 @@ class Method(ABC):
                 f"--mha_lut and --ffn_lut are for latency budgets, which {' and '.join(counts)} pruning has; "
                 f"{self.title} counts MACs."
             )
-        others = [
-            f"{each.title} (splora prune {each.name})" for each in commands().values() if request.task in each.tasks
-        ]
-        if others and request.task not in self.tasks:
-            problems.append(
-                f"{self.title} pruning is not for {request.task}, whose models {' or '.join(others)} prunes."
-            )
+        others = [each for each in commands().values() if request.task in each.tasks]
+        if others and self not in others:
+            ways = " or ".join(f"{each.title} (splora prune {each.name})" for each in others)
+            problems.append(f"{self.title} pruning is not for {request.task}; its models are pruned by {ways}.")
         try:
             checked(self.options, request.options)
         except InputError as error:
