@@ -52,7 +52,7 @@ def evaluate(options: argparse.Namespace) -> dict[str, float]:
     precision = Precision.parse(options.precision)
     name = checkpoint_name(options.model_name)
     model = load_for_evaluation(name, next(iter(sources))).to(find_device(options.device))
-    found: dict[str, float] = {}
+    perplexities: dict[str, float] = {}
     problems: list[str] = []
     with StageProgress() as progress:
         for task, source in sources.items():
@@ -62,10 +62,10 @@ def evaluate(options: argparse.Namespace) -> dict[str, float]:
                 problems += error.problems  # another text may be there all the same
                 continue
             _record(result, options.model_name)
-            found[task] = result["perplexity"]
+            perplexities[task] = result["perplexity"]
     if problems:
         raise InputError(dict.fromkeys(problems))
-    return found
+    return perplexities
 
 
 def _sources(options: argparse.Namespace) -> dict[str, Any]:

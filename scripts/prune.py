@@ -88,9 +88,9 @@ _WITHOUT_TEACHER = {
 
 
 def _add(parser: argparse.ArgumentParser, method: Method) -> None:
-    told = "folder or hub name of the fine-tuned checkpoint"
-    told += "; opt-125M and the like" * bool(set(TEXT_TASKS) & set(method.tasks))
-    parser.add_argument("--model", required=True, metavar="PATH", help=told)
+    help = "folder or hub name of the fine-tuned checkpoint"
+    help += "; opt-125M and the like" * bool(set(TEXT_TASKS) & set(method.tasks))
+    parser.add_argument("--model", required=True, metavar="PATH", help=help)
     add_choice(parser, "--task", allowed=method.tasks, required=True, metavar="TASK", help="what it is fine-tuned for")
     add_data(parser)
     add_options(parser, Request, ["labelled"])

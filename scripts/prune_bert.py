@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """The published flags that name a fine-tuned encoder and its task."""
-    told = "published name; the checkpoint itself where --ckpt_dir is missing"
-    parser.add_argument("--model_name", required=True, metavar="NAME", help=told)
+    help = "published name; the checkpoint itself where --ckpt_dir is missing"
+    parser.add_argument("--model_name", required=True, metavar="NAME", help=help)
     add_choice(parser, "--task_name", allowed=TASKS, required=True, metavar="TASK", help="what it is fine-tuned for")
     parser.add_argument("--ckpt_dir", metavar="DIR", help="folder of the fine-tuned checkpoint")
     add_data(parser)

@@ -134,22 +134,22 @@ def _list(sheets: Sequence[Sheet], method: str | None) -> None:
         rows = [row for row in sheet.rows if not method or row.spec.pruning_method in methods_named(method)]
         print(f"{chr(10) * bool(number)}{sheet.name}: {len(rows)} rows")
         print("\n".join(table(rows)))
-    found = sum(len(sheet.problems) + sum(len(row.problems) for row in sheet.rows) for sheet in sheets)
-    if found:
-        print(f"{found} problems; --check shows them.", file=sys.stderr)
+    count = sum(len(sheet.problems) + sum(len(row.problems) for row in sheet.rows) for sheet in sheets)
+    if count:
+        print(f"{count} problems; --check shows them.", file=sys.stderr)
 
 
 def _check(book: Workbook, sheets: Sequence[Sheet], verbose: bool) -> None:
     # Applying no overrides looks for the files that rows name.
     specs = specifications(book)
-    found = [problem for sheet in sheets for row in sheet.rows for problem in apply(row, Overrides()).problems]
-    found += [
+    problems = [problem for sheet in sheets for row in sheet.rows for problem in apply(row, Overrides()).problems]
+    problems += [
         sentence(row, problem.field, problem.message)
         for sheet in sheets
         for row in sheet.rows
         for problem in check_lineage(row.spec, specs)
     ]
-    problems = dict.fromkeys([*book.problems(sheets), *found])
+    problems = list(dict.fromkeys([*book.problems(sheets), *problems]))
     rows = [row for sheet in sheets for row in sheet.rows]
     copied = _copied(rows)
     for notice in [*(notice for sheet in sheets for notice in sheet.notices), *copied]:

@@ -27,11 +27,11 @@ def add_choice(
     argparse's own `choices` would end a mistake with its usage; `wrong_choices` names the nearest value.
     """
     values = [str(value) for value in allowed]
-    told = "" if default is None else f" (default: {default})"
+    usual = "" if default is None else f" (default: {default})"
     shown = "|".join(values)
     if "metavar" in others:  # a list that is long belongs into the text
         shown, help = others.pop("metavar"), f"{help}: {', '.join(values)}"
-    parser.add_argument(*names, default=default, metavar=shown, help=help + told, **others)
+    parser.add_argument(*names, default=default, metavar=shown, help=help + usual, **others)
 
 
 def spellings(*names: str) -> tuple[str, ...]:

@@ -48,8 +48,8 @@ class Show:
             if tenth > self._told.get(str(state.exp_id), 0):
                 self._told[str(state.exp_id)] = tenth
                 names = ("step", "loss", "density", "left")
-                told = "  ".join(f"{name} {cell}" for name, cell in zip(names, cells(state)[2:6], strict=True) if cell)
-                self.tell(f"EXP ID {state.exp_id}: {told}")
+                shown = "  ".join(f"{name} {cell}" for name, cell in zip(names, cells(state)[2:6], strict=True) if cell)
+                self.tell(f"EXP ID {state.exp_id}: {shown}")
 
 
 class Board(Show):

@@ -150,8 +150,8 @@ class _Healing(LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         teaching = self.teaching
-        found = signals(self.network, model_inputs(batch), hidden=teaching.hidden, attention=teaching.attention)
-        loss, _parts = teaching.loss(_rows(found, batch), batch, labelled=self.labelled)
+        student = signals(self.network, model_inputs(batch), hidden=teaching.hidden, attention=teaching.attention)
+        loss, _parts = teaching.loss(_rows(student, batch), batch, labelled=self.labelled)
         if not torch.isfinite(loss):
             raise InputError(f"The loss is {loss.item()} at step {self.global_step}; lower learning_rate.")
         return loss
@@ -162,11 +162,11 @@ class _Healing(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _rows(found: Signals, batch: Mapping[str, Tensor]) -> Signals:
+def _rows(of: Signals, batch: Mapping[str, Tensor]) -> Signals:
     """A row of logits for each prediction: where every token has one, those of tokens that are no padding."""
     keep = batch["attention_mask"].bool()
-    return found._replace(
-        logits={name: values[keep] if values.dim() == 3 else values for name, values in found.logits.items()}
+    return of._replace(
+        logits={name: values[keep] if values.dim() == 3 else values for name, values in of.logits.items()}
     )
 
 

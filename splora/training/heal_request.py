@@ -58,8 +58,8 @@ def dense_origin(name: str) -> str:
         # The result of a pruning lies beside its model, that of a run above.
         result = read_or_refuse(folder / RESULT) or read_or_refuse(folder.parent / RESULT) or {}
         model = table(table(result.get("settings")).get("model"))
-        told = text(result.get("teacher")) or text(result.get("model"))
-        source = told or text(table(model.get("distillation")).get("teacher_name_or_path"))
+        model_before = text(result.get("teacher")) or text(result.get("model"))
+        source = model_before or text(table(model.get("distillation")).get("teacher_name_or_path"))
         if not source:
             raise InputError(
                 f"--teacher is missing: name the dense model that {name} was made from; {folder} does not tell it."
@@ -164,20 +164,22 @@ class HealRequest(Request):
     def _check_set(self) -> None:
         """Refuse columns that are the command's own options, and those by which healing would judge nothing."""
         changes: dict[str, Any] = self.options["set"]
-        told = [
+        problems = [
             f"--set {name}: is what {option} says; give that."
             if option
             else f"--set {name}: healing needs it as it is."
             for name, option in _OWN.items()
             if name in changes
         ]
-        told += [
+        problems += [
             f"--set {name}: a healing prunes nothing; a row of the sheet does." for name in changes if _prunes(name)
         ]
         if changes.get("held_out", 1) < 1:
-            told.append("--set held_out: is 0, and held-out examples decide which state is kept; at least 1 is needed.")
-        if told:
-            raise InputError(told)
+            problems.append(
+                "--set held_out: is 0, and held-out examples decide which state is kept; at least 1 is needed."
+            )
+        if problems:
+            raise InputError(problems)
 
     def _check_adapter(self) -> None:
         from splora.errors import nearest
@@ -190,6 +192,6 @@ class HealRequest(Request):
     def _check_run(self) -> None:
         problems = preflight(self.specification())
         options = {name: _OWN.get(name) or f"--set {name}" for name in FIELDS}
-        told = [f"{options[each.field]} {each.message.rstrip('.')}." for each in problems]
-        if told:
-            raise InputError(told)
+        sentences = [f"{options[each.field]} {each.message.rstrip('.')}." for each in problems]
+        if sentences:
+            raise InputError(sentences)

@@ -128,13 +128,13 @@ def methods() -> dict[str, Method]:
     """All methods by name: the default first, then those of `splora prune`, then others, each by name."""
     from splora import posttraining
 
-    found = []
+    registered = []
     for each in pkgutil.iter_modules(posttraining.__path__):
         if each.ispkg:
             method = getattr(import_module(f"{posttraining.__name__}.{each.name}"), "METHOD", None)
-            found += [] if method is None else [method]
-    found.sort(key=lambda method: (method.name != DEFAULT, not method.is_command, method.name))
-    return {method.name: method for method in found}
+            registered += [] if method is None else [method]
+    registered.sort(key=lambda method: (method.name != DEFAULT, not method.is_command, method.name))
+    return {method.name: method for method in registered}
 
 
 def commands() -> dict[str, Method]:

@@ -115,7 +115,7 @@ def at_least(least: float) -> dict[str, Any]:
 
 def options_of(kind: type) -> dict[str, Option]:
     """The options of a dataclass by name; fields that are none are left out."""
-    hints, found = get_type_hints(kind), {}
+    hints, described = get_type_hints(kind), {}
     for each in fields(kind):
         if "flags" not in each.metadata:
             continue
@@ -124,8 +124,8 @@ def options_of(kind: type) -> dict[str, Option]:
             hint = next(part for part in get_args(hint) if part is not NoneType)
         if get_origin(hint) is Literal:
             said["allowed"] = get_args(hint)
-        found[each.name] = Option(each.name, hint, each.default, **said)
-    return found
+        described[each.name] = Option(each.name, hint, each.default, **said)
+    return described
 
 
 def add_options(parser: argparse._ActionsContainer, kind: type, only: Iterable[str] | None = None) -> None:
