@@ -41,10 +41,7 @@ def configurations() -> Iterator[tuple[str, str]]:
     for stem, exp_id in ROWS.items():
         spec = _standalone(rows[exp_id])
         title = f"# Row {exp_id} of hparams/hyperparameters.xlsx ({spec.sheet}: {spec.model}).\n"
-        yield (
-            stem,
-            heading + yaml.safe_dump(lightning_config(spec, f"runs/{stem}"), sort_keys=False, allow_unicode=True),
-        )
+        yield stem, title + yaml.safe_dump(lightning_config(spec, f"runs/{stem}"), sort_keys=False, allow_unicode=True)
 
 
 def _standalone(spec: RunSpecification) -> RunSpecification:
