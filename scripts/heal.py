@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from splora.console import shown_progress
 from splora.interruption import ending_tidily
 from splora.option_file import add_config, parse
 from splora.option_help import add_choice, spellings
@@ -112,14 +113,10 @@ def request_of(
 
 def carry_out(request: HealRequest) -> None:
     """Heal with progress on the terminal, and print what came of it."""
-    from splora.console import StageProgress
-    from splora.quiet import quiet_libraries
+    with shown_progress() as report:
+        from splora.training.heal_pipeline import heal
 
-    quiet_libraries()
-    from splora.training.heal_pipeline import heal
-
-    with StageProgress() as progress:
-        result = heal(request, progress.report)
+        result = heal(request, report)
     print(summary_line(result, request.output))
 
 
@@ -136,9 +133,6 @@ def summary_line(result: dict[str, Any], output: Path) -> str:
 
 
 if __name__ == "__main__":
-    import sys
+    from splora.errors import as_program
 
-    from splora.errors import exit_on_input_error
-
-    with exit_on_input_error():
-        main(sys.argv[1:])
+    as_program(main)

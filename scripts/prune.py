@@ -104,9 +104,6 @@ def _add(parser: argparse.ArgumentParser, method: Method) -> None:
 
 
 if __name__ == "__main__":
-    import sys
+    from splora.errors import as_program
 
-    from splora.errors import exit_on_input_error
-
-    with exit_on_input_error():
-        main(sys.argv[1:])
+    as_program(main)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from splora.console import shown_progress
 from splora.errors import InputError
 from splora.interruption import ending_tidily
 from splora.option_file import add_config, parse
@@ -131,14 +132,10 @@ def result_name(options: argparse.Namespace) -> str:
 
 def carry_out(request: QuantizeRequest) -> None:
     """Quantize with progress on the terminal, and print what came of it."""
-    from splora.console import StageProgress
-    from splora.quiet import quiet_libraries
+    with shown_progress() as report:
+        from splora.posttraining.quantize.pipeline import quantize, summary_line
 
-    quiet_libraries()
-    from splora.posttraining.quantize.pipeline import quantize, summary_line
-
-    with StageProgress() as progress:
-        result = quantize(request, progress.report)
+        result = quantize(request, report)
     print(summary_line(result, request.output))
     print(
         f"memory: {result['peak_memory_bytes'] / 2**20:,.0f} MiB at most; "
@@ -147,9 +144,6 @@ def carry_out(request: QuantizeRequest) -> None:
 
 
 if __name__ == "__main__":
-    import sys
+    from splora.errors import as_program
 
-    from splora.errors import exit_on_input_error
-
-    with exit_on_input_error():
-        main(sys.argv[1:])
+    as_program(main)

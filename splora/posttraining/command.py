@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from splora.console import shown_progress
 from splora.errors import InputError
 from splora.option_help import spellings
 from splora.posttraining.core.budget import Budget
@@ -137,15 +138,11 @@ def request_of(
 
 def carry_out(request: PruneRequest) -> None:
     """Prune with progress on the terminal, and print what came of it."""
-    from splora.console import StageProgress
-    from splora.quiet import quiet_libraries
+    with shown_progress() as report:
+        from splora.posttraining.core.outcome import summary_line
+        from splora.posttraining.pipeline import prune
 
-    quiet_libraries()
-    from splora.posttraining.core.outcome import summary_line
-    from splora.posttraining.pipeline import prune
-
-    with StageProgress() as progress:
-        result = prune(request, progress.report)
+        result = prune(request, report)
     print(summary_line(result, request.output))
     for stage, notes in result["notes"].items():
         for sublayer, largest in notes.get("skipped", {}).items():
