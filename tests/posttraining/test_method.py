@@ -7,7 +7,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -19,7 +19,7 @@ from splora.errors import InputError
 from splora.posttraining import pipeline
 from splora.posttraining.core.budget import Budget
 from splora.posttraining.core.method import Method, commands, find_method, methods
-from splora.posttraining.core.options import Options, add_options, checked, options_of, read_options, said
+from splora.posttraining.core.options import Options, add_options, checked, option, options_of, read_options, said
 from splora.scripts import prune
 from splora.scripts.cli import main as program
 from tests.posttraining.test_pipeline import request_for
@@ -167,12 +167,12 @@ def test_options_are_typed_documented_and_said_by_the_command_that_they_are_read
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     assert (checked(method.options, values), problems) == (method.options(), [])
     for field in fields(method.options):
-        option = options_of(method.options)[field.name]
-        assert option.help, field.name
+        of = options_of(method.options)[field.name]
+        assert of.help, field.name
         values = get_args(hints[field.name]) if get_origin(hints[field.name]) is Literal else ()
         for value in values or {bool: (True, False), float: (0.25,)}.get(hints[field.name], ()):
             made = checked(method.options, {field.name: value})
-            if option.flags:
+            if of.flags:
                 words = list(said(method.options, {field.name: value}))
                 assert read_options(method.options, parser.parse_args(words))[0][field.name] == value
                 assert getattr(made, field.name) == value
@@ -199,6 +199,42 @@ def test_budgets_and_tasks_that_are_not_a_methods_are_told(method: str, metric: 
         request.check()
     assert ("counts MACs" in str(told.value)) is (metric not in chosen.budgets)
     assert ("is not for" in str(told.value)) is (task not in chosen.tasks)
+
+
+@dataclass(frozen=True)
+class Every(Options):
+    """An option of each kind."""
+
+    switch: bool = option(False, "a switch", "--switch")
+    number: float | None = option(None, "a number", "--number")
+    count: int = option(3, "a count", "--count")
+    name: str = option("a", "a name", "--every_name")
+    bits: Literal[2, 4] = option(4, "bits", "--bits")
+    word: Literal["one", "two"] | None = option(None, "a word", "--word")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words", "wrong", "form"),
+    [
+        ("switch", True, ["--switch"], 1, "it is True or False"),
+        ("number", 0.5, ["--number", "0.5"], "half", "it is a number"),
+        ("count", 7, ["--count", "7"], True, "it is a whole number"),
+        ("count", 7, ["--count", "7"], 2.5, "it is a whole number"),
+        ("name", "b", ["--every-name", "b"], 3, "it is a text"),
+        ("bits", 2, ["--bits", "2"], 3, "allowed are 2, 4"),
+        ("word", "two", ["--word", "two"], "tow", "allowed are one, two; did you mean 'two'?"),
+    ],
+)
+def test_an_option_of_every_kind(name: str, value: Any, words: list[str], wrong: Any, form: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, Every)
+    values, problems = read_options(Every, parser.parse_args(words))
+    assert (values[name], problems) == (value, [])
+    assert read_options(Every, parser.parse_args(list(said(Every, {name: value}))))[0] == values
+    assert getattr(checked(Every, {name: value}), name) == value
+    with pytest.raises(InputError) as told:
+        checked(Every, {name: wrong})
+    assert str(told.value).startswith(f"{name} is {wrong!r}; {form}")
 
 
 def test_no_branch_on_a_methods_name_is_left(root: Path) -> None:

@@ -7,12 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from splora.errors import InputError, nearest
 from splora.option_help import add_choice, spellings
 
 T = TypeVar("T")
+
+#: By the type that an option names, what its values are, and how a sentence says it.
+_KINDS: dict[Any, tuple[Any, str]] = {
+    bool: (bool, "it is True or False"),
+    int: (int, "it is a whole number"),
+    float: (int | float, "it is a number"),
+    str: (str, "it is a text"),
+}
 
 
 class Written(NamedTuple):
@@ -73,8 +81,9 @@ class Option(NamedTuple):
             close = nearest(value, self.allowed) or "."
             allowed = ", ".join(map(str, self.allowed))
             return [] if value in self.allowed else [f"{called} is {value!r}; allowed are {allowed}{close}"]
-        if self.kind is bool:
-            return [] if isinstance(value, bool) else [f"{called} is {value!r}; it is True or False."]
+        kinds, what = _KINDS.get(self.kind, (object, ""))
+        if not isinstance(value, kinds) or (isinstance(value, bool) and self.kind is not bool):
+            return [f"{called} is {value!r}; {self.form or what}."]
         with suppress(TypeError):
             if self.holds(value):
                 return []
@@ -120,7 +129,7 @@ def options_of(kind: type) -> dict[str, Option]:
         if "flags" not in each.metadata:
             continue
         hint, said = hints[each.name], dict(each.metadata)
-        if get_origin(hint) is UnionType:
+        if get_origin(hint) in (Union, UnionType):
             hint = next(part for part in get_args(hint) if part is not NoneType)
         if get_origin(hint) is Literal:
             said["allowed"] = get_args(hint)
@@ -140,7 +149,7 @@ def add_options(parser: argparse._ActionsContainer, kind: type, only: Iterable[s
         if isinstance(default, bool):
             parser.add_argument(*names, dest=dest, action="store_true", help=help)
         elif each.allowed:
-            more = {"type": int} if each.kind is int else {}
+            more = {"type": int} if all(isinstance(value, int) for value in each.allowed) else {}
             add_choice(parser, *names, allowed=each.allowed, default=default, help=help, dest=dest, **more)
         else:
             read: Any = each.kind if each.kind in (int, float) and not each.written else str
