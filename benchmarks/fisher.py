@@ -51,9 +51,10 @@ def fisher(
             drawn.calibration,
             partial(within, drawn.costs, drawn.whole),
             budget,
-            FisherOptions(labels=labels, teacher=teacher, bias_correction=bias, seed=drawn.seed),  # type: ignore[arg-type]
+            FisherOptions(labels=labels, teacher=teacher, bias_correction=bias),  # type: ignore[arg-type]
             first_token_only=drawn.first_token_only,
             precision=drawn.precision,
+            seed=drawn.seed,
         )
     )
 

@@ -107,7 +107,7 @@ def _is_worker(pid: int, place: Path) -> bool:
     """A process id in a file may belong to somebody else by now: only this sweep's own processes are killed."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        return b"splora.scripts.launch." in command and Path(f"/proc/{pid}/cwd").resolve() == place.resolve()
+        return b"splora.launch." in command and Path(f"/proc/{pid}/cwd").resolve() == place.resolve()
     except OSError:
         return False
 

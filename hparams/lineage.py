@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from splora.posttraining.core.method import commands
 from splora.run_files import REFERENCE as REFERENCE
 from splora.run_files import reference as reference
 from splora.tasks.registry import REGISTRY, same_head
@@ -64,7 +65,7 @@ def _ends_smaller(spec: RunSpecification, specs: Mapping[str, RunSpecification])
     """Whether a row, or one that it starts from, leaves layers of other sizes than the dense model has."""
     for _ in range(len(specs) + 1):
         cuts = spec.pruning_method != "none" and spec.pruning_units != "blocks"
-        if cuts or spec.prune_first in ("stat", "fisher"):
+        if cuts or spec.prune_first in commands():
             return True
         name = reference(spec.model_name_or_path)
         if name is None or name not in specs:
@@ -78,7 +79,7 @@ def _fewest_macs(spec: RunSpecification, specs: Mapping[str, RunSpecification]) 
     kept = 1.0
     for _ in range(len(specs) + 1):
         kept *= spec.kept_by_masks
-        if spec.prune_first in ("stat", "fisher") and spec.budgets:
+        if spec.prune_first in commands() and spec.budgets:
             kept *= spec.budgets[-1]
             break
         name = reference(spec.model_name_or_path)
@@ -107,7 +108,7 @@ def _other_labels(spec: RunSpecification, other: RunSpecification, name: str) ->
 
 def _prunes_more_than(spec: RunSpecification, kept: float) -> bool:
     """Whether a row's first budget is one that its start is within already."""
-    return spec.prune_first in ("stat", "fisher") and bool(spec.budgets) and spec.budgets[0] >= kept
+    return spec.prune_first in commands() and bool(spec.budgets) and spec.budgets[0] >= kept
 
 
 def _problems(spec: RunSpecification, specs: Mapping[str, RunSpecification]) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from splora.hparams.rows import Row
+from splora.posttraining.core.method import commands
 from splora.training.specification import RunSpecification
 
 _HEADINGS = ("EXP ID", "row", "task", "method", "target density", "reported density", "reported scores", "model")
@@ -37,7 +38,7 @@ def method(spec: RunSpecification) -> str:
 def target(spec: RunSpecification) -> str:
     """The density that the row aims at in percent, or the penalty that decides it."""
     if spec.prune_first != "none" and spec.pruning_method == "none":
-        of = "blocks" if spec.prune_first == "blocks" else "MACs"
+        of = "MACs" if spec.prune_first in commands() else "blocks"
         return f"{', '.join(f'{100 * budget:g}' for budget in spec.budgets) or '?'} % of {of}"
     if spec.target_density is not None:
         return f"{100 * spec.target_density:g} %"

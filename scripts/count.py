@@ -51,9 +51,6 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    import sys
+    from splora.errors import as_program
 
-    from splora.errors import exit_on_input_error
-
-    with exit_on_input_error():
-        main(sys.argv[1:])
+    as_program(main)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from splora.console import shown_progress
 from splora.interruption import ending_tidily
-from splora.scripts.option_help import add_choice
-from splora.scripts.prune_options import add_compute, add_data, columns_of, device_of
+from splora.option_help import add_choice
+from splora.posttraining.command import COMPUTE, add_data, columns_of
+from splora.posttraining.core.options import add_options
+from splora.posttraining.core.request import Request
 from splora.tasks.registry import REGISTRY
 
 
@@ -41,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--column", action="append", default=[], metavar="NAME=COLUMN", help="where columns are not recognized"
     )
     parser.add_argument("--output", metavar="JSON", help="write the scores there, too")
-    add_compute(parser)
+    add_options(parser, Request, COMPUTE)
     return parser
 
 
@@ -50,12 +53,9 @@ def main(arguments: list[str]) -> None:
     options = make_parser().parse_args(arguments)
     from splora.files import write_json
     from splora.posttraining.core.compute import check_compute, use_threads
-    from splora.quiet import quiet_libraries
-    from splora.scripts.console import StageProgress
 
-    check_compute(device=device_of(options), precision=options.precision, threads=options.threads)
-    quiet_libraries()
-    with ending_tidily(), StageProgress() as progress:
+    check_compute(device=options.device, precision=options.precision, threads=options.threads)
+    with ending_tidily(), shown_progress() as report:
         use_threads(options.threads)
         from splora.evaluation import evaluate
 
@@ -69,8 +69,8 @@ def main(arguments: list[str]) -> None:
             doc_stride=options.doc_stride,
             columns=columns_of(options.column),
             precision=options.precision,
-            device=device_of(options),
-            report=progress.report,
+            device=options.device,
+            report=report,
         )
     for name, value in scores.items():
         print(f"{name}: {value:.4f}")

@@ -49,9 +49,6 @@ def lines(result: dict[str, Any], output: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    import sys
+    from splora.errors import as_program
 
-    from splora.errors import exit_on_input_error
-
-    with exit_on_input_error():
-        main(sys.argv[1:])
+    as_program(main)

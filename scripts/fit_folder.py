@@ -106,14 +106,14 @@ def is_finished(folder: Path, settings: Mapping[str, Any], running: bool = False
     if not path.is_file():
         taken = next((name for name in _WRITTEN if (folder / name).exists()), None)
         if taken is not None:
-            told = f"{folder} holds {taken} and no run started from YAML ({SETTINGS} is missing)"
-            raise InputError(f"trainer.default_root_dir: {told}; {remedy}")
+            message = f"{folder} holds {taken} and no run started from YAML ({SETTINGS} is missing)"
+            raise InputError(f"trainer.default_root_dir: {message}; {remedy}")
     elif finished or running or is_begun(folder):
         differing = _differing(_read(path), settings)
         if differing:
             more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
-            told = f"{folder} belongs to a run with other settings ({', '.join(differing[:4])}{more})"
-            raise InputError(f"trainer.default_root_dir: {told}; {remedy}")
+            message = f"{folder} belongs to a run with other settings ({', '.join(differing[:4])}{more})"
+            raise InputError(f"trainer.default_root_dir: {message}; {remedy}")
     if finished:
         try:
             read_result(folder)
@@ -135,7 +135,7 @@ def _differing(there: Any, here: Any, where: str = "") -> list[str]:
     if isinstance(there, dict) and isinstance(here, dict | Mapping):
         names = [name for name in here if name in there]
         unknown = [name for name in there if name not in here and there[name] is not None]
-        inner = [told for name in names for told in _differing(there[name], here[name], f"{where}{name}.")]
+        inner = [difference for name in names for difference in _differing(there[name], here[name], f"{where}{name}.")]
         return inner + [f"{where}{name} {_shown(there[name])} there, nothing here" for name in unknown]
     if there == here:
         return []

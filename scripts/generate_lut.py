@@ -12,7 +12,7 @@ from typing import Any
 
 from splora.errors import InputError, exit_on_input_error, nearest
 from splora.machine import wait_passively
-from splora.scripts.option_help import add_choice
+from splora.option_help import add_choice
 from splora.tasks.registry import REGISTRY
 from splora.tasks.sources import TASKS, auto_model
 
@@ -110,9 +110,9 @@ def summary(mha: Any, ffn: Any) -> str:
         shown = sorted({0, 1, *(round(part * (len(table.sizes) - 1) / 4) for part in (1, 2, 3, 4))})
         lines += [f"{name:<12} {table.sizes[index]:>7,} {table.milliseconds[index]:>10.3f}" for index in shown]
     for table, name in ((mha, "attention"), (ffn, "feed-forward")):
-        found, missed = table.fit(), relative_error(table.fit(), table.sizes, table.costs)
+        fitted, missed = table.fit(), relative_error(table.fit(), table.sizes, table.costs)
         lines.append(
-            f"{name}: {found.constant:.4g} ms up to {found.threshold} units, {found.slope:.4g} ms per further unit; "
+            f"{name}: {fitted.constant:.4g} ms up to {fitted.threshold} units, {fitted.slope:.4g} ms per further unit; "
             f"no point is farther off than {missed:.1%} of the whole block."
         )
     lines.append(

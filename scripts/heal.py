@@ -6,9 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from splora.console import shown_progress
 from splora.interruption import ending_tidily
-from splora.scripts.option_help import add_choice
-from splora.scripts.prune_options import add_data, add_labelled, add_output
+from splora.option_file import add_config, parse
+from splora.option_help import add_choice, spellings
+from splora.posttraining.command import add_data, add_output
+from splora.posttraining.core.options import add_options
+from splora.posttraining.core.request import Request
 from splora.tasks.sources import TASKS
 from splora.training.specification import ADAPTERS
 
@@ -24,19 +28,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help="folder of a pruned checkpoint, of splora prune, heal or export")
     add_choice(parser, "--task", allowed=TASKS, required=True, metavar="TASK", help="what it is fine-tuned for")
     add_data(parser)
-    add_labelled(parser)
+    add_options(parser, Request, ["labelled"])
     parser.add_argument("--teacher", metavar="PATH", help="the dense model (default: the one MODEL was made from)")
     add_output(parser)
+    add_config(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the order of examples and of new weights (default: 0)")
     parser.add_argument("--epochs", type=float, default=1.0, metavar="N", help="passes over the training data")
     add_healing(parser)
-    parser.add_argument(
-        "--max_seq_length", "--max-seq-length", type=int, metavar="N", help="tokens per example at most"
-    )
-    parser.add_argument("--doc_stride", "--doc-stride", type=int, default=128, metavar="N", help="overlap of windows")
-    parser.add_argument(
-        "--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="auto (default) is a GPU where there is one"
-    )
+    add_options(parser, Request, ["max_seq_length", "doc_stride", "device"])
     parser.add_argument("--force", action="store_true", help="replace another result, and start its training anew")
     return parser
 
@@ -50,7 +49,7 @@ def add_healing(parser: argparse._ActionsContainer) -> None:
         default="splopa",
         help="what trains beside biases, norms and head; none: all weights",
     )
-    parser.add_argument("--max_steps", "--max-steps", type=int, metavar="N", help="optimizer steps, instead of epochs")
+    parser.add_argument(*spellings("--max_steps"), type=int, metavar="N", help="optimizer steps, instead of epochs")
     parser.add_argument(
         "--set", action="append", default=[], dest="columns", metavar="KEY=VALUE", help="any column of the sheet"
     )
@@ -58,7 +57,7 @@ def add_healing(parser: argparse._ActionsContainer) -> None:
 
 def main(arguments: list[str]) -> None:
     """Heal one checkpoint."""
-    options = make_parser().parse_args(arguments)
+    options = parse(make_parser(), arguments)
     from splora.tasks.sources import canonical_task
 
     with ending_tidily():
@@ -99,10 +98,10 @@ def request_of(
         seed=options.seed,
         max_seq_length=options.max_seq_length,
         doc_stride=options.doc_stride,
-        labelled=options.labelled,
+        labelled=not options.no_labels,
         device=options.device,
         force=options.force,
-        choices={
+        options={
             "teacher": teacher,
             "adapter": options.adapter,
             "epochs": epochs,
@@ -114,14 +113,10 @@ def request_of(
 
 def carry_out(request: HealRequest) -> None:
     """Heal with progress on the terminal, and print what came of it."""
-    from splora.quiet import quiet_libraries
-    from splora.scripts.console import StageProgress
+    with shown_progress() as report:
+        from splora.training.heal_pipeline import heal
 
-    quiet_libraries()
-    from splora.training.heal_pipeline import heal
-
-    with StageProgress() as progress:
-        result = heal(request, progress.report)
+        result = heal(request, report)
     print(summary_line(result, request.output))
 
 
@@ -138,9 +133,6 @@ def summary_line(result: dict[str, Any], output: Path) -> str:
 
 
 if __name__ == "__main__":
-    import sys
+    from splora.errors import as_program
 
-    from splora.errors import exit_on_input_error
-
-    with exit_on_input_error():
-        main(sys.argv[1:])
+    as_program(main)

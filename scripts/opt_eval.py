@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from splora.errors import InputError, exit_on_input_error, problems_of
 from splora.machine import wait_passively
-from splora.scripts.opt_names import checkpoint_name, evaluation_folder, summary_path
-from splora.scripts.prune_options import add_compute
+from splora.posttraining.command import COMPUTE
+from splora.posttraining.core.names import checkpoint_name, evaluation_folder, summary_path
+from splora.posttraining.core.options import add_options
+from splora.posttraining.core.request import Request
 from splora.tasks.text_sources import TEXT_TASKS
 
 if TYPE_CHECKING:
@@ -40,17 +42,17 @@ def evaluate(options: argparse.Namespace) -> dict[str, float]:
     sources = _sources(options)
 
     from splora.checkpoints.checkpoint import load_for_evaluation
+    from splora.console import StageProgress
     from splora.posttraining.core.compute import find_device, use_threads
     from splora.posttraining.core.precision import Precision
     from splora.quiet import quiet_libraries
-    from splora.scripts.console import StageProgress
 
     quiet_libraries()
     use_threads(options.threads)
     precision = Precision.parse(options.precision)
     name = checkpoint_name(options.model_name)
     model = load_for_evaluation(name, next(iter(sources))).to(find_device(options.device))
-    found: dict[str, float] = {}
+    perplexities: dict[str, float] = {}
     problems: list[str] = []
     with StageProgress() as progress:
         for task, source in sources.items():
@@ -60,10 +62,10 @@ def evaluate(options: argparse.Namespace) -> dict[str, float]:
                 problems += error.problems  # another text may be there all the same
                 continue
             _record(result, options.model_name)
-            found[task] = result["perplexity"]
+            perplexities[task] = result["perplexity"]
     if problems:
         raise InputError(dict.fromkeys(problems))
-    return found
+    return perplexities
 
 
 def _sources(options: argparse.Namespace) -> dict[str, Any]:
@@ -177,7 +179,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max_seq_length", type=int, metavar="N", help="tokens per window at most (default: the model's positions)"
     )
-    add_compute(parser)
+    add_options(parser, Request, COMPUTE)
     return parser
 
 

@@ -33,7 +33,6 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    from splora.errors import exit_on_input_error
+    from splora.errors import as_program
 
-    with exit_on_input_error():
-        main(sys.argv[1:])
+    as_program(main)

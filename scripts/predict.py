@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from splora.errors import InputError
-from splora.scripts.option_help import add_choice
-from splora.scripts.prune_options import add_compute, columns_of
+from splora.option_help import add_choice
+from splora.posttraining.command import COMPUTE, columns_of
+from splora.posttraining.core.options import add_options
+from splora.posttraining.core.request import Request
 from splora.tasks.sources import TASKS
 
 #: How arguments of Lightning's command of the same name begin.
@@ -80,7 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="where the file's columns are not recognized, e.g. sentence=review; repeatable",
     )
     parser.add_argument("--force", action="store_true", help="replace the file of --output")
-    add_compute(parser)
+    add_options(parser, Request, COMPUTE)
     return parser
 
 
@@ -129,7 +131,6 @@ def run(options: argparse.Namespace) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    from splora.errors import exit_on_input_error
+    from splora.errors import as_program
 
-    with exit_on_input_error():
-        main(sys.argv[1:])
+    as_program(main)

@@ -4,66 +4,48 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from splora.errors import InputError, in_words_of_command, problems_of
 from splora.interruption import ending_tidily
+from splora.option_file import add_config, parse
+from splora.option_help import add_choice
+from splora.posttraining.command import add_data, add_method, add_output, carry_out, request_of
 from splora.posttraining.core.budget import Budget
+from splora.posttraining.core.method import Method, commands
+from splora.posttraining.core.options import add_options
+from splora.posttraining.core.request import Request
 from splora.scripts import heal
-from splora.scripts.option_help import add_choice
-from splora.scripts.prune_options import (
-    SAMPLES,
-    add_data,
-    add_fisher,
-    add_labelled,
-    add_output,
-    add_shared,
-    add_stat,
-    carry_out,
-    fisher_choices,
-    mac_budget,
-    request_of,
-    stat_choices,
-)
 from splora.tasks.registry import REGISTRY
-from splora.tasks.sources import ALL_TASKS
 
 if TYPE_CHECKING:
     from splora.posttraining.core.request import PruneRequest
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command's options."""
+    """The command's options: of each method its own, beside those that all share."""
     parser = argparse.ArgumentParser(
         prog="splora prune", description="Make a fine-tuned checkpoint smaller without training it."
     )
-    methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
-    fisher = methods.add_parser("fisher", help="by Fisher information of heads and neurons (Kwon et al. 2022)")
-    _add_common(fisher, "fisher")
-    add_fisher(fisher)
-    stat = methods.add_parser("stat", help="by interpolative decompositions of activations (Flynn et al. 2024)")
-    _add_common(stat, "stat")
-    add_stat(stat)
+    names = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
+    for name, method in commands().items():
+        _add(names.add_parser(name, help=method.help, description=f"Prune {method.help}."), method)
     return parser
 
 
 def main(arguments: list[str]) -> None:
     """Prune one checkpoint by the named method."""
-    options = make_parser().parse_args(arguments)
-    if not options.labelled and "labelled" not in REGISTRY[options.task].takes:
+    options = parse(make_parser(), arguments)
+    if options.no_labels and "labelled" not in REGISTRY[options.task].takes:
         raise InputError(f"--no_labels is given, but {options.task} has no labels to leave out; leave out --no_labels.")
     with ending_tidily():
         request = request_of(
             options,
-            method=options.method,
+            commands()[options.method],
             model=options.model,
             task=options.task,
-            data=options.data_dir,
-            budget=lambda: _budget(options),
-            output=options.output_dir,
-            model_label=Path(options.model).name,
-            choices=lambda: fisher_choices(options) if options.method == "fisher" else stat_choices(options),
+            budget=lambda: Budget.parse(options.budget),
+            name=options.model,
             checks_output=options.heal is None,
         )
         if options.heal is None:
@@ -91,7 +73,7 @@ def _prune_and_heal(request: PruneRequest, options: argparse.Namespace) -> None:
     pruned = replace(request, output=output.with_name(f"{output.name}-pruned"))
     with in_words_of_command(_WITHOUT_TEACHER):
         dense = heal.request_of(options, request.model, None, options.heal, request.task, request.output)
-        healed = replace(dense, model=str(pruned.output), choices={**dense.choices, "teacher": dense.teacher})
+        healed = replace(dense, model=str(pruned.output), options={**dense.options, "teacher": dense.teacher})
         problems = problems_of(pruned.check, dense.check_training, healed.check_output)
         if problems:
             raise InputError(dict.fromkeys(problems))
@@ -107,34 +89,23 @@ _WITHOUT_TEACHER = {
 }
 
 
-def _budget(options: argparse.Namespace) -> Budget:
-    budget = Budget.parse(options.budget)
-    return mac_budget(budget) if options.method == "stat" else budget
-
-
-def _add_common(parser: argparse.ArgumentParser, method: str) -> None:
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="PATH",
-        help="folder or hub name of the fine-tuned checkpoint" + "; opt-125M and the like" * (method == "stat"),
-    )
-    allowed = ALL_TASKS
-    add_choice(parser, "--task", allowed=allowed, required=True, metavar="TASK", help="what it is fine-tuned for")
+def _add(parser: argparse.ArgumentParser, method: Method) -> None:
+    help = "folder or hub name of the fine-tuned checkpoint"
+    help += "; opt-125M and the like" * bool({name for name in method.tasks if REGISTRY[name].causal})
+    parser.add_argument("--model", required=True, metavar="PATH", help=help)
+    add_choice(parser, "--task", allowed=method.tasks, required=True, metavar="TASK", help="what it is fine-tuned for")
     add_data(parser)
-    add_labelled(parser)
+    add_options(parser, Request, ["labelled"])
     parser.add_argument("--budget", required=True, metavar="mac=0.5", help="mac=F or latency=F, F above 0, at most 1")
     add_output(parser)
-    add_shared(parser, SAMPLES[method])
+    add_config(parser)
+    add_method(parser, method)
     healing = parser.add_argument_group("healing afterwards (splora heal)")
     healing.add_argument("--heal", type=float, metavar="EPOCHS", help="train the result towards the dense model")
     heal.add_healing(healing)
 
 
 if __name__ == "__main__":
-    import sys
+    from splora.errors import as_program
 
-    from splora.errors import exit_on_input_error
-
-    with exit_on_input_error():
-        main(sys.argv[1:])
+    as_program(main)

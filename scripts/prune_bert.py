@@ -6,22 +6,19 @@ python scripts/prune_bert.py --model_name bert-base-uncased --task_name qqp --mu
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from splora.errors import InputError, exit_on_input_error
 from splora.interruption import ending_tidily
 from splora.machine import wait_passively
+from splora.option_help import add_choice
+from splora.posttraining.command import add_data, add_method, add_output, carry_out, request_of
 from splora.posttraining.core.budget import Budget
-from splora.scripts.prune_options import (
-    SAMPLES,
-    add_checkpoint,
-    add_place,
-    add_shared,
-    add_stat,
-    carry_out,
-    request_of,
-    stat_choices,
-)
+from splora.posttraining.core.method import find_method
+from splora.tasks.sources import TASKS
+
+if TYPE_CHECKING:
+    from splora.posttraining.core.request import PruneRequest
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -40,18 +37,23 @@ def main(arguments: list[str] | None = None) -> None:
     wait_passively()
     options = make_parser().parse_args(arguments)
     with exit_on_input_error(), ending_tidily():
-        request = request_of(
-            options,
-            method="stat",
-            model=options.ckpt_dir or options.model_name,
-            task=options.task_name,
-            data=options.data_dir,
-            budget=lambda: budget_of(options.mu),
-            output=options.output_dir,
-            model_label=Path(options.model_name).name,
-            choices=lambda: stat_choices(options),
-        )
-        carry_out(request)
+        model = options.ckpt_dir or options.model_name
+        carry_out(published_request(options, model=model, task=options.task_name))
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """The published flags that name a fine-tuned encoder and its task."""
+    help = "published name; the checkpoint itself where --ckpt_dir is missing"
+    parser.add_argument("--model_name", required=True, metavar="NAME", help=help)
+    add_choice(parser, "--task_name", allowed=TASKS, required=True, metavar="TASK", help="what it is fine-tuned for")
+    parser.add_argument("--ckpt_dir", metavar="DIR", help="folder of the fine-tuned checkpoint")
+    add_data(parser)
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """The published flags that say where the result goes, and where it is computed."""
+    add_output(parser)
+    parser.add_argument("--gpu", type=int, metavar="N", help="number of the GPU; the same as --device cuda:N")
 
 
 def add_published(parser: argparse.ArgumentParser) -> None:
@@ -61,8 +63,23 @@ def add_published(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sample_batch_size", type=int, dest="num_samples", metavar="N", help="the same as --num_samples"
     )
-    add_shared(parser, SAMPLES["stat"])
-    add_stat(parser)
+    add_method(parser, find_method("stat"))
+
+
+def published_request(options: argparse.Namespace, *, model: str, task: str) -> PruneRequest:
+    """The request that these options make.
+
+    Raises:
+        InputError: all that can be found wrong without loading anything.
+    """
+    return request_of(
+        options,
+        find_method("stat"),
+        model=model,
+        task=task,
+        budget=lambda: budget_of(options.mu),
+        name=options.model_name,
+    )
 
 
 def budget_of(mu: float) -> Budget:

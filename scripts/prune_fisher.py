@@ -6,23 +6,15 @@ python scripts/prune_fisher.py --model_name bert-base-uncased --task_name qqp --
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from splora.errors import exit_on_input_error
 from splora.interruption import ending_tidily
 from splora.machine import wait_passively
+from splora.option_help import add_choice
+from splora.posttraining.command import add_method, carry_out, request_of
 from splora.posttraining.core.budget import METRICS, Budget
-from splora.scripts.option_help import add_choice
-from splora.scripts.prune_options import (
-    SAMPLES,
-    add_checkpoint,
-    add_fisher,
-    add_place,
-    add_shared,
-    carry_out,
-    fisher_choices,
-    request_of,
-)
+from splora.posttraining.core.method import find_method
+from splora.scripts.prune_bert import add_checkpoint, add_place
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -32,8 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--constraint", type=float, required=True, help="fraction of the dense cost, at most 1")
     add_choice(parser, "--metric", allowed=METRICS, default="mac", help="what the constraint counts")
     add_place(parser)
-    add_shared(parser, SAMPLES["fisher"])
-    add_fisher(parser)
+    add_method(parser, find_method("fisher"))
     return parser
 
 
@@ -44,14 +35,11 @@ def main(arguments: list[str] | None = None) -> None:
     with exit_on_input_error(), ending_tidily():
         request = request_of(
             options,
-            method="fisher",
+            find_method("fisher"),
             model=options.ckpt_dir or options.model_name,
             task=options.task_name,
-            data=options.data_dir,
             budget=lambda: Budget.checked(options.metric, options.constraint, "--metric", "--constraint"),
-            output=options.output_dir,
-            model_label=Path(options.model_name).name,
-            choices=lambda: fisher_choices(options),
+            name=options.model_name,
         )
         carry_out(request)
 

@@ -6,15 +6,14 @@ python scripts/prune_opt.py --model_name opt-125M --task wikitext2 --mu 0.7 --se
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from splora.errors import exit_on_input_error
 from splora.interruption import ending_tidily
 from splora.machine import wait_passively
-from splora.scripts.option_help import add_choice
-from splora.scripts.prune_bert import add_published, budget_of
-from splora.scripts.prune_options import add_data, carry_out, request_of, stat_choices
+from splora.option_help import add_choice
+from splora.posttraining.command import add_data, carry_out
+from splora.scripts.prune_bert import add_published, published_request
 from splora.tasks.text_sources import TEXT_TASKS
 
 if TYPE_CHECKING:
@@ -55,17 +54,7 @@ def request_from(options: argparse.Namespace) -> PruneRequest:
     Raises:
         InputError: all that can be found wrong without loading anything.
     """
-    return request_of(
-        options,
-        method="stat",
-        model=options.model_name,
-        task=options.task,
-        data=options.data_dir,
-        budget=lambda: budget_of(options.mu),
-        output=options.output_dir,
-        model_label=Path(options.model_name).name,
-        choices=lambda: stat_choices(options),
-    )
+    return published_request(options, model=options.model_name, task=options.task)
 
 
 if __name__ == "__main__":

@@ -6,20 +6,25 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from splora.console import shown_progress
 from splora.errors import InputError
 from splora.interruption import ending_tidily
-from splora.posttraining.core.choices import BITS, QUANTIZERS
-from splora.scripts.opt_names import checkpoint_name, summary_path
-from splora.scripts.option_help import add_choice
-from splora.scripts.prune_options import (
-    SAMPLES,
-    TEXT_SAMPLES,
+from splora.option_file import add_config, parse
+from splora.option_help import add_choice, spellings
+from splora.posttraining.command import (
     add_calibration,
     add_data,
     add_output,
-    columns_of,
-    device_of,
+    collected,
+    shared_values,
+    usual_samples,
 )
+from splora.posttraining.core.budget import Budget
+from splora.posttraining.core.method import DEFAULT, find_method
+from splora.posttraining.core.names import checkpoint_name, summary_path
+from splora.posttraining.core.options import add_options, read_options
+from splora.posttraining.quantize.options import GROUP_SIZE, GridOptions, QuantizeOptions
+from splora.tasks.registry import REGISTRY, canonical_task
 from splora.tasks.sources import ALL_TASKS
 
 if TYPE_CHECKING:
@@ -39,54 +44,36 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_data(parser, "folder of the task's data, or a file of text")
     add_output(parser)
+    add_config(parser)
     add_quantization(parser)
-    _add_run(parser)
+    add_options(parser, QuantizeOptions, ["storage"])
+    add_calibration(parser, find_method(DEFAULT).samples)
+    parser.add_argument(
+        *spellings("--seq-len"), type=int, dest="max_seq_length", metavar="N", help="the same as --max_seq_length"
+    )
     return parser
 
 
 def main(arguments: list[str]) -> None:
     """Quantize one checkpoint."""
-    options = make_parser().parse_args(arguments)
+    options = parse(make_parser(), arguments)
     with ending_tidily():
         carry_out(request_from(options))
 
 
 def add_quantization(parser: argparse.ArgumentParser) -> None:
     """What is quantized how."""
-    add_choice(parser, "--bits", type=int, allowed=BITS, default=4, help="per weight")
+    add_options(parser, GridOptions)
     parser.add_argument(
-        "--group-size",
-        "--group_size",
+        *spellings("--group-size"),
         type=int,
-        default=128,
+        default=GROUP_SIZE,
         metavar="N",
-        help="neighbouring weights of a row that share a step (default: 128); -1: whole rows",
+        help=f"neighbouring weights of a row that share a step (default: {GROUP_SIZE}); -1: whole rows",
     )
-    parser.add_argument(
-        "--symmetric", action="store_true", help="zero is the middle of the grid (default: where it fits)"
-    )
-    parser.add_argument(
-        "--act-order", "--act_order", action="store_true", help="round inputs of large mean square first"
-    )
-    parser.add_argument(
-        "--damping",
-        type=float,
-        default=0.01,
-        metavar="F",
-        help="added to the Hessian's diagonal, as a fraction of its mean (default: 0.01)",
-    )
-    add_choice(
-        parser, "--method", allowed=QUANTIZERS, default="gptq", help="rtn rounds each weight to the nearest: a baseline"
-    )
+    add_options(parser, QuantizeOptions, ["method", "act_order", "damping"])
     parser.add_argument(
         "--half", action="store_true", help="store what is not quantized in fp16; the same as --dtype fp16"
-    )
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    add_calibration(parser, SAMPLES["stat"])
-    parser.add_argument(
-        "--seq-len", "--seq_len", type=int, dest="max_seq_length", metavar="N", help="the same as --max_seq_length"
     )
 
 
@@ -96,68 +83,44 @@ def request_from(options: argparse.Namespace) -> QuantizeRequest:
     Raises:
         InputError: all that can be found wrong without loading anything.
     """
-    from splora.tasks.registry import REGISTRY
-    from splora.tasks.sources import canonical_task
-
     problems: list[str] = []
-    task = "wikitext2"
-    try:
-        task = canonical_task(options.task)
-    except InputError as error:
-        problems += error.problems
-    label = Path(options.model).name
-    of_text = REGISTRY[task].causal
-    usual = TEXT_SAMPLES if REGISTRY[task].outputs == "losses" else SAMPLES["stat"]
-    columns: dict[str, str] = {}
-    try:
-        columns = columns_of(options.column)
-    except InputError as error:
-        problems += error.problems
+    task = collected(problems, lambda: canonical_task(options.task), "wikitext2")
+    folder = Path("output") / Path(options.model).name
     request = make_request(
         options,
+        problems,
         model=checkpoint_name(options.model),
         task=task,
-        data=options.data_dir,
-        output=Path(options.output_dir) if options.output_dir else Path("output") / label / task / result_name(options),
-        samples=usual if options.num_samples is None else options.num_samples,
-        columns=columns,
-        summary=summary_path(options.model) if of_text else Path("output") / label / f"{task}.txt",
+        output=Path(options.output_dir) if options.output_dir else folder / task / result_name(options),
+        samples=usual_samples(task, find_method(DEFAULT).samples),
+        summary=summary_path(options.model) if REGISTRY[task].causal else folder / f"{task}.txt",
     )
-    try:
-        request.check()
-    except InputError as error:
-        problems += error.problems
+    collected(problems, request.check, None)
     if problems:
-        raise InputError(problems)
+        raise InputError(dict.fromkeys(problems))
     return request
 
 
-def make_request(options: argparse.Namespace, **others: Any) -> QuantizeRequest:
-    """A request of these options and of what else it needs; nothing is checked."""
-    from splora.posttraining.core.budget import Budget
+def make_request(options: argparse.Namespace, problems: list[str], **others: Any) -> QuantizeRequest:
+    """A request of these options and of what else it needs; options that are wrong are put to the problems.
+
+    Args:
+        others: fields of the request; those that an option says give way to it.
+    """
     from splora.posttraining.quantize.request import QuantizeRequest
 
+    of_method: dict[str, Any] = {}
+    for kind in (GridOptions, QuantizeOptions):
+        values, wrong = read_options(kind, options)
+        of_method |= values
+        problems += wrong
+    names = ("bits", "group_size", "symmetric", "act_order", "damping", "storage", "half")
+    of_method |= {"group_size": options.group_size, "half": options.half}
     return QuantizeRequest(
-        method=options.method,
+        method=of_method.pop("method", "gptq"),
         budget=Budget("mac", 1.0),
-        seed=options.seed,
-        max_seq_length=options.max_seq_length,
-        doc_stride=options.doc_stride,
-        precision=options.precision,
-        device=device_of(options),
-        threads=options.threads,
-        dtype=options.dtype,
-        force=options.force,
-        choices={
-            "bits": options.bits,
-            "group_size": options.group_size,
-            "symmetric": options.symmetric,
-            "act_order": options.act_order,
-            "damping": options.damping,
-            "storage": options.states,
-            "half": options.half,
-        },
-        **others,
+        options={name: of_method[name] for name in names if name in of_method},
+        **{**others, **shared_values(options, problems)},
     )
 
 
@@ -169,14 +132,10 @@ def result_name(options: argparse.Namespace) -> str:
 
 def carry_out(request: QuantizeRequest) -> None:
     """Quantize with progress on the terminal, and print what came of it."""
-    from splora.quiet import quiet_libraries
-    from splora.scripts.console import StageProgress
+    with shown_progress() as report:
+        from splora.posttraining.quantize.pipeline import quantize, summary_line
 
-    quiet_libraries()
-    from splora.posttraining.quantize.pipeline import quantize, summary_line
-
-    with StageProgress() as progress:
-        result = quantize(request, progress.report)
+        result = quantize(request, report)
     print(summary_line(result, request.output))
     print(
         f"memory: {result['peak_memory_bytes'] / 2**20:,.0f} MiB at most; "
@@ -185,9 +144,6 @@ def carry_out(request: QuantizeRequest) -> None:
 
 
 if __name__ == "__main__":
-    import sys
+    from splora.errors import as_program
 
-    from splora.errors import exit_on_input_error
-
-    with exit_on_input_error():
-        main(sys.argv[1:])
+    as_program(main)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from splora.errors import InputError, exit_on_input_error
 from splora.interruption import ending_tidily
 from splora.machine import wait_passively
+from splora.posttraining.command import carry_out
 from splora.quiet import quiet_libraries
-from splora.scripts import prune_opt, prune_options, quantize
+from splora.scripts import prune_opt, quantize
 
 if TYPE_CHECKING:
     from splora.posttraining.core.request import PruneRequest
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         if pruning is not None:
             quiet_libraries()
             request.check_rows(pruning.model)  # rather than after the pruning
-            prune_options.carry_out(pruning)
+            carry_out(pruning)
         quantize.carry_out(request)
 
 
@@ -65,9 +66,9 @@ def requests_from(options: argparse.Namespace) -> tuple[PruneRequest | None, Qua
     prefix = "" if whole else f"mac-{options.mu:g}-"
     request = quantize.make_request(
         options,
+        problems,
         model=pruning.model if pruning and whole else str(pruning.output) if pruning else options.model_name,
         task=pruning.task if pruning else "wikitext2",
-        data=options.data_dir,
         output=Path(options.output_dir) if options.output_dir else folder / (prefix + quantize.result_name(options)),
         samples=pruning.samples if pruning else 1,
         summary=pruning.summary if pruning else None,

@@ -63,7 +63,6 @@ def published_points() -> list[Published]:
 
 
 if __name__ == "__main__":
-    from splora.errors import exit_on_input_error
+    from splora.errors import as_program
 
-    with exit_on_input_error():
-        main(sys.argv[1:])
+    as_program(main)

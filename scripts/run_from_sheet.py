@@ -18,10 +18,10 @@ from splora.hparams.rows import Row, Sheet, sentence
 from splora.hparams.seeds import parse_seeds
 from splora.hparams.select import select
 from splora.hparams.workbook import COPIED, OWN, Workbook, read_workbook, specifications
+from splora.launch.plan import Job, advice, lines, plan_seeds
+from splora.launch.start import LAUNCHERS
 from splora.machine import is_first_process, wait_passively
-from splora.scripts.launch.start import LAUNCHERS
-from splora.scripts.option_help import add_choice
-from splora.scripts.plan import Job, advice, lines, plan_seeds
+from splora.option_help import add_choice
 from splora.training.specification import METHOD_ALIASES, METHODS, methods_named
 
 PROGRAM = "run_from_sheet"
@@ -78,7 +78,7 @@ def _main(options: argparse.Namespace) -> int:
             _print_configurations(jobs, overrides)
             return EXIT_CODE if problems else 0
         _show(jobs, overrides, options.force)
-        from splora.scripts.launch.start import start
+        from splora.launch.start import start
 
         return start(jobs, options) or int(bool(problems))
     return 0
@@ -134,22 +134,22 @@ def _list(sheets: Sequence[Sheet], method: str | None) -> None:
         rows = [row for row in sheet.rows if not method or row.spec.pruning_method in methods_named(method)]
         print(f"{chr(10) * bool(number)}{sheet.name}: {len(rows)} rows")
         print("\n".join(table(rows)))
-    found = sum(len(sheet.problems) + sum(len(row.problems) for row in sheet.rows) for sheet in sheets)
-    if found:
-        print(f"{found} problems; --check shows them.", file=sys.stderr)
+    count = sum(len(sheet.problems) + sum(len(row.problems) for row in sheet.rows) for sheet in sheets)
+    if count:
+        print(f"{count} problems; --check shows them.", file=sys.stderr)
 
 
 def _check(book: Workbook, sheets: Sequence[Sheet], verbose: bool) -> None:
     # Applying no overrides looks for the files that rows name.
     specs = specifications(book)
-    found = [problem for sheet in sheets for row in sheet.rows for problem in apply(row, Overrides()).problems]
-    found += [
+    problems = [problem for sheet in sheets for row in sheet.rows for problem in apply(row, Overrides()).problems]
+    problems += [
         sentence(row, problem.field, problem.message)
         for sheet in sheets
         for row in sheet.rows
         for problem in check_lineage(row.spec, specs)
     ]
-    problems = dict.fromkeys([*book.problems(sheets), *found])
+    problems = list(dict.fromkeys([*book.problems(sheets), *problems]))
     rows = [row for sheet in sheets for row in sheet.rows]
     copied = _copied(rows)
     for notice in [*(notice for sheet in sheets for notice in sheet.notices), *copied]:
@@ -179,8 +179,8 @@ def _print_configurations(jobs: Sequence[Job], overrides: Overrides) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from splora.scripts.launch.start import DEFAULT_ROOT
-    from splora.scripts.launch.status import print_status
+    from splora.launch.start import DEFAULT_ROOT
+    from splora.launch.status import print_status
 
     print_status(Path(options.output_dir or DEFAULT_ROOT), options.sheet, options.method)
     return 0

@@ -16,8 +16,8 @@ from typing import Any
 from splora.errors import InputError, exit_on_input_error, problems_of
 from splora.files import expanded
 from splora.machine import wait_passively
+from splora.option_help import add_choice, wrong_choices
 from splora.run_files import RESULT
-from splora.scripts.option_help import add_choice, wrong_choices
 from splora.tasks.text_sources import TEXT_TASKS
 
 #: Whole numbers and fractions that can be set, with what they are.

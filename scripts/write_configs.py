@@ -41,8 +41,8 @@ def configurations() -> Iterator[tuple[str, str]]:
     rows = {spec.exp_id: spec for sheet in catalogue().values() for spec, _ in sheet}
     for stem, exp_id in ROWS.items():
         spec = _standalone(rows[exp_id])
-        told = f"# Row {exp_id} of hparams/hyperparameters.xlsx ({spec.sheet}: {spec.model}).\n"
-        yield stem, told + yaml.safe_dump(lightning_config(spec, f"runs/{stem}"), sort_keys=False, allow_unicode=True)
+        title = f"# Row {exp_id} of hparams/hyperparameters.xlsx ({spec.sheet}: {spec.model}).\n"
+        yield stem, title + yaml.safe_dump(lightning_config(spec, f"runs/{stem}"), sort_keys=False, allow_unicode=True)
 
 
 def _standalone(spec: RunSpecification) -> RunSpecification:

@@ -1,21 +1,29 @@
-"""Pruning from Python: a model in memory becomes a smaller one in memory. The commands do the same with files."""
+"""Pruning and quantization of models in memory; the commands do the same with files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
-from splora import anatomy
-from splora.errors import InputError, nearest
+from splora.errors import InputError, in_words_of_command, nearest
 from splora.export.plan import Plan
 from splora.posttraining.core.budget import Budget, Costs
+from splora.posttraining.core.choices import Quantizer
 from splora.posttraining.core.examples import Examples
+from splora.posttraining.core.method import commands
+from splora.posttraining.core.options import checked
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.probe import check_parts
-from splora.posttraining.core.stages import Report, Stage, silent
+from splora.posttraining.core.pruning import Pruning
+from splora.posttraining.core.stages import Report, silent
+from splora.posttraining.quantize.options import GROUP_SIZE, GridOptions, QuantizeOptions
+
+if TYPE_CHECKING:
+    from splora.posttraining.quantize.grid import QuantizedWeight
 
 
 class Pruned(NamedTuple):
@@ -44,7 +52,7 @@ def prune(
         batches: some hundred calibration examples, see `Examples`. Labels are not looked at, but by Fisher information
             with `labels="data"`.
         budget: `mac=F`, the fraction of the dense model's multiply-accumulate operations that may be left.
-        method: `stat` (Flynn et al. 2024, as this program has it) or `fisher` (Kwon et al. 2022).
+        method: one of `splora prune`: `stat` (Flynn et al. 2024, as this program has it), `fisher` (Kwon et al. 2022).
         tokens: the length that operations are counted at; None: the examples' average.
         precision: `auto`, `fp32` or `bf16`: what calibration computes in.
         seed: of random directions.
@@ -58,93 +66,112 @@ def prune(
     wanted = Budget.parse(budget, "budget")
     if wanted.metric != "mac":
         raise InputError("budget: from Python only mac=F is known; splora prune has latency budgets.")
-    if method not in METHODS:
+    if method not in commands():
         raise InputError(
-            f"method: {method!r} is none; allowed are {', '.join(METHODS)}{nearest(method, METHODS) or '.'}"
+            f"method: {method!r} is none; allowed are {', '.join(commands())}{nearest(method, commands()) or '.'}"
         )
-    anatomy.family_of(anatomy.config_of(model))
+    chosen = commands()[method]
+    own = checked(chosen.options, options)
     examples = Examples(batches)
-    costs = Costs.of(model, tokens or examples.tokens)
-    whole = costs.total(*anatomy.dense_sizes(anatomy.config_of(model)))
-    present = costs.of_plan(Plan.dense(model)) / whole
-    if wanted.fraction > present and present < 1:
-        raise InputError(f"budget: is {budget}, and the model keeps {present:.3f} of its dense self's MACs already.")
-    fraction, precise = wanted.fraction, Precision.parse(precision, "precision")
-    asked = _Asked(model, examples, costs, fraction * whole, precise, seed, report, options)
+    pruning = Pruning(
+        model,
+        examples,
+        Costs.of(model, tokens or examples.tokens),
+        wanted,
+        Precision.parse(precision, "precision"),
+        seed,
+        report,
+    )
+    if pruning.keeps_less:
+        raise InputError(
+            f"budget: is {budget}, and the model keeps {pruning.present:.3f} of its dense self's MACs already."
+        )
     check_parts(model)
-    training = model.training
-    model.eval()
-    try:
-        *_, last = METHODS[method](asked)
-    finally:
-        model.train(training)
+    with evaluating(model):
+        chosen.check(pruning)
+        *_, last = chosen.stages(pruning, own)
     return Pruned(last.model, last.plan)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """One pruning.
+class Quantized(NamedTuple):
+    """A quantized model in memory.
 
     Attributes:
-        macs: that may be left, at the length that `costs` count.
-        options: of the method.
+        model: its weights are those that the codes stand for, in the type that they came in.
+        weights: codes, steps and zeros by parameter name.
     """
 
     model: nn.Module
-    examples: Examples
-    costs: Costs
-    macs: float
-    precision: Precision
-    seed: int
-    report: Report
-    options: Mapping[str, Any]
+    weights: dict[str, QuantizedWeight]
+
+    def save(self, tokenizer: Any, folder: str | Path) -> None:
+        """Write packed weights and tokenizer (or None) as `splora quantize` does; `splora.load_quantized` reads them.
+
+        Raises:
+            InputError: the model is none that can be saved so, or the folder cannot be written to.
+        """
+        from splora.export.quantized import save_quantized
+
+        grid = next(iter(self.weights.values())).options
+        save_quantized(self.model, self.weights, grid, tokenizer, folder)
 
 
-def _options(kind: type, given: Mapping[str, Any]) -> Any:
-    """A method's options, each of a known name."""
-    known = [field.name for field in fields(kind)]
-    problems = [
-        f"{name}: is no option of this method; there are {', '.join(known)}{nearest(name, known) or '.'}"
-        for name in given
-        if name not in known
-    ]
-    if problems:
-        raise InputError(problems)
-    return kind(**given)
+def quantize(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]] | None = None,
+    bits: int = 4,
+    group_size: int | None = GROUP_SIZE,
+    method: Quantizer = "gptq",
+    *,
+    symmetric: bool = False,
+    precision: str = "auto",
+    report: Report = silent,
+    **options: Any,
+) -> Quantized:
+    """Round the weights of a model's layers to a few bits without training it; `model` stays as it is.
+
+    Args:
+        model: a task model of transformers of one of the described families, dense or pruned.
+        batches: some hundred calibration examples, see `Examples`; `rtn` looks at none.
+        bits: per weight: 2, 3, 4 or 8.
+        group_size: neighbouring weights of a row that share a step; None: the whole row.
+        method: `gptq` (Frantar et al. 2022) or `rtn`, each weight to the nearest value.
+        symmetric: zero is the middle of the grid.
+        precision: `auto`, `fp32` or `bf16`: what calibration computes in.
+        report: told of progress.
+        options: other fields of `QuantizeOptions`: `act_order`, `damping`, `storage`.
+
+    Raises:
+        InputError: an unknown option or family, a value that may not be, or far too few examples.
+    """
+    from splora.posttraining.quantize.model import quantized_copy
+
+    with in_words_of_command(_IN_PYTHON):
+        given = {"method": method, **options}
+        wanted = checked(QuantizeOptions, given, "splora.quantize", grid=GridOptions(bits, group_size, symmetric))
+        wanted.check()
+        if batches is None and method != "rtn":
+            raise InputError(f"batches: are missing; {method} needs calibration examples, and only rtn needs none.")
+        examples = [] if batches is None else list(Examples(batches))
+        precise = Precision.parse(precision, "precision")
+        check_parts(model)
+        with evaluating(model):
+            return Quantized(*quantized_copy(model, examples, wanted, precision=precise, report=report))
 
 
-def _stat(asked: _Asked) -> Iterator[Stage]:
-    from splora.posttraining.stat.method import StatOptions, prune_stat
-
-    return prune_stat(
-        asked.model,
-        asked.examples,
-        asked.costs,
-        asked.macs / asked.costs.of_plan(Plan.dense(asked.model)),
-        _options(StatOptions, asked.options),
-        first_token_only=anatomy.reads_first_token(asked.model),
-        precision=asked.precision,
-        seed=asked.seed,
-        report=asked.report,
-    )
+#: How options of the command are called here.
+_IN_PYTHON = {
+    "or -1 for whole rows": "or None for whole rows",
+    **{f"--{name}": name.replace("-", "_") for name in ("bits", "group-size", "method", "states", "damping")},
+}
 
 
-def _fisher(asked: _Asked) -> Iterator[Stage]:
-    from splora.posttraining.fisher.method import FisherOptions, prune_fisher
-    from splora.posttraining.fisher.search import search_macs
-
-    whole = asked.costs.total(*anatomy.dense_sizes(anatomy.config_of(asked.model)))
-    return prune_fisher(
-        asked.model,
-        asked.examples,
-        lambda heads, neurons, fraction: search_macs(heads, neurons, asked.costs, fraction * whole),
-        asked.macs / whole,
-        _options(FisherOptions, {"seed": asked.seed, **asked.options}),
-        first_token_only=anatomy.reads_first_token(asked.model),
-        precision=asked.precision,
-        report=asked.report,
-    )
-
-
-#: By name, what yields the stages of a pruning.
-METHODS: dict[str, Callable[[_Asked], Iterator[Stage]]] = {"stat": _stat, "fisher": _fisher}
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A model in evaluation mode, and as it was afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

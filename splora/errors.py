@@ -157,3 +157,9 @@ def exit_on_input_error() -> Iterator[None]:
     except InputError as error:
         print_problems(error.problems)
         raise SystemExit(EXIT_CODE) from None
+
+
+def as_program(main: Callable[[list[str]], object]) -> None:
+    """Run a command on the program's own arguments; what the user got wrong ends in sentences and exit code 2."""
+    with exit_on_input_error():
+        main(sys.argv[1:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,3 +95,112 @@ def test_every_public_name_is_there() -> None:
     assert all(getattr(splora, name) is not None for name in splora.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'prun'"):
         splora.prun  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "adapter"),
+    [
+        ("BertForQuestionAnswering", None),
+        ("DistilBertForSequenceClassification", "none"),
+        ("ElectraForSequenceClassification", "lora"),
+    ],
+)
+def test_a_pruned_model_is_healed_towards_the_dense_one(
+    tiny: Any, outputs: Any, name: str, adapter: str | None
+) -> None:
+    dense = tiny(name).train()
+    smaller = splora.prune(dense, batches(), "mac=0.5").model
+    before = {path: tensor.clone() for path, tensor in (*dense.named_parameters(), *smaller.named_parameters())}
+    state = torch.get_rng_state()
+    done = splora.heal(smaller, dense, batches(), epochs=8, adapter=adapter, learning_rate=3e-3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (dense.training, done.steps) == (True, 16)
+    assert all(parameter.requires_grad for parameter in dense.parameters())
+    assert done.after < done.before
+    assert all(tensor.equal(before[path]) for path, tensor in smaller.named_parameters())
+    assert type(done.model) is type(smaller)
+    assert [layer.neurons for layer in anatomy.layers(done.model)] == [
+        layer.neurons for layer in anatomy.layers(smaller)
+    ]
+    again = splora.heal(smaller, dense, batches(), epochs=8, adapter=adapter, learning_rate=3e-3)
+    torch.testing.assert_close(outputs(again.model), outputs(done.model), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["OPTForCausalLM", "LlamaForCausalLM"])
+def test_language_models_are_healed_towards_every_tokens_predictions(tiny: Any, name: str) -> None:
+    dense = tiny(name)
+    smaller = splora.prune(dense, batches(), "mac=0.6").model
+    done = splora.heal(smaller, dense, batches(), held_out=batches(12), max_steps=30, learning_rate=3e-3)
+    assert done.after < done.before
+    mask = batches(12)[0]
+    found = [
+        torch.log_softmax(each(**mask).logits[mask["attention_mask"].bool()].detach(), -1)
+        for each in (dense.eval(), done.model)
+    ]
+    wanted = torch.nn.functional.kl_div(found[1], found[0], reduction="batchmean", log_target=True)
+    assert done.after == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_what_healing_does_not_better_stays(tiny: Any) -> None:
+    dense = tiny("BertForSequenceClassification")
+    smaller = splora.prune(dense, batches(), "mac=0.9").model
+    done = splora.heal(smaller, dense, batches(), max_steps=2, adapter="none", learning_rate=1.0, warmup_steps=0)
+    assert done.before == done.after
+    assert same(done.model, smaller)
+    for options, told in (
+        ({"adapter": "lore"}, "adapter is 'lore'; allowed are .* did you mean 'lora'"),
+        ({"epochs": 0}, "epochs is 0; it must be above 0"),
+        ({"alpha_hiden": 1.0}, "alpha_hiden: is no column of the sheet; did you mean 'alpha_hidden'"),
+        ({"learning_rate": -1.0}, "learning_rate is -1"),
+    ):
+        with pytest.raises(InputError, match=told):
+            splora.heal(smaller, dense, batches(), **options)  # type: ignore[arg-type]
+    with pytest.raises(
+        InputError, match=r"teacher: puts out logits \(12, 3\) where the model puts out logits \(12, 2\)"
+    ):
+        splora.heal(smaller, tiny("BertForSequenceClassification", num_labels=3), batches())
+
+
+@pytest.mark.parametrize("method", ["gptq", "rtn"])
+@pytest.mark.parametrize("name", ["BertForSequenceClassification", "LlamaForCausalLM"])
+def test_a_model_is_quantized_saved_and_loaded(tiny: Any, outputs: Any, tmp_path: Any, name: str, method: Any) -> None:
+    model = tiny(name)
+    before = {path: tensor.clone() for path, tensor in model.state_dict().items()}
+    calibration = None if method == "rtn" else batches()
+    done = splora.quantize(model, calibration, 8, None, method, precision="fp32")
+    assert all(torch.equal(tensor, before[path]) for path, tensor in model.state_dict().items())
+    assert (outputs(done.model) - outputs(model)).norm() < 0.03 * outputs(model).norm()
+    done.save(None, tmp_path / "small")
+    assert same(splora.load_quantized(tmp_path / "small"), done.model)
+    coarse = splora.quantize(model, calibration, 2, None, method, symmetric=True).model
+    assert (outputs(coarse) - outputs(model)).norm() > (outputs(done.model) - outputs(model)).norm()
+
+
+def test_what_quantization_cannot_do_is_told(tiny: Any) -> None:
+    model = tiny("BertForSequenceClassification")
+    for told, arguments, options in (
+        ("^bits is 5; allowed are 2, 3, 4, 8", (5, None), {}),
+        ("^group_size is 12; it must be a multiple of 8, or None for whole rows", (4, 12), {}),
+        ("^group_size is 128, but the widest row has", (), {}),
+        ("^method is 'gpt'; allowed are gptq, rtn; did you mean 'gptq'", (4, None, "gpt"), {}),
+        ("^damping is -1; it must be 0 or larger", (4, None), {"damping": -1}),
+        ("dampin: is no option of splora.quantize; there are .* did you mean 'damping'", (), {"dampin": 1}),
+    ):
+        with pytest.raises(InputError, match=told):
+            splora.quantize(model, batches(), *arguments, **options)
+    with pytest.raises(InputError, match="batches: are missing; gptq needs calibration examples"):
+        splora.quantize(model)
+
+
+def test_the_example_of_the_docs_runs(tiny: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from splora.tasks.embedded.tokenizer import build_tokenizer
+
+    text = (root / "docs" / "posttraining.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    example = batches()[0]
+    names = {"ids": example["input_ids"], "mask": example["attention_mask"], "tokenizer": build_tokenizer()}
+    names["model"] = tiny("BertForSequenceClassification")
+    monkeypatch.chdir(tmp_path)
+    exec(block.replace("bits=4", "bits=4, group_size=8"), names)
+    assert [layer.neurons for layer in anatomy.layers(splora.load_pruned("small"))] == names["plan"].neuron_counts
+    assert same(splora.load_quantized("small-4-bits"), names["packed"].model)

@@ -13,25 +13,23 @@ from torch import nn
 from splora import anatomy
 from splora.errors import InputError, in_words_of_command
 from splora.export.dense import dense_model, is_cut
-from splora.export.plan import Plan
 from splora.export.storage import dtype_of, is_held_by, name_of, round_off
 from splora.machine import peak_memory_bytes
 from splora.posttraining.core.budget import Costs
 from splora.posttraining.core.calibration import draw
 from splora.posttraining.core.compute import find_device, use_threads
 from splora.posttraining.core.evaluation import Predictions, predict
-from splora.posttraining.core.layer_grams import check_tokens
+from splora.posttraining.core.method import find_method, methods
+from splora.posttraining.core.options import checked
 from splora.posttraining.core.outcome import describe, save
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.probe import check_parts
-from splora.posttraining.core.request import PruneRequest
+from splora.posttraining.core.pruning import Pruning
+from splora.posttraining.core.request import PruneRequest, Request
 from splora.posttraining.core.stages import Report, Stage, silent
 from splora.posttraining.core.subject import Subject
-from splora.posttraining.core.sublayers import PARTS
-from splora.posttraining.fisher.method import FisherOptions, Search, prune_fisher
 from splora.posttraining.fisher.search import search_macs
 from splora.posttraining.latency.budget import LatencyBudget
-from splora.posttraining.stat.method import StatOptions, prune_stat
 from splora.tasks.chance import check_sense
 from splora.tasks.glue_tasks import TASKS as GLUE_TASKS
 from splora.tasks.model_inputs import check_length, positions
@@ -73,21 +71,24 @@ def _prune(request: PruneRequest, report: Report) -> dict[str, Any]:
     if latency is not None:
         for warning in latency.check(subject.model, request.latency_batch_size, request.latency_tokens):
             logger.warning("%s", warning)
-    if request.budget.metric == "mac":
-        # A budget that buys nothing, or more than there is, is told before anything costly.
-        share_of_present(subject, request)
-        _search(subject, request, latency)(*_any_importance(subject.model), request.budget.fraction)
-    if request.method == "stat":
-        check_samples(subject)
+    pruning = pruning_of(subject, request, latency, report)
+    if request.budget.metric == "mac":  # one that buys nothing, or more than there is, is told before anything costly
+        if pruning.keeps_less:
+            raise InputError(
+                f"--budget is mac={request.budget.fraction:g}, and {request.model} keeps {pruning.present:.3f} of its "
+                f"dense model's MACs already; give less than that."
+            )
+        search_macs(*_any_importance(subject.model), subject.costs, request.budget.fraction * pruning.dense_macs)
+    find_method(request.method).check(pruning)
 
     dense = predicted_dense(request.model, subject, report)
     stages: list[tuple[Stage, Predictions]] = []
     for stage in run_method(subject, request, latency, report):
         if stage.last:  # what is judged is what will be stored
             if not is_held_by(stage.model, dtype):
-                told = f"weights grew too large for {name_of(dtype)}: all are stored in fp32."
-                logger.warning("%s", told)
-                stage.notes["stored"], dtype = told, torch.float32
+                message = f"weights grew too large for {name_of(dtype)}: all are stored in fp32."
+                logger.warning("%s", message)
+                stage.notes["stored"], dtype = message, torch.float32
             round_off(stage.model, dtype)
         stages.append((stage, predicted(stage.name, stage.model, subject, report)))
     final = stages[-1][0]
@@ -100,7 +101,7 @@ def _prune(request: PruneRequest, report: Report) -> dict[str, Any]:
 
 
 @in_words_of_command(WORDS)
-def prepare(request: PruneRequest, report: Report) -> Subject:
+def prepare(request: Request, report: Report) -> Subject:
     """Load the checkpoint and its data, and draw the samples."""
     from splora.checkpoints.checkpoint import check_kind, load_checkpoint
 
@@ -131,7 +132,9 @@ def prepare(request: PruneRequest, report: Report) -> Subject:
         model = load_checkpoint(request.model, request.task).to(device)
     check_parts(model)
     report("load", "training data", 0.3)
-    calibration = draw(data, request.samples, request.choices.get("gradient_batch_size") or None)
+    method = methods().get(request.method)
+    size = None if method is None else method.batch_size(checked(method.options, request.options))
+    calibration = draw(data, request.samples, size)
     report("load", "evaluation data", 0.7)
     data.features("eval")
     report("load", "", 1.0)
@@ -139,44 +142,26 @@ def prepare(request: PruneRequest, report: Report) -> Subject:
     return Subject(model, data, calibration, Precision.parse(request.precision), Costs.of(model, tokens), tokens)
 
 
-def check_samples(subject: Subject) -> None:
-    """Refuse samples that say too little about the model's channels, before anything costly.
-
-    Raises:
-        InputError: they hold far fewer tokens than a layer has channels.
-    """
-    tokens = sum(int(batch["attention_mask"].sum()) for batch in subject.calibration)
-    check_tokens(anatomy.layers(subject.model), tokens, [part.name for part in PARTS])
+def pruning_of(subject: Subject, request: PruneRequest, latency: LatencyBudget | None, report: Report) -> Pruning:
+    """What a request asks of its method."""
+    return Pruning(
+        subject.model,
+        subject.calibration,
+        subject.costs,
+        request.budget,
+        subject.precision,
+        request.seed,
+        report,
+        None if latency is None or request.budget.metric != "latency" else latency.search,
+    )
 
 
 def run_method(
     subject: Subject, request: PruneRequest, latency: LatencyBudget | None, report: Report
 ) -> Iterator[Stage]:
     """The stages of the request's method."""
-    if request.method == "stat":
-        yield from prune_stat(
-            subject.model,
-            subject.calibration,
-            subject.costs,
-            share_of_present(subject, request),
-            StatOptions(**request.choices),
-            first_token_only=anatomy.reads_first_token(subject.model),
-            precision=subject.precision,
-            seed=request.seed,
-            report=report,
-        )
-        return
-    assert request.method == "fisher", request.method
-    yield from prune_fisher(
-        subject.model,
-        subject.calibration,
-        _search(subject, request, latency),
-        request.budget.fraction,
-        FisherOptions(**request.choices, seed=request.seed),
-        first_token_only=anatomy.reads_first_token(subject.model),
-        precision=subject.precision,
-        report=report,
-    )
+    method = find_method(request.method)
+    return method.stages(pruning_of(subject, request, latency, report), checked(method.options, request.options))
 
 
 def measure_latency(
@@ -206,35 +191,6 @@ def measure_latency(
             lambda done, total: report("latency", f"round {done} of {total}", done / total),
         )
     return {**times, "batch_size": batch_size, "tokens": tokens}
-
-
-def _search(subject: Subject, request: PruneRequest, latency: LatencyBudget | None) -> Search:
-    if request.budget.metric == "latency":
-        assert latency is not None  # `PruneRequest.check`
-        return latency.search
-    whole = dense_macs(subject)
-    return lambda heads, neurons, fraction: search_macs(heads, neurons, subject.costs, fraction * whole)
-
-
-def dense_macs(subject: Subject) -> int:
-    """MACs before anything was cut: what a budget is a fraction of, also where a pruned model is pruned again."""
-    return subject.costs.total(*anatomy.dense_sizes(anatomy.config_of(subject.model)))
-
-
-def share_of_present(subject: Subject, request: PruneRequest) -> float:
-    """The part of the checkpoint's own MACs that a budget of the dense model's leaves.
-
-    Raises:
-        InputError: the checkpoint keeps less than that already.
-    """
-    present = subject.costs.of_plan(Plan.dense(subject.model)) / dense_macs(subject)
-    fraction = request.budget.fraction
-    if fraction > present and present < 1:
-        raise InputError(
-            f"--budget is mac={fraction:g}, and {request.model} keeps {present:.3f} of its dense model's MACs already; "
-            f"give less than that."
-        )
-    return fraction / present
 
 
 def _any_importance(model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -11,7 +11,7 @@ from typing import Any
 from splora.errors import InputError
 from splora.json_values import impossible, one_line, read_object, table, text
 from splora.report.log import Log, read_log
-from splora.report.read_pruned import POST_TRAINING, read_pruned
+from splora.report.read_pruned import is_post_training, read_pruned
 from splora.report.read_run import RESULT, SPECIFICATION, read_run
 from splora.report.runs import Collection, Pruned, Run
 from splora.run_files import FOLDERS, METRICS
@@ -96,7 +96,7 @@ def _read(folder: Path, root: Path, points: int, notices: list[str]) -> Run | Pr
     if result.get("method") == EVALUATION:
         return None
     name = folder.relative_to(root).as_posix()
-    if result.get("method") in POST_TRAINING:
+    if is_post_training(result.get("method")):
         return read_pruned(folder, folder.name if name == "." else name, result, notices)
     if broken and not result and not spec and not state and not (folder / METRICS).is_file():
         return None if broken != RESULT else Run(folder, name, folder.name, "unreadable", reason=f"{RESULT} is damaged")

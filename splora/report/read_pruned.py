@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from splora.json_values import number, numbers, one_line, read_object, table, text, texts, whole
+from splora.posttraining.core.choices import QUANTIZERS
+from splora.posttraining.core.method import commands
 from splora.report.repeat import pruning_command
 from splora.report.runs import Environment, Pruned
 from splora.run_files import RESULT as RESULT
 
-POST_TRAINING = ("fisher", "stat", "gptq", "rtn", "heal", "export")
 #: Layers, and heads of one, of which no model has more.
 _MOST_LAYERS, _MOST_HEADS = 1000, 4096
+
+
+def is_post_training(method: object) -> bool:
+    """Whether a result's method is one of a model that no row trained."""
+    return isinstance(method, str) and (method in commands() or method in (*QUANTIZERS, "heal", "export"))
 
 
 def read_pruned(folder: Path, name: str, result: dict[str, Any], notices: list[str]) -> Pruned | None:

@@ -7,27 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from splora.posttraining.core.choices import QUANTIZERS
+from splora.posttraining.core.method import methods
+from splora.posttraining.core.options import said
+from splora.posttraining.core.request import Request
+from splora.posttraining.quantize.options import GridOptions, QuantizeOptions
 from splora.run_files import CONFIGURATION, FIT_CONFIGURATION
 
-#: Settings of a pruning that its command spells otherwise; None: what the command line has no option for.
-_OPTIONS: dict[str, str | None] = {
-    "method": None,
-    "model": "--model",
-    "task": "--task",
-    "data": "--data",
-    "budget": "--budget",
-    "samples": "--num_samples",
-    "tokens": "--seq_len",
-    "labels": "--fisher_labels",
-    "storage": "--states",
-    "tables": None,
-    "columns": None,
-    "labelled": None,
-    "gradient_batch_size": None,
-    "reconstruct": None,
-}
-#: Methods that are no pruning: their command, of which the method is an option.
-_QUANTIZATIONS = ("gptq", "rtn")
+#: Settings whose option is called as they are.
+_PLAIN = ("model", "task", "data", "budget")
 
 
 def training_command(folder: Path, exp_id: str, sheet: str) -> str:
@@ -49,22 +37,23 @@ def pruning_command(result: Mapping[str, Any], folder: Path) -> str:
     method = str(result["method"])
     if method == "heal":
         return _healing_command(result, settings, folder)
-    words = ["splora", "quantize", "--method", method] if method in _QUANTIZATIONS else ["splora", "prune", method]
-    for name, value in settings.items():
-        option = _OPTIONS.get(name, f"--{name}")
-        if option is not None and value is not None:
-            words += _option(option, value)
+    words = ["splora", "quantize", "--method", method] if method in QUANTIZERS else ["splora", "prune", method]
+    for name in _PLAIN:
+        if settings.get(name) is not None and (name != "budget" or method not in QUANTIZERS):
+            words += _option(f"--{name}", settings[name])
+    words += said(Request, settings)
+    if method in QUANTIZERS:
+        words += [word for kind in (GridOptions, QuantizeOptions) for word in said(kind, {**settings, "method": None})]
+        for name in ("group_size", "half"):
+            words += [] if settings.get(name) is None else _option(f"--{name}", settings[name])
+    elif method in methods():
+        words += said(methods()[method].options, settings)
     tables = settings.get("tables")
     if isinstance(tables, list) and len(tables) == 2:
         words += ["--mha_lut", str(tables[0]), "--ffn_lut", str(tables[1])]
     columns = settings.get("columns")
     if isinstance(columns, dict):
         words += [word for name, column in columns.items() for word in ("--column", f"{name}={column}")]
-    if settings.get("gradient_batch_size"):
-        words += ["--gradients", str(settings["gradient_batch_size"])]
-    if settings.get("reconstruct") is False:
-        words.append("--no_reconstruction")
-    words += _unlabelled(settings)
     latency = result.get("latency_ms")
     if isinstance(latency, dict) and {"batch_size", "tokens"} <= set(latency):
         words += ["--latency_batch_size", str(latency["batch_size"]), "--latency_seq_len", str(latency["tokens"])]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from splora.masks.criteria import label_of
+from splora.posttraining.core.method import commands
 from splora.report.log import Log
 from splora.tasks.registry import REGISTRY
 
@@ -149,4 +150,5 @@ def metric_name(metric: str) -> str:
 
 def method_name(method: str) -> str:
     """A method as a heading; that of another version by its own name."""
-    return {"fisher": "Fisher", "stat": "STAT", "heal": "healed"}.get(method, label_of(method or "unknown"))
+    titles = {"heal": "healed"} | {name: each.title for name, each in commands().items()}
+    return titles.get(method, label_of(method or "unknown"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from splora.posttraining.core.method import commands
 from splora.report.charts import Axis, Chart, Series
 from splora.report.looks import adapter_name, grouped, look_of
 from splora.report.pareto import front
@@ -47,7 +48,6 @@ _FASTER = 95.0
 
 
 #: Looks of what is no method of masks: prunings by their own, healed rows by what they trained.
-_PRUNINGS = ("stat", "fisher", "heal", "export")
 _HEALED = ("none", "splopa", "lora", "splora")
 
 
@@ -64,7 +64,7 @@ def _of_pruned(one: Pruned) -> _Point:
     assert one.latency is not None
     trained = one.method == "heal"
     kind = f"{method_name(one.method)}{'' if trained else ', not trained'}"
-    look = 1 + _number(one.method, _PRUNINGS)
+    look = 1 + _number(one.method, (*commands(), "heal", "export"))
     return _Point(one.label, kind, look, trained, _share(one.latency), one.pruned, one.latency_of)
 
 

@@ -16,6 +16,7 @@ from splora.adapter_defaults import PROTOTYPE_RANGE, PROTOTYPE_RANK, PROTOTYPES,
 from splora.anatomy import FAMILIES
 from splora.masks import criteria
 from splora.masks.criteria import CRITERIA, INITS, PENALTIES, UNITS, Criterion
+from splora.posttraining.core.method import methods
 from splora.tasks.registry import TRAINED as TASKS
 
 #: Families that a row may train, and learn from.
@@ -28,7 +29,7 @@ METHOD_ALIASES = criteria.aliases()
 DIVERGENCE = "divergence"
 JUDGES = ("score", DIVERGENCE)
 #: Ways to prune before training.
-PRUNERS = ("none", "stat", "fisher", "blocks")
+PRUNERS = ("none", *methods())
 #: What the threshold of a global criterion is a fraction of.
 THRESHOLDS_OF = ("units", "macs")
 ADAPTERS = ("none", "splopa", "splora", "lora")

@@ -10,6 +10,7 @@ import math
 
 from splora.errors import InputError, cut
 from splora.masks.criteria import CRITERIA, KNOWN_INITS, PENALTIES, UNITS
+from splora.posttraining.core.method import commands
 from splora.training.columns import DIVERGENCE, Problem, RunSpecification
 
 
@@ -126,7 +127,7 @@ def _prune_first(spec: RunSpecification) -> list[Problem]:
         told = "is empty" if text is None else f"is {cut(text)}"
         own = f" times the {kept:g} that the row's masks keep of it" * (kept < 1 and len(budgets) > 1)
         return [Problem(name, f"{told}; fractions between 0 and 1 are needed, each smaller than the one before{own}")]
-    if spec.prune_first == "blocks":
+    if spec.prune_first not in commands():
         return _prune_blocks_first(spec)
     if spec.pruning_method != "none" and spec.pruning_units == "blocks":
         told = f"is blocks, which need not divide what prune_first {spec.prune_first} leaves; heads_and_neurons can"

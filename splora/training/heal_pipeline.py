@@ -47,7 +47,7 @@ def _heal(request: HealRequest, report: Report) -> dict[str, Any]:
     data, device = _data(trained), find_device(request.device)
     own = _data(trained, request.teacher)
     teacher, pruned = (load_checkpoint(name, request.task) for name in (request.teacher, request.model))
-    found = {
+    predictions = {
         "dense": _in_order(_predicted("dense", teacher, own, device, report), own, data),
         "pruned": _predicted("pruned", pruned, data, device, report),
     }
@@ -56,8 +56,8 @@ def _heal(request: HealRequest, report: Report) -> dict[str, Any]:
     if not is_held_by(healed, dtype):  # stored in what it came in, unless its weights have grown too large
         dtype = torch.float32
     round_off(healed, dtype)  # what is judged is what will be stored
-    found["healed"] = _predicted("healed", healed, data, device, report)
-    result = _describe(request, trained, data, found)
+    predictions["healed"] = _predicted("healed", healed, data, device, report)
+    result = _describe(request, trained, data, predictions)
     result["dtype"] = name_of(dtype)
     _save(request, result, healed.cpu(), data.tokenizer, dtype)
     return result
@@ -98,13 +98,13 @@ def _data(trained: dict[str, Any], model: str | None = None) -> TaskDataModule:
     return make_data_module(task, own if model is None else model, **settings)
 
 
-def _in_order(found: Predictions, own: Any, data: Any) -> Predictions:
+def _in_order(predictions: Predictions, own: Any, data: Any) -> Predictions:
     """Predictions by one data module's numbers of labels, by those of another one, where there are labels."""
     labels: dict[str, int] = getattr(data, "label2id", None) or {}
     if not labels or own.label2id == labels:
-        return found
+        return predictions
     order = [own.label2id[name] for name in sorted(labels, key=labels.__getitem__)]
-    return replace(found, logits={name: values[:, order] for name, values in found.logits.items()})
+    return replace(predictions, logits={name: values[:, order] for name, values in predictions.logits.items()})
 
 
 def _predicted(name: str, model: nn.Module, data: TaskDataModule, device: torch.device, report: Report) -> Predictions:
@@ -116,15 +116,15 @@ def _predicted(name: str, model: nn.Module, data: TaskDataModule, device: torch.
 
 
 def _describe(
-    request: HealRequest, trained: dict[str, Any], data: TaskDataModule, found: dict[str, Predictions]
+    request: HealRequest, trained: dict[str, Any], data: TaskDataModule, of: dict[str, Predictions]
 ) -> dict[str, Any]:
     """What `result.json` says: the form of a pruning's, so that tables and reports take both."""
     metric = data.primary_metric
-    scores = {name: predictions.metrics[metric] for name, predictions in found.items()}
+    scores = {name: predictions.metrics[metric] for name, predictions in of.items()}
     parameters = trained["parameters"]
     return {
         "method": METHOD,
-        "adapter": request.choices["adapter"],
+        "adapter": request.options["adapter"],
         "model": request.model,
         "teacher": request.teacher,
         "task": request.task,
@@ -132,8 +132,8 @@ def _describe(
         "dense": scores["dense"],
         "pruned": scores["healed"],
         "stages": {"pruned": scores["pruned"], "healed": scores["healed"]},
-        "kl_divergence": {name: divergence(found["dense"], found[name]) for name in ("pruned", "healed")},
-        "metrics": {name: predictions.metrics for name, predictions in found.items()},
+        "kl_divergence": {name: divergence(of["dense"], of[name]) for name in ("pruned", "healed")},
+        "metrics": {name: predictions.metrics for name, predictions in of.items()},
         "is_healed": trained["chosen"]["step"] != 0,
         "chosen": trained["chosen"],
         **{name: trained[name] for name in ("macs_kept", "macs_counted_at_tokens", "heads_kept", "neurons_kept")},

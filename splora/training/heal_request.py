@@ -12,7 +12,7 @@ from typing import Any
 
 from splora.errors import InputError, problems_of
 from splora.json_values import read_or_refuse, table, text
-from splora.posttraining.core.request import RESULT, PruneRequest
+from splora.posttraining.core.request import RESULT, Request
 from splora.tasks.registry import REGISTRY
 from splora.tasks.source_names import is_path, local_folder
 from splora.tasks.sources import data_sources
@@ -27,18 +27,6 @@ WEIGHTS_OF = ", weights "
 TRAINING = "-training"
 #: Settings of a pruning that healing does not look at.
 _OTHERS = ("method", "weights", "budget", "tables", "tokens", "samples", "precision", "device", "dtype", "columns")
-#: The option that a column's finding is told with.
-_OPTIONS = {
-    "model_name_or_path": "MODEL",
-    "teacher_name_or_path": "--teacher",
-    "train_file": "--data",
-    "predict_file": "--data",
-    "max_steps": "--max_steps",
-    "num_train_epochs": "--epochs",
-    "adapter": "--adapter",
-}
-
-
 #: Columns that are options of the command, and one that is not to be changed.
 _OWN = {
     **{"model_name_or_path": "MODEL", "teacher_name_or_path": "--teacher", "task": "--task", "seed": "--seed"},
@@ -71,8 +59,8 @@ def dense_origin(name: str) -> str:
         # The result of a pruning lies beside its model, that of a run above.
         result = read_or_refuse(folder / RESULT) or read_or_refuse(folder.parent / RESULT) or {}
         model = table(table(result.get("settings")).get("model"))
-        told = text(result.get("teacher")) or text(result.get("model"))
-        source = told or text(table(model.get("distillation")).get("teacher_name_or_path"))
+        model_before = text(result.get("teacher")) or text(result.get("model"))
+        source = model_before or text(table(model.get("distillation")).get("teacher_name_or_path"))
         if not source:
             raise InputError(
                 f"--teacher is missing: name the dense model that {name} was made from; {folder} does not tell it."
@@ -83,10 +71,10 @@ def dense_origin(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class HealRequest(PruneRequest):
+class HealRequest(Request):
     """One healing: what it has in common with a pruning whose budget is everything.
 
-    `choices` are `teacher`, `adapter`, `max_steps` (None: `epochs`), `epochs`, and `set`, the sheet's columns that
+    `options` are `teacher`, `adapter`, `max_steps` (None: `epochs`), `epochs`, and `set`, the sheet's columns that
     differ from what healing does by itself.
     """
 
@@ -116,15 +104,15 @@ class HealRequest(PruneRequest):
         Raises:
             InputError: none is given, and the folders do not tell, or what they tell is not there.
         """
-        given = self.choices["teacher"]
+        given = self.options["teacher"]
         return str(given) if given is not None else dense_origin(self.model)
 
     def specification(self) -> RunSpecification:
         """The run that heals."""
         train_file, predict_file = data_sources(self.data, self.task)
         task = REGISTRY[self.task]
-        adapter = self.choices["adapter"]
-        length: dict[str, Any] = {"num_train_epochs": self.choices["epochs"], "max_steps": self.choices["max_steps"]}
+        adapter = self.options["adapter"]
+        length: dict[str, Any] = {"num_train_epochs": self.options["epochs"], "max_steps": self.options["max_steps"]}
         spec = RunSpecification(
             exp_id=self.output.name,
             sheet=METHOD,
@@ -144,7 +132,7 @@ class HealRequest(PruneRequest):
         )
         if not spec.labelled:
             spec = replace(spec, alpha_ce=0.0)
-        return replace(spec, **self.choices["set"])
+        return replace(spec, **self.options["set"])
 
     def check(self) -> None:
         """Find what is wrong with the request itself; loads no weights.
@@ -176,33 +164,35 @@ class HealRequest(PruneRequest):
 
     def _check_set(self) -> None:
         """Refuse columns that are the command's own options, and those by which healing would judge nothing."""
-        changes: dict[str, Any] = self.choices["set"]
-        told = [
+        changes: dict[str, Any] = self.options["set"]
+        problems = [
             f"--set {name}: is what {option} says; give that."
             if option
             else f"--set {name}: healing needs it as it is."
             for name, option in _OWN.items()
             if name in changes
         ]
-        told += [
+        problems += [
             f"--set {name}: a healing prunes nothing; a row of the sheet does." for name in changes if _prunes(name)
         ]
         if changes.get("held_out", 1) < 1:
-            told.append("--set held_out: is 0, and held-out examples decide which state is kept; at least 1 is needed.")
-        if told:
-            raise InputError(told)
+            problems.append(
+                "--set held_out: is 0, and held-out examples decide which state is kept; at least 1 is needed."
+            )
+        if problems:
+            raise InputError(problems)
 
     def _check_adapter(self) -> None:
         from splora.errors import nearest
 
-        adapter = self.choices["adapter"]
+        adapter = self.options["adapter"]
         if adapter not in ADAPTERS:
             close = nearest(adapter, ADAPTERS) or "."
             raise InputError(f"--adapter is {adapter!r}; allowed are {', '.join(ADAPTERS)}{close}")
 
     def _check_run(self) -> None:
         problems = preflight(self.specification())
-        options = {name: f"--set {name}" for name in FIELDS} | _OPTIONS
-        told = [f"{options[each.field]} {each.message.rstrip('.')}." for each in problems]
-        if told:
-            raise InputError(told)
+        options = {name: _OWN.get(name) or f"--set {name}" for name in FIELDS}
+        sentences = [f"{options[each.field]} {each.message.rstrip('.')}." for each in problems]
+        if sentences:
+            raise InputError(sentences)

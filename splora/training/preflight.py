@@ -19,6 +19,7 @@ from splora.errors import InputError, cut
 from splora.files import expanded
 from splora.json_values import read_object
 from splora.model_sizes import CONFIG, impossible, stored_bytes
+from splora.posttraining.core.method import commands
 from splora.run_files import MODEL, reference
 from splora.tasks.model_inputs import positions
 from splora.tasks.registry import REGISTRY, WINDOWED
@@ -123,7 +124,7 @@ def check_model(spec: RunSpecification, origin: str | None = None, *, fewer_head
         told = f"is {cut(source)}; its config.json lacks a size or holds no number there ({cut(error)})"
         return [] if origin else [Problem("model_name_or_path", told)]
     name = f"{source}, which {spec.model_name_or_path} begins with" if origin else source
-    problems += block_problems(spec, config, name, fewer_heads=fewer_heads)
+    problems += block_problems(spec, config, name, fewer_heads=fewer_heads or spec.prune_first in commands())
     if spec.max_seq_length > most:
         problems.append(Problem("max_seq_length", f"is {spec.max_seq_length}; {name} has {most} positions"))
     return problems
@@ -160,7 +161,7 @@ def check_first(spec: RunSpecification, source: str) -> list[Problem]:
             f"that are fine-tuned; train a dense row first (pruning_method none) and name it here as run:ID"
         )
         return [Problem("model_name_or_path", told)]
-    kept = None if config is None or spec.prune_first == "blocks" else _kept(config)
+    kept = None if config is None or spec.prune_first not in commands() else _kept(config)
     if kept is not None and spec.budgets and spec.budgets[0] >= kept:
         told = f"is {spec.prune_first_budget}, and {source} keeps {kept:.2f} of its dense model's weights already"
         return [Problem("prune_first_budget", told)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +20,6 @@ from splora.files import write_json
 from splora.json_values import read_object
 from splora.machine import is_first_process
 from splora.masks.grid import BlockShape
-from splora.posttraining.core.budget import Budget
-from splora.posttraining.core.request import PruneRequest
 from splora.run_files import BEFORE, MODEL
 from splora.tasks.data_module import TaskDataModule
 from splora.training.checkpoint_files import checkpoint_of
@@ -131,47 +128,31 @@ def _prune(
 ) -> None:
     from splora.checkpoints.checkpoint import load_checkpoint
     from splora.export.folder import save_pruned
-    from splora.export.plan import Plan
-    from splora.posttraining.blocks.method import prune_blocks
-    from splora.posttraining.core.budget import Costs
+    from splora.posttraining.core.budget import Budget, Costs
     from splora.posttraining.core.calibration import draw
     from splora.posttraining.core.compute import find_device
-    from splora.posttraining.core.layer_grams import arguments_of
+    from splora.posttraining.core.method import find_method
     from splora.posttraining.core.precision import Precision
-    from splora.posttraining.core.stages import silent
-    from splora.posttraining.core.subject import Subject
-    from splora.posttraining.pipeline import check_samples, dense_macs, run_method
+    from splora.posttraining.core.pruning import Pruning, check_samples
 
-    what = "its blocks" if options.method == "blocks" else "the dense model's MACs"
+    method = find_method(options.method)
+    what = "the dense model's MACs" if method.is_command else "its blocks"
     print(f"pruning {name} to {options.budget:g} of {what} ({options.method})", flush=True)
     model = load_checkpoint(name, data.task).to(find_device("auto"))
-    tokens = data.mean_tokens
-    calibration, precision = draw(data, options.samples), Precision.parse("auto")
-    subject = Subject(model, data, calibration, precision, Costs.of(model, tokens), tokens)
-    check_samples(subject)
-    kept = subject.costs.of_plan(Plan.dense(model)) / dense_macs(subject)
-    if options.method != "blocks" and options.budget >= kept:
+    pruning = Pruning(
+        model,
+        draw(data, options.samples),
+        Costs.of(model, data.mean_tokens),
+        Budget("mac" if method.is_command else "blocks", options.budget),
+        Precision.parse("auto"),
+        data.seed,
+    )
+    check_samples(model, pruning.examples)
+    if method.is_command and options.budget >= pruning.present:
         raise InputError(
-            f"prune_first_budget is {options.budget:g}, and {name} keeps {kept:.3f} of its dense model's MACs already; "
-            f"give less than that."
+            f"prune_first_budget is {options.budget:g}, and {name} keeps {pruning.present:.3f} of its dense model's "
+            f"MACs already; give less than that."
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if options.method == "blocks":
-        batches = arguments_of(list(calibration))
-        done = prune_blocks(
-            model, batches, blocks, options.budget, each_weight=each_weight, precision=precision, seed=data.seed
-        )
-        save_pruned(done, data.tokenizer, folder)
-        return
-    request = PruneRequest(
-        method=options.method,
-        model=name,
-        task=data.task,
-        data=None,
-        budget=Budget("mac", options.budget),
-        output=folder,
-        samples=options.samples,
-        seed=data.seed,
-    )
-    stages = deque(run_method(subject, request, None, silent), maxlen=1)
-    save_pruned(stages[0].model, data.tokenizer, folder)
+    *_, last = method.stages(pruning, method.row_options(blocks=blocks, each_weight=each_weight))
+    save_pruned(last.model, data.tokenizer, folder)

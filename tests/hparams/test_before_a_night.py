@@ -16,7 +16,8 @@ from openpyxl import load_workbook
 
 from splora.errors import nearest
 from splora.hparams.workbook import OWN, read_workbook
-from splora.scripts import run_from_sheet, run_row
+from splora.launch import run_row
+from splora.scripts import run_from_sheet
 from splora.scripts.run_from_sheet import main
 from splora.training.known_models import known_config
 from splora.training.specification import METHOD_ALIASES, METHODS, methods_named

@@ -18,7 +18,7 @@ from splora.errors import InputError
 from splora.files import write_json
 from splora.hparams.results import COLUMNS, record
 from splora.hparams.results_csv import escaped, read_table, unescaped, write_table
-from splora.scripts import run_row
+from splora.launch import run_row
 from splora.training.specification import RunSpecification
 
 TEXTS = ("sheet", "exp_id", "run", "model")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from splora.scripts import run_row
+from splora.launch import run_row
 from splora.scripts.run_from_sheet import main
 
 

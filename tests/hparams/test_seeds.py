@@ -16,9 +16,9 @@ from openpyxl import load_workbook
 from splora.errors import InputError
 from splora.hparams.results import record
 from splora.hparams.seeds import parse_seeds
+from splora.launch import run_row
 from splora.report.runs import Run
 from splora.report.seeds import seed_rows
-from splora.scripts import run_row
 from splora.scripts.run_from_sheet import main
 from splora.training.specification import RunSpecification
 

@@ -16,8 +16,8 @@ import pytest
 
 from splora.files import write_json
 from splora.hparams.rows import Row
-from splora.scripts.launch.work import Work
-from splora.scripts.plan import Job
+from splora.launch.plan import Job
+from splora.launch.work import Work
 from splora.training.specification import RunSpecification
 
 #: Makes a row of the Demo sheet a run of seconds; 1 needs none, the others start from it.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from splora.errors import InputError
-from splora.scripts.launch import devices
-from splora.scripts.launch.devices import Slot, named_gpus, slots
+from splora.launch import devices
+from splora.launch.devices import Slot, named_gpus, slots
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,11 @@ import pytest
 
 from splora.errors import InputError
 from splora.files import write_json
-from splora.scripts.launch.devices import Slot
-from splora.scripts.launch.driver import Driver, only_driver
-from splora.scripts.launch.local import LocalLauncher
-from splora.scripts.launch.progress import Show
-from splora.scripts.launch.work import Work
+from splora.launch.devices import Slot
+from splora.launch.driver import Driver, only_driver
+from splora.launch.local import LocalLauncher
+from splora.launch.progress import Show
+from splora.launch.work import Work
 from splora.training.state import StateKeeper, initial, read_state
 
 Make = Callable[..., Work]

@@ -12,10 +12,10 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from splora.launch.devices import Slot
+from splora.launch.local import LocalLauncher, LocalRun, _can_fork
+from splora.launch.work import Work
 from splora.locks import RUN_LOCK, holding
-from splora.scripts.launch.devices import Slot
-from splora.scripts.launch.local import LocalLauncher, LocalRun, _can_fork
-from splora.scripts.launch.work import Work
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from splora.scripts.launch.driver import Driver
-from splora.scripts.launch.progress import Show
-from splora.scripts.launch.work import Work
+from splora.launch.driver import Driver
+from splora.launch.progress import Show
+from splora.launch.work import Work
 
 SWEEP = ("--exp-id", "2", "4", "--jobs", "2", "--set", "model_name_or_path=embedded", "--set", "teacher_name_or_path=")
 Mount = Callable[..., None]

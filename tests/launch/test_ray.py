@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from splora.errors import InputError
+from splora.launch.ray_launcher import RayLauncher, _refuse_too_much, _refuse_unshared
+from splora.launch.start import check
 from splora.locks import RUN_LOCK, is_held
-from splora.scripts.launch.ray_launcher import RayLauncher, _refuse_too_much, _refuse_unshared
-from splora.scripts.launch.start import check
 
 ALONE = ("--set", "model_name_or_path=embedded", "--set", "teacher_name_or_path=")
 #: The cluster in a process of its own: this one must stay free of Ray's threads and handlers. It kills its second node
@@ -133,7 +133,7 @@ def test_without_an_address_nothing_listens_beyond_this_machine(
 def test_a_cluster_of_this_machine_listens_on_loopback_only(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'splora[ray]'")
     psutil = pytest.importorskip("psutil")
-    code = "import sys, pathlib; from splora.scripts.launch.ray_launcher import RayLauncher as Start; "
+    code = "import sys, pathlib; from splora.launch.ray_launcher import RayLauncher as Start; "
     code += "Start(pathlib.Path(sys.argv[1])).close()"
     words = [sys.executable, "-c", code, str(tmp_path)]
     process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)

@@ -15,8 +15,8 @@ import pytest
 
 from splora.callbacks import Heartbeat
 from splora.errors import InputError
+from splora.launch.status import cells, duration, now_true, print_status
 from splora.locks import RUN_LOCK, holding, is_held
-from splora.scripts.launch.status import cells, duration, now_true, print_status
 from splora.training import state as states
 from splora.training.specification import RunSpecification
 from splora.training.state import RunState, StateKeeper, initial, read_state, write_state

@@ -17,11 +17,11 @@ from splora.export.quantized import save_quantized
 from splora.posttraining import pipeline
 from splora.posttraining.core.compute import check_compute, find_device
 from splora.posttraining.core.layer_grams import beginnings
+from splora.posttraining.core.names import checkpoint_name, summary_path
 from splora.posttraining.quantize import pipeline as quantize_pipeline
 from splora.posttraining.quantize.grid import GridOptions
 from splora.report.collect import collect
 from splora.scripts import opt_eval, prune, prune_opt, quantize, train_small_opt
-from splora.scripts.opt_names import checkpoint_name, summary_path
 from splora.tasks import language_modelling
 from splora.tasks.sources import canonical_task, data_sources, make_data_module
 from splora.tasks.text_sources import read_text

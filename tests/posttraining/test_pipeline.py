@@ -90,7 +90,7 @@ def request_for(tmp_path: Path, family: str = "Bert", task: str = "sst2", **chan
         latency_batch_size=1,
         latency_tokens=8,
         summary=tmp_path / "output" / "line.txt",
-        choices={},
+        options={},
     )
     return dataclasses.replace(request, **changes)
 
@@ -136,8 +136,8 @@ def test_the_same_seed_gives_the_same_result_and_another_draws_other_samples(tmp
     assert pipeline.prune(other)["kl_divergence"] != first["kl_divergence"]
 
 
-def test_published_choices_run_too(tmp_path: Path) -> None:
-    choices = {
+def test_published_options_run_too(tmp_path: Path) -> None:
+    options = {
         "gradient_batch_size": 4,
         "labels": "data",
         "teacher": "sqrt",
@@ -145,8 +145,8 @@ def test_published_choices_run_too(tmp_path: Path) -> None:
         "bias_correction": "on",
         "storage": "disk",
     }
-    assert set(choices) < {field.name for field in dataclasses.fields(FisherOptions)}
-    result = pipeline.prune(request_for(tmp_path, choices=choices))
+    assert set(options) == {field.name for field in dataclasses.fields(FisherOptions)}
+    result = pipeline.prune(request_for(tmp_path, options=options))
     assert result["settings"]["labels"] == "data"
     assert result["notes"]["rescale"]["hidden_state_bytes"] > 0
 
@@ -299,12 +299,12 @@ def test_real_sst2_at_half_the_macs_loses_little(tmp_path: Path, shared: Path, f
 
 
 @pytest.mark.parametrize(
-    ("method", "choices"),
+    ("method", "options"),
     [("fisher", {}), ("fisher", {"teacher": "sqrt"}), ("stat", {}), ("stat", {"exact_paper": True})],
     ids=["fisher", "fisher sqrt", "stat", "stat exact"],
 )
-def test_a_budget_of_everything_keeps_everything(method: str, choices: dict[str, Any], tmp_path: Path) -> None:
-    request = request_for(tmp_path, method=method, budget=Budget.parse("mac=1"), choices=choices)
+def test_a_budget_of_everything_keeps_everything(method: str, options: dict[str, Any], tmp_path: Path) -> None:
+    request = request_for(tmp_path, method=method, budget=Budget.parse("mac=1"), options=options)
     result = pipeline.prune(request)
     assert result["macs_kept"] == 1
     assert result["heads_kept"] == [4, 4]

@@ -16,13 +16,13 @@ from safetensors.numpy import save_file
 
 from splora.errors import InputError
 from splora.json_values import LARGEST_NUMBER, impossible, number, one_line, read_object
+from splora.launch.status import print_status
 from splora.report.build import write_report
 from splora.report.charts import Axis, Chart, Series
 from splora.report.collect import collect
 from splora.report.density import draw, read_points, table
 from splora.report.svg import draw as draw_svg
 from splora.scripts.cli import main as splora
-from splora.scripts.launch.status import print_status
 from splora.scripts.run_from_sheet import main as sheet
 from tests.report.made_up import pruning, spec_of, training_run, write
 

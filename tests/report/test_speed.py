@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from splora.hparams.results import record
+from splora.launch.status import print_status
 from splora.report.build import write_report
 from splora.report.collect import collect
 from splora.report.speed_charts import speed_charts
-from splora.scripts.launch.status import print_status
 from splora.training.specification import RunSpecification
 from tests.report.made_up import pruning, training_run
 

@@ -13,6 +13,8 @@ import pytest
 
 from splora.posttraining.core import choices
 from splora.posttraining.core.budget import METRICS
+from splora.posttraining.core.method import commands
+from splora.posttraining.core.options import options_of
 from splora.scripts import cli
 from splora.tasks.sources import TASKS
 from splora.tasks.text_sources import TEXT_TASKS
@@ -31,9 +33,12 @@ WITH_OPTIONS = sorted(
 CHOICES = {
     "states": choices.STORAGES,
     "bits": choices.BITS,
-    "teacher": choices.TEACHERS,
-    "fisher_labels": choices.FISHER_LABELS,
-    "bias_correction": choices.BIAS_CORRECTIONS,
+    **{
+        option.attribute: option.allowed
+        for method in commands().values()
+        for option in options_of(method.options).values()
+        if option.flags and option.allowed
+    },
     "launcher": ("local", "ray"),
 }
 

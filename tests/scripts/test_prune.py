@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from splora.posttraining import pipeline
+from splora.posttraining import command, pipeline
 from splora.posttraining.core import outcome
 from splora.posttraining.core.request import PruneRequest
-from splora.scripts import prune, prune_opt, prune_options
+from splora.scripts import prune, prune_opt
 
 
 def requested(main: Any, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> PruneRequest:
@@ -58,7 +58,7 @@ def test_dependent_channels_are_told_with_what_was_done(
     request = requested(
         prune.main, ["stat", "--model=x", "--task=sst2", "--budget=mac=0.5", f"--output={tmp_path / 'o'}"], monkeypatch
     )
-    prune_options.carry_out(request)
+    command.carry_out(request)
     assert (
         "neurons: layer.0.neurons: 12 of 20 kept channels are independent, so an eigenvalue factorization, whose "
         "least-norm solution spreads over all of them, was used instead of Cholesky's.\n"

@@ -167,7 +167,7 @@ def test_a_second_fit_leaves_the_folder_of_a_running_one_as_it_is(
 ) -> None:
     """Before the first checkpoint, too, and before it has written its settings."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("splora.scripts.run_row._WAIT", 0.0)
+    monkeypatch.setattr("splora.launch.run_row._WAIT", 0.0)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(lightning_config(tiny_spec(**SHORT), "one")), encoding="utf-8")
     folder = tmp_path / "one"
     with holding(folder / RUN_LOCK, "the first"):

@@ -13,9 +13,9 @@ import pytest
 
 from splora.errors import InputError
 from splora.files import appending, inside, replacing, replacing_folder
+from splora.launch.worker import main as worker
 from splora.locks import RUN_LOCK, holding, is_held
 from splora.scripts.count import main as count
-from splora.scripts.launch.worker import main as worker
 from splora.training.result_file import read_result
 from splora.training.run import claim_folder, run
 from splora.training.specification import RunSpecification

@@ -11,7 +11,7 @@ import pytest
 from lightning import Callback, Trainer
 
 from splora.callbacks import Heartbeat
-from splora.scripts.launch.status import cells
+from splora.launch.status import cells
 from splora.training import state as states
 from splora.training.run import run
 from splora.training.specification import RunSpecification

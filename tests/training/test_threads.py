@@ -13,6 +13,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from splora import machine
+from splora.launch import worker
 from splora.scripts import (
     cli,
     generate_lut,
@@ -24,7 +25,6 @@ from splora.scripts import (
     run_from_sheet,
     train_small_opt,
 )
-from splora.scripts.launch import worker
 from splora.training.run import run
 from splora.training.specification import RunSpecification
 from splora.training.threads import largest_product
@@ -96,7 +96,7 @@ def test_no_command_imports_torch_before_it_says_so(root: Path) -> None:
     names = [name for name in names if not name.endswith(("__init__", "lightning_cli"))]
     program = (
         "import importlib, sys\n"
-        f"for name in {[*names, 'splora.scripts.launch.worker']!r}:\n"
+        f"for name in {[*names, 'splora.launch.worker']!r}:\n"
         "    importlib.import_module(name)\n"
         "    assert 'torch' not in sys.modules, name\n"
     )

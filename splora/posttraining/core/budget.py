@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from splora.export.plan import Plan
 
+#: What the budgets of commands count.
 METRICS = ("mac", "latency")
 
 
@@ -58,11 +59,11 @@ class Budget:
     """What the pruned model may cost.
 
     Attributes:
-        metric: what is counted, MACs or measured milliseconds.
+        metric: what is counted: MACs, measured milliseconds, or the blocks of a row that prunes first.
         fraction: of what the dense model costs, above 0 and at most 1 (all of it stays); of milliseconds, below 1.
     """
 
-    metric: Literal["mac", "latency"]
+    metric: Literal["mac", "latency", "blocks"]
     fraction: float
 
     @classmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+from splora.posttraining.core.options import option
 
 #: What calibration computes in (`precision`).
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -13,7 +15,13 @@ STORAGES: tuple[Storage, ...] = ("auto", "fp32", "bf16", "disk")
 BITS = (2, 3, 4, 8)
 Quantizer = Literal["gptq", "rtn"]
 QUANTIZERS: tuple[Quantizer, ...] = ("gptq", "rtn")
-#: Fisher pruning (`fisher`): whose labels the loss is of, what is rescaled towards, and whether biases are corrected.
-FISHER_LABELS = ("model", "data")
-TEACHERS = ("dense", "sqrt")
-BIAS_CORRECTIONS = ("auto", "on", "off")
+
+
+def states_option() -> Any:
+    """The option of every method that takes hidden states from layer to layer."""
+    return option(
+        "auto",
+        "where hidden states of the samples are kept between layers: in memory as fp32 or bf16, in temporary files, or "
+        "(auto) in memory while they are small",
+        "--states",
+    )

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from splora import anatomy
 from splora.errors import InputError
 from splora.export.card import pruned_card, write_card
 from splora.export.dense import dense_parameters, parameters
@@ -19,18 +18,18 @@ from splora.machine import versions
 from splora.offload import device_of
 from splora.posttraining.core.evaluation import Predictions, divergence
 from splora.posttraining.core.precision import Precision
-from splora.posttraining.core.request import RESULT, PruneRequest
+from splora.posttraining.core.pruning import dense_macs
+from splora.posttraining.core.request import RESULT, Request
 from splora.posttraining.core.stages import Stage
 from splora.posttraining.core.subject import Subject
 
 
 def describe(
-    request: PruneRequest, subject: Subject, dense: Predictions, stages: list[tuple[Stage, Predictions]]
+    request: Request, subject: Subject, dense: Predictions, stages: list[tuple[Stage, Predictions]]
 ) -> dict[str, Any]:
     """The content of `result.json`, latency and memory left out."""
     metric = subject.data.primary_metric
     plan = stages[-1][0].plan
-    whole = subject.costs.total(*anatomy.dense_sizes(anatomy.config_of(subject.model)))
     return {
         "method": request.method,
         "model": request.model,
@@ -40,8 +39,8 @@ def describe(
         "pruned": stages[-1][1].metrics[metric],
         "stages": {stage.name: predictions.metrics[metric] for stage, predictions in stages},
         "kl_divergence": {stage.name: divergence(dense, predictions) for stage, predictions in stages},
-        "metrics": {"dense": dense.metrics, **{stage.name: found.metrics for stage, found in stages}},
-        "macs_kept": subject.costs.of_plan(plan) / whole,
+        "metrics": {"dense": dense.metrics, **{stage.name: predictions.metrics for stage, predictions in stages}},
+        "macs_kept": subject.costs.of_plan(plan) / dense_macs(subject.model, subject.costs),
         "macs_counted_at_tokens": subject.tokens,
         "heads_kept": plan.head_counts,
         "neurons_kept": plan.neuron_counts,
@@ -66,7 +65,7 @@ def circumstances(model: nn.Module, precision: Precision, seed: int) -> dict[str
     }
 
 
-def save(request: PruneRequest, subject: Subject, final: Stage, result: dict[str, Any], dtype: torch.dtype) -> None:
+def save(request: Request, subject: Subject, final: Stage, result: dict[str, Any], dtype: torch.dtype) -> None:
     """Write model, plan, masks and result in place of the output folder, then the summary's line; adds `bytes`."""
     from splora.export.folder import save_pruned
 

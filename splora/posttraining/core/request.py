@@ -1,4 +1,4 @@
-"""What a person asks of `splora prune`, whatever the method, and what can be found wrong with it beforehand."""
+"""What a person asks of a command that works on a checkpoint, and what can be found wrong with it beforehand."""
 
 from __future__ import annotations
 
@@ -9,46 +9,34 @@ from pathlib import Path
 from typing import Any
 
 from splora.errors import InputError, problems_of
-from splora.export.storage import check_dtype, weight_digest
+from splora.export.storage import DTYPES, weight_digest
 from splora.files import refuse_link, remove_leftovers
 from splora.json_values import one_line, read_object
 from splora.locks import claiming
 from splora.posttraining.core.budget import Budget
+from splora.posttraining.core.choices import PRECISIONS
 from splora.posttraining.core.compute import check_compute
+from splora.posttraining.core.method import find_method
+from splora.posttraining.core.options import at_least, option, wrong_values
 from splora.run_files import RESULT as RESULT
-from splora.tasks.registry import REGISTRY
-from splora.tasks.text_sources import TEXT_TASKS
 
 
 @dataclass(frozen=True)
-class PruneRequest:
-    """One pruning.
+class Request:
+    """What pruning, quantization and healing have in common; what else a field means is its option's help.
 
     Attributes:
-        method: `fisher` or `stat`.
-        model: folder or hub name of the fine-tuned checkpoint.
+        method: by its name in results.
+        model: folder or hub name of the checkpoint.
         task: by the program's own name.
         data: folder with the task's data, or None for the hub.
         budget: what the result may cost.
         output: folder of the result.
-        samples: training examples to calibrate with.
-        seed: of the draw of samples.
-        tokens: sequence length that MACs are counted at; None: the samples' average.
-        max_seq_length: tokens per example at most; None: 384 for questions, 128 else.
-        doc_stride: tokens that neighbouring windows of a long context share.
-        precision: auto, fp32 or bf16.
-        device: `cpu`, `cuda`, `cuda:1`, or `auto`.
-        threads: processor threads; None: torch's choice.
         tables: files of the attention's and the feed-forward part's latencies, for a latency budget.
-        latency_batch_size: sequences per batch when latency is measured.
-        latency_tokens: tokens per sequence then; None: `max_seq_length`.
-        dtype: what the result's weights are stored in, one of `storage.DTYPES`.
         columns: names of the data's columns, where they are not recognized.
-        labelled: whether training examples have labels.
         offload: leave the model in its files, and hold one layer at a time; its latency is not measured then.
-        force: replace the result of another request.
         summary: text file that gets one line; None: none.
-        choices: of the method, by name.
+        options: of the method, by name.
     """
 
     method: str
@@ -57,24 +45,58 @@ class PruneRequest:
     data: str | None
     budget: Budget
     output: Path
-    samples: int = 2048
-    seed: int = 0
-    tokens: int | None = None
-    max_seq_length: int | None = None
-    doc_stride: int = 128
-    precision: str = "auto"
-    device: str = "auto"
-    threads: int | None = None
+    samples: int = option(2048, "training examples to calibrate with", "--num_samples", **at_least(1))
+    seed: int = option(0, "of the draw of these examples", "--seed")
+    tokens: int | None = option(
+        None,
+        "sequence length that MACs are counted at (default: the examples' average)",
+        "--seq_len",
+        **at_least(1),
+    )
+    max_seq_length: int | None = option(
+        None,
+        "tokens per example at most (default: 384 for questions, the model's positions for a text, 128 else)",
+        "--max_seq_length",
+        **at_least(8),
+    )
+    doc_stride: int = option(128, "tokens that windows of a long context share", "--doc_stride")
+    precision: str = option("auto", "to compute in; auto is bf16 where that is fast", "--precision", allowed=PRECISIONS)
+    device: str = option("auto", "auto is a GPU where there is one", "--device", shown="auto|cpu|cuda|cuda:N")
+    threads: int | None = option(None, "processor threads (default: torch's choice)", "--threads")
     tables: tuple[str, str] | None = None
-    latency_batch_size: int | None = None
-    latency_tokens: int | None = None
-    dtype: str = "auto"
+    latency_batch_size: int | None = option(
+        None,
+        "sequences per batch when latency is measured (default: 32, or that of the tables)",
+        "--latency_batch_size",
+        **at_least(1),
+    )
+    latency_tokens: int | None = option(
+        None,
+        "tokens per sequence then (default: max_seq_length, or that of the tables)",
+        "--latency_seq_len",
+        **at_least(1),
+    )
+    dtype: str = option(
+        "auto",
+        "what weights are stored in, if they are not quantized; auto: what they came in",
+        "--dtype",
+        allowed=DTYPES,
+    )
     columns: dict[str, str] = field(default_factory=dict)
-    labelled: bool = True
-    offload: bool = False
-    force: bool = False
+    labelled: bool = option(
+        True,
+        "training data have no labels: none are read, and healing learns from the teacher alone",
+        "--no_labels",
+    )
+    offload: bool = option(
+        False,
+        "for language models larger than memory: weights are read from safetensors files and written layer by layer, "
+        "hidden states lie in files, one layer is held at a time; latency is not measured",
+        "--offload",
+    )
+    force: bool = option(False, "replace another result in the output folder", "--force")
     summary: Path | None = None
-    choices: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """What decides the result, as JSON values."""
@@ -96,7 +118,7 @@ class PruneRequest:
             "dtype": self.dtype,
             "columns": self.columns,
             **({} if self.labelled else {"labelled": False}),
-            **self.choices,
+            **self.options,
         }
 
     def check(self) -> None:
@@ -105,35 +127,12 @@ class PruneRequest:
         Raises:
             InputError: one sentence for each finding.
         """
-        problems = [
-            f"{option} is {value}; it must be {least} or larger."
-            for option, value, least in (
-                ("--num_samples", self.samples, 1),
-                ("--seq_len", self.tokens, 1),
-                ("--max_seq_length", self.max_seq_length, 8),
-                ("--latency_batch_size", self.latency_batch_size, 1),
-                ("--latency_seq_len", self.latency_tokens, 1),
-            )
-            if value is not None and value < least
-        ]
-        if self.budget.metric == "latency" and self.tables is None:
-            problems.append(
-                "A latency budget needs measured tables: give --mha_lut and --ffn_lut; "
-                "scripts/generate_lut.py measures them."
-            )
-        if self.choices.get("labels") == "data" and self.task in REGISTRY and REGISTRY[self.task].causal:
-            problems.append(f"--fisher_labels is data, and {self.task} has no labels; model needs none.")
-        if self.offload and (self.method != "stat" or self.task not in TEXT_TASKS):
-            what = "Fisher pruning" if self.method == "fisher" else f"models for {self.task}"
-            problems.append(
-                f"--offload is for language models that STAT prunes on a text ({', '.join(TEXT_TASKS)}), and not for "
-                f"{what}; leave it out."
-            )
+        problems = wrong_values(self, as_flags=True)
         if self.offload and (self.latency_batch_size or self.latency_tokens):
             problems.append("--offload measures no latency; leave out --latency_batch_size and --latency_seq_len.")
-        problems += problems_of(self._check_output, self._check_compute, lambda: check_dtype(self.dtype))
+        problems += problems_of(self._check_method, self._check_output, self._check_compute)
         if problems:
-            raise InputError(problems)
+            raise InputError(dict.fromkeys(problems))
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -143,8 +142,8 @@ class PruneRequest:
             InputError: another command is writing there, or nothing can be written there.
         """
         output = self.output.resolve()
-        told = f"--output: another command is just making {self.output}"
-        with claiming(output.with_name(f".{output.name}.lock"), told):
+        message = f"--output: another command is just making {self.output}"
+        with claiming(output.with_name(f".{output.name}.lock"), message):
             remove_leftovers(output.parent, files=False)
             yield
 
@@ -188,3 +187,14 @@ class PruneRequest:
 
     def _check_compute(self) -> None:
         check_compute(device=self.device, precision=self.precision, threads=self.threads, seed=self.seed)
+
+    def _check_method(self) -> None:
+        """Of what is no method of pruning, nothing is known here."""
+
+
+@dataclass(frozen=True)
+class PruneRequest(Request):
+    """One pruning by a registered method."""
+
+    def _check_method(self) -> None:
+        find_method(self.method).check_request(self)

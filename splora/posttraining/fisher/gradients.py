@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,9 @@ from splora.posttraining.core.calibration import LABELS, to_device
 from splora.posttraining.core.layer_grams import regrouped
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.sensitivity import TEXT_TOKENS, is_language_model
+from splora.posttraining.fisher.options import Labels
 
 FP32 = Precision("fp32")
-Labels = Literal["data", "model"]
 
 
 class GradientRows:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,40 +15,13 @@ from splora.export.plan import Plan
 from splora.posttraining.core.calibration import is_label
 from splora.posttraining.core.examples import CalibrationExamples
 from splora.posttraining.core.precision import Precision
+from splora.posttraining.core.pruning import Search
 from splora.posttraining.core.stages import Report, Stage, silent
-from splora.posttraining.core.states import Storage
 from splora.posttraining.fisher.correction import choose_bias_correction
-from splora.posttraining.fisher.gradients import GradientRows, Labels, mask_gradients
+from splora.posttraining.fisher.gradients import GradientRows, mask_gradients
+from splora.posttraining.fisher.options import FisherOptions
 from splora.posttraining.fisher.rearrange import rearrange
 from splora.posttraining.fisher.rescale import Rescaling, rescale
-
-#: From importances of heads and of neurons, by layer, and a fraction of the dense cost, to a plan within that budget.
-Search = Callable[[Sequence[Tensor], Sequence[Tensor], float], Plan]
-
-
-@dataclass(frozen=True)
-class FisherOptions:
-    """Choices of the method.
-
-    Attributes:
-        gradient_batch_size: samples per gradient row, drawn at random; 0: every sample has its own row.
-        labels: Fisher information of the model's own predictions, or of the data's labels.
-        teacher: of rescaling: the dense model, or, as the published program has it, the model pruned to the square
-            root of the budget. By divergence from the dense model the first is the better one (docs/posttraining.md).
-        damping: of the least squares of rescaling.
-        bias_correction: whether biases take up what pruned heads and neurons put out on average, which no factor can.
-            auto: where held-out samples say that nothing is lost by it (`fisher_correction`).
-        storage: where rescaling keeps hidden states.
-        seed: of random signs.
-    """
-
-    gradient_batch_size: int = 0
-    labels: Labels = "model"
-    teacher: Literal["sqrt", "dense"] = "dense"
-    damping: float = 1.0
-    bias_correction: Literal["auto", "on", "off"] = "auto"
-    storage: Storage = "auto"
-    seed: int = 0
 
 
 def prune_fisher(
@@ -61,6 +33,7 @@ def prune_fisher(
     *,
     first_token_only: bool,
     precision: Precision,
+    seed: int = 0,
     report: Report = silent,
 ) -> Iterator[Stage]:
     """Yield the model after `search`, `rearrange` and `rescale`; `model` itself stays as it is.
@@ -73,6 +46,7 @@ def prune_fisher(
         options: see there.
         first_token_only: whether the task head reads the first token alone.
         precision: what forward passes and products compute in.
+        seed: of random signs.
         report: told of progress.
 
     Raises:
@@ -80,19 +54,17 @@ def prune_fisher(
     """
     begin = time.perf_counter()
     batches = _reported(calibration, report)
-    gradients = mask_gradients(
-        model, batches, options.gradient_batch_size == 0, precision, options.labels, options.seed
-    )
+    gradients = mask_gradients(model, batches, options.gradient_batch_size == 0, precision, options.labels, seed)
     heads = [rows.importance() for rows in gradients.heads]
     neurons = [rows.importance() for rows in gradients.neurons]
     _check(heads, neurons)
-    found = search(heads, neurons, fraction)
+    searched = search(heads, neurons, fraction)
     teacher_plan = search(heads, neurons, fraction**0.5) if options.teacher == "sqrt" else None
-    yield _stage("search", model, found, begin, {"samples": calibration.samples})
+    yield _stage("search", model, searched, begin, {"samples": calibration.samples})
 
     begin = time.perf_counter()
     dense = Plan.dense(model)
-    masks = found.masks(dense)
+    masks = searched.masks(dense)
     arranged: dict[str, list[Tensor]] = {}
     for part, by_layer in (("heads", gradients.heads), ("neurons", gradients.neurons)):
         arranged[part] = []
@@ -109,7 +81,7 @@ def prune_fisher(
     inputs = [{name: batch[name] for name in batch if not is_label(name)} for batch in calibration.grouped()]
     sublayers = 2 * len(anatomy.layers(model))
 
-    def fitted(samples: Sequence[dict[str, Tensor]], correct_bias: bool, told: str) -> tuple[nn.Module, Rescaling]:
+    def fitted(samples: Sequence[dict[str, Tensor]], correct_bias: bool, prefix: str) -> tuple[nn.Module, Rescaling]:
         smaller = cut(model, plan)
         done = rescale(
             smaller,
@@ -120,7 +92,7 @@ def prune_fisher(
             correct_bias=correct_bias,
             storage=options.storage,
             precision=precision,
-            progress=lambda name, number: report("rescale", f"{told}{name}", number / sublayers),
+            progress=lambda name, number: report("rescale", f"{prefix}{name}", number / sublayers),
         )
         return smaller, done
 

@@ -7,67 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from splora.errors import InputError
 from splora.export.packing import dequantize
-from splora.posttraining.core.choices import BITS
+from splora.posttraining.core.choices import BITS as BITS
+from splora.posttraining.quantize.options import GridOptions as GridOptions
 
 #: Smallest and largest step that fp16 holds: steps are stored so.
 STEPS = (2.0**-24, 65504.0)
-#: A smaller group than this would spend more bits on its step than it saves.
-SMALLEST_GROUP = 8
-
-
-@dataclass(frozen=True)
-class GridOptions:
-    """Which grid.
-
-    Attributes:
-        bits: per weight: 2, 3, 4 or 8.
-        group_size: neighbouring inputs of an output row that share a step; None: the whole row does. The last group
-            of a row may be smaller.
-        symmetric: zero is the grid's middle; else the grid runs from the smallest to the largest weight and holds zero.
-    """
-
-    bits: int = 4
-    group_size: int | None = None
-    symmetric: bool = False
-
-    @property
-    def highest(self) -> int:
-        """Largest code."""
-        return (1 << self.bits) - 1
-
-    def check(self, widest: int) -> None:
-        """Find options that do not fit a model.
-
-        Args:
-            widest: inputs of the widest linear layer to be quantized.
-
-        Raises:
-            InputError: one sentence for each finding.
-        """
-        problems = []
-        if self.bits not in BITS:
-            problems.append(f"--bits is {self.bits}; allowed are {', '.join(map(str, BITS))}.")
-        if self.group_size is not None and (self.group_size < SMALLEST_GROUP or self.group_size % SMALLEST_GROUP):
-            problems.append(
-                f"--group-size is {self.group_size}; it must be a multiple of {SMALLEST_GROUP}, or -1 for whole rows."
-            )
-        elif self.group_size is not None and self.group_size > widest:
-            problems.append(
-                f"--group-size is {self.group_size}, but the widest row has {widest} weights; give less, or -1 for "
-                f"whole rows."
-            )
-        if problems:
-            raise InputError(problems)
-
-    def width(self, inputs: int) -> int:
-        """Inputs of a group in rows of `inputs`."""
-        return max(1, inputs if self.group_size is None else min(self.group_size, inputs))
-
-    def groups(self, inputs: int) -> int:
-        """Groups of a row."""
-        return -(-inputs // self.width(inputs))
 
 
 @dataclass(frozen=True)

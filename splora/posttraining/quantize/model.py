@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from splora import anatomy
-from splora.export.storage import sharing_copy
-from splora.posttraining.core.layer_grams import Batch, warn_of_few_tokens
+from splora.export.storage import round_off, sharing_copy
+from splora.posttraining.core.layer_grams import Batch, arguments_of, warn_of_few_tokens
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.stages import Report, silent
 from splora.posttraining.core.states import Kept, States
@@ -24,7 +24,32 @@ from splora.posttraining.quantize.gptq import Hessian, factorize, gptq
 from splora.posttraining.quantize.grid import QuantizedWeight, round_to_nearest
 from splora.posttraining.quantize.options import QuantizeOptions
 
-__all__ = ["quantize_model", "sharing_copy"]
+__all__ = ["quantize_model", "quantized_copy", "sharing_copy"]
+
+
+def quantized_copy(
+    model: nn.Module,
+    examples: Sequence[Batch],
+    options: QuantizeOptions,
+    *,
+    dtype: torch.dtype | None = None,
+    precision: Precision,
+    report: Report = silent,
+) -> tuple[nn.Module, dict[str, QuantizedWeight]]:
+    """A quantized copy of a model, which shares with it what is not quantized; and the weights by parameter name.
+
+    Args:
+        examples: calibration examples; their labels are not looked at.
+        dtype: what all its weights are rounded to before; None: they stay as they are.
+
+    Raises:
+        InputError: as `quantize_model`.
+    """
+    quantized = sharing_copy(model)
+    if dtype is not None:
+        round_off(quantized, dtype)
+    weights = quantize_model(quantized, arguments_of(list(examples)), options, precision=precision, report=report)
+    return quantized, weights
 
 
 @torch.no_grad()

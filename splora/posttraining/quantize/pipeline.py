@@ -14,18 +14,18 @@ from splora.export.card import pruned_card, write_card
 from splora.export.packing import WEIGHTS
 from splora.export.plan import Plan
 from splora.export.quantized import save_quantized
-from splora.export.storage import dtype_of, is_held_by, name_of, round_off, weight_bytes
+from splora.export.storage import dtype_of, is_held_by, name_of, weight_bytes
 from splora.files import replacing_folder, write_json
 from splora.machine import peak_memory_bytes
 from splora.posttraining.core.compute import use_threads
-from splora.posttraining.core.layer_grams import arguments_of
 from splora.posttraining.core.outcome import append_line, describe
+from splora.posttraining.core.pruning import check_samples
 from splora.posttraining.core.request import RESULT
 from splora.posttraining.core.stages import Report, Stage, silent
 from splora.posttraining.core.subject import Subject
-from splora.posttraining.pipeline import check_samples, predicted, predicted_dense, prepare
+from splora.posttraining.pipeline import predicted, predicted_dense, prepare
 from splora.posttraining.quantize.grid import QuantizedWeight
-from splora.posttraining.quantize.model import quantize_model, sharing_copy
+from splora.posttraining.quantize.model import quantized_copy
 from splora.posttraining.quantize.request import QuantizeRequest
 
 
@@ -44,27 +44,30 @@ def _quantize(request: QuantizeRequest, report: Report) -> dict[str, Any]:
     use_threads(request.threads)
     request.check_rows(request.model)
     subject = prepare(request, report)
-    dtype = dtype_of("fp16" if request.choices["half"] else request.dtype, request.model)
-    asked = request.choices["half"] or request.dtype != "auto"
+    dtype = dtype_of("fp16" if request.options["half"] else request.dtype, request.model)
+    asked = request.options["half"] or request.dtype != "auto"
     if asked and not is_held_by(subject.model, dtype):
         raise InputError(
             f"{request.model}: holds values that are too large for {name_of(dtype)}; "
-            f"leave out {'--half' if request.choices['half'] else '--dtype'}."
+            f"leave out {'--half' if request.options['half'] else '--dtype'}."
         )
     if request.method != "rtn":  # which looks at no samples
-        check_samples(subject)
+        check_samples(subject.model, subject.calibration)
     dense = predicted_dense(request.model, subject, report)
 
     begin = time.perf_counter()
-    model = sharing_copy(subject.model)
-    if asked:
-        round_off(model, dtype)
-    batches = arguments_of(list(subject.calibration))
-    weights = quantize_model(model, batches, request.options(), precision=subject.precision, report=report)
+    model, weights = quantized_copy(
+        subject.model,
+        list(subject.calibration),
+        request.quantization(),
+        dtype=dtype if asked else None,
+        precision=subject.precision,
+        report=report,
+    )
     stage = Stage("quantize", model, Plan.dense(model), time.perf_counter() - begin)
-    found = predicted("quantized", model, subject, report)
+    predictions = predicted("quantized", model, subject, report)
 
-    result = describe(request, subject, dense, [(stage, found)])
+    result = describe(request, subject, dense, [(stage, predictions)])
     result["quantized"] = result["pruned"]
     result["bits_per_weight"] = _bits_per_weight(weights)
     result["peak_memory_bytes"] = peak_memory_bytes()
@@ -94,7 +97,7 @@ def _save(
     result: dict[str, Any],
 ) -> None:
     """Write model and result in place of the output folder, then the line of the summary; adds `bytes`."""
-    grid = request.options().grid
+    grid = request.quantization().grid
     notes = {name: request.settings()[name] for name in ("method", "act_order", "damping", "samples", "seed")}
     with replacing_folder(request.output) as beside:
         save_quantized(model, weights, grid, subject.data.tokenizer, beside, dtype=dtype, notes=notes)

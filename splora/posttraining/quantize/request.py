@@ -9,33 +9,28 @@ from splora import anatomy
 from splora.checkpoints.checkpoint import check_kind
 from splora.errors import InputError, problems_of
 from splora.export.quantized import is_quantized
-from splora.posttraining.core.request import PruneRequest
-from splora.posttraining.quantize.grid import GridOptions
-from splora.posttraining.quantize.options import QuantizeOptions
+from splora.posttraining.core.request import Request
+from splora.posttraining.quantize.options import GridOptions, QuantizeOptions
 
 #: Of a request's settings, those that quantization does not look at.
 _OTHERS = ("budget", "tables", "tokens")
 
 
 @dataclass(frozen=True)
-class QuantizeRequest(PruneRequest):
+class QuantizeRequest(Request):
     """One quantization: what it has in common with a pruning whose budget is everything.
 
-    `method` is `gptq` or `rtn`; `choices` are `bits`, `group_size` (-1: whole rows), `symmetric`, `act_order`,
+    `method` is `gptq` or `rtn`; `options` are `bits`, `group_size` (-1: whole rows), `symmetric`, `act_order`,
     `damping`, `storage`, and `half`: what is not quantized is stored in fp16.
     """
 
-    def options(self) -> QuantizeOptions:
-        """The method's options."""
-        choices = self.choices
-        size = choices["group_size"]
-        return QuantizeOptions(
-            grid=GridOptions(choices["bits"], None if size == -1 else size, choices["symmetric"]),
-            method=self.method,  # type: ignore[arg-type]  # `check` looks at it
-            act_order=choices["act_order"],
-            damping=choices["damping"],
-            storage=choices["storage"],
-        )
+    def quantization(self) -> QuantizeOptions:
+        """How weights are quantized."""
+        options = {name: value for name, value in self.options.items() if name != "half"}
+        grid = {name: options.pop(name) for name in ("bits", "group_size", "symmetric") if name in options}
+        if grid.get("group_size") == -1:
+            grid["group_size"] = None
+        return QuantizeOptions(GridOptions(**grid), self.method, **options)  # type: ignore[arg-type]  # see `check`
 
     def settings(self) -> dict[str, Any]:
         """What decides the result, as JSON values."""
@@ -47,7 +42,7 @@ class QuantizeRequest(PruneRequest):
         Raises:
             InputError: one sentence for each finding.
         """
-        problems = problems_of(super().check, self.options().check, self._check_model)
+        problems = problems_of(super().check, self.quantization().check, self._check_model)
         if problems:
             raise InputError(problems)
 
@@ -60,7 +55,7 @@ class QuantizeRequest(PruneRequest):
         Raises:
             InputError: all rows are shorter than a group; or there is no such model, or none for the task.
         """
-        self.options().check(_widest_row(check_kind(model, self.task)))
+        self.quantization().check(_widest_row(check_kind(model, self.task)))
 
     def _check_model(self) -> None:
         if is_quantized(self.model):

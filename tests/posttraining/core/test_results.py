@@ -127,7 +127,7 @@ def test_what_killed_prunings_left_goes_with_the_next_one(tmp_path: Path, monkey
     mine = tmp_path / ".notes.0123abcd.tmp"
     mine.write_text("a file of somebody else")
     (tmp_path / ".out.lock").write_text("99999999 nowhere\n")
-    pipeline.prune(dataclasses.replace(request, choices={"storage": "disk"}))
+    pipeline.prune(dataclasses.replace(request, options={"storage": "disk"}))
     assert not [folder for folder in left if folder.exists()]
     assert mine.exists()
     assert not (tmp_path / ".out.lock").exists()

@@ -1,6 +1,6 @@
 """Workers without the seconds that importing torch, Lightning and transformers takes: forks of a process that has them.
 
-The driver starts ``python -m splora.scripts.launch.fork_server`` once and sends it the arguments and the log of each
+The driver starts ``python -m splora.launch.fork_server`` once and sends it the arguments and the log of each
 row. The server forks twice, and Linux gives the orphan to the driver: a worker is the driver's own child, as if it had
 started it. So it is watched and stopped like any other, and outlives the server. The server imports and does nothing
 else: a CUDA context, or a pool of threads in use, would not survive a fork.
@@ -50,7 +50,7 @@ class ForkServer:
         self._channel.settimeout(_PATIENCE)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "splora.scripts.launch.fork_server", str(os.getpid())],
+                [sys.executable, "-m", "splora.launch.fork_server", str(os.getpid())],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -65,7 +65,7 @@ class ForkServer:
         """Start a worker in a session of its own; None where the server does not live.
 
         Args:
-            arguments: of `scripts.launch.worker.main`.
+            arguments: of `splora.launch.worker.main`.
             log: descriptor of the file that takes what it prints.
         """
         try:
@@ -84,7 +84,7 @@ class ForkServer:
 
 def main() -> int:
     """The server; and, in each fork, a worker."""
-    from splora.scripts.launch.worker import die_with
+    from splora.launch.worker import die_with
 
     die_with(int(sys.argv[1]))
     channel = socket.socket(fileno=0)
@@ -117,7 +117,7 @@ def _work(channel: socket.socket, request: bytes, log: int) -> int:
     os.dup2(nothing, 0)
     os.close(nothing)
     channel.detach()
-    from splora.scripts.launch.worker import main as run
+    from splora.launch.worker import main as run
 
     sys.argv = ["worker", *json.loads(request)]
     return run(sys.argv[1:])

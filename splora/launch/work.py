@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from splora.hparams.lineage import references
-from splora.scripts.plan import Job, is_shared
+from splora.launch.plan import Job, is_shared
 from splora.training.state import label
 
 #: Exit status of a worker whose run was stopped, and of one that found the disk full: neither has failed.

@@ -44,19 +44,19 @@ def print_status(root: Path, sheet: str | None = None, method: str | None = None
         sheet: only runs of this sheet.
         method: only runs that prune so.
     """
-    found = [(folder, state) for folder, state in runs(root) if sheet in (None, state.sheet)]
-    found = [(folder, state) for folder, state in found if method in (None, state.method)]
-    if not found:
+    chosen = [(folder, state) for folder, state in runs(root) if sheet in (None, state.sheet)]
+    chosen = [(folder, state) for folder, state in chosen if method in (None, state.method)]
+    if not chosen:
         print(f"{root}: no runs.")
         return
     lines = [
         _HEADINGS,
-        *(_with_place(folder, state) for folder, state in sorted(found, key=lambda pair: _place(pair[1]))),
+        *(_with_place(folder, state) for folder, state in sorted(chosen, key=lambda pair: _place(pair[1]))),
     ]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    states = [state for _, state in found]
+    states = [state for _, state in chosen]
     waits = any(state.state == QUEUED for state in states) and not is_held(root / DRIVER_LOCK)
     hint = "; no command is at work on them now: the same command goes on" if waits else ""
     print(f"{counted(states)}{hint}.")
@@ -95,12 +95,12 @@ def served(folder: Path, state: RunState) -> str:
         return ""
     macs, parameters = number(result.get("macs_kept")), numbers(result.get("parameters"))
     times = numbers(result.get("latency_ms"))
-    told = [] if macs is None else [f"{100 * macs:.0f} % MACs"]
+    parts = [] if macs is None else [f"{100 * macs:.0f} % MACs"]
     if parameters.get("dense") and "kept" in parameters:
-        told.append(f"{100 * parameters['kept'] / parameters['dense']:.0f} % parameters")
+        parts.append(f"{100 * parameters['kept'] / parameters['dense']:.0f} % parameters")
     if times.get("dense") and times.get("pruned"):
-        told.append(f"{times['dense'] / times['pruned']:.2f} × as fast")
-    return ", ".join(told)
+        parts.append(f"{times['dense'] / times['pruned']:.2f} × as fast")
+    return ", ".join(parts)
 
 
 def cells(state: RunState) -> Sequence[str]:
@@ -116,8 +116,8 @@ def cells(state: RunState) -> Sequence[str]:
 
 def counted(states: Iterable[RunState]) -> str:
     """How many runs are in each state, as in ``2 running, 5 queued``."""
-    found = [state.state for state in states]
-    return ", ".join(f"{found.count(name)} {name}" for name in _ORDER if name in found)
+    names = [state.state for state in states]
+    return ", ".join(f"{names.count(name)} {name}" for name in _ORDER if name in names)
 
 
 def duration(seconds: float) -> str:
@@ -148,8 +148,8 @@ def _of_specification(folder: Path) -> RunState:
     spec: dict[str, Any] = {}
     for file in (SPECIFICATION, STATE):
         try:
-            found = read_object(folder / file) or {}
-            spec = spec or found
+            content = read_object(folder / file) or {}
+            spec = spec or content
             if file == STATE and (folder / STATE).exists():
                 reason = f"{folder / STATE}: holds no state of a run"
         except ValueError as error:

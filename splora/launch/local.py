@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from splora.files import appending
-from splora.scripts.launch.devices import Slot
-from splora.scripts.launch.fork_server import ForkedProcess, ForkServer
-from splora.scripts.launch.work import Work
+from splora.launch.devices import Slot
+from splora.launch.fork_server import ForkedProcess, ForkServer
+from splora.launch.work import Work
 from splora.training.state import LOG
 
-WORKER = "splora.scripts.launch.worker"
+WORKER = "splora.launch.worker"
 
 
 class LocalRun:

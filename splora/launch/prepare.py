@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from splora.errors import InputError
-from splora.scripts.launch.work import Work
+from splora.launch.work import Work
 from splora.training.run import claim_folder, is_finished
 from splora.training.state import FAILED, FINISHED, QUEUED, RunState, changed, initial, read_state, write_state
 
@@ -35,7 +35,7 @@ def prepare(works: Sequence[Work], force: bool, retry_failed: bool) -> Sorted:
     Raises:
         InputError: folders that cannot be used, all of them at once; then nothing was written.
     """
-    found = Sorted()
+    rows = Sorted()
     problems = []
     for work in works:
         try:
@@ -43,27 +43,27 @@ def prepare(works: Sequence[Work], force: bool, retry_failed: bool) -> Sorted:
         except InputError as error:
             problems += error.problems
         else:
-            (found.finished if done else found.waiting).append(work)
+            (rows.finished if done else rows.waiting).append(work)
     if problems:
         raise InputError(problems)
-    for work in found.finished:
+    for work in rows.finished:
         before = read_state(work.folder)
         if before is None or before.state != FINISHED:
             # Killed between its result and the news of it, or run before there was such news.
             before = changed(before or initial(FINISHED, work.job.spec, work.command, folder=work.folder), FINISHED)
             write_state(work.folder, before)
-        found.states[work.name] = before
-    for work in list(found.waiting):
+        rows.states[work.name] = before
+    for work in list(rows.waiting):
         before = read_state(work.folder)
         if before is not None and _stays_failed(before, _again(work, force) or retry_failed):
-            found.waiting.remove(work)
-            found.left_alone.append(work)
-            found.states[work.name] = before
+            rows.waiting.remove(work)
+            rows.left_alone.append(work)
+            rows.states[work.name] = before
         else:
             claim_folder(work.job.spec, work.folder, _again(work, force))
-            found.states[work.name] = initial(QUEUED, work.job.spec, work.command, folder=work.folder)
-            write_state(work.folder, found.states[work.name])
-    return found
+            rows.states[work.name] = initial(QUEUED, work.job.spec, work.command, folder=work.folder)
+            write_state(work.folder, rows.states[work.name])
+    return rows
 
 
 def _again(work: Work, force: bool) -> bool:

@@ -67,15 +67,15 @@ def visible_gpus() -> Sequence[str]:
 
 def named_gpus(listing: str) -> Sequence[str]:
     """The names in what ``nvidia-smi -L`` prints: a GPU's number, or where it is divided its first part's UUID."""
-    found: list[str] = []
+    names: list[str] = []
     for line in listing.splitlines():
         if (gpu := re.match(r"GPU (\d+):", line)) is not None:
-            found.append(gpu[1])
+            names.append(gpu[1])
         elif (part := re.match(r"\s+MIG .*\(UUID: (MIG-[^)]+)\)", line)) is not None:
-            if found and found[-1].isdigit():
-                found.pop()
-            found.append(part[1])
-    return found
+            if names and names[-1].isdigit():
+                names.pop()
+            names.append(part[1])
+    return names
 
 
 def free_memory() -> int:

@@ -15,11 +15,11 @@ from splora.errors import InputError
 from splora.files import is_full
 from splora.hparams.results import Run, record_all
 from splora.json_values import one_line
+from splora.launch.prepare import NEEDS, Sorted, prepare
+from splora.launch.progress import Show
+from splora.launch.run_row import UNRECORDED, summary
+from splora.launch.work import FULL, STOPPED, Launcher, Running, Work
 from splora.locks import DRIVER_LOCK, holding
-from splora.scripts.launch.prepare import NEEDS, Sorted, prepare
-from splora.scripts.launch.progress import Show
-from splora.scripts.launch.work import FULL, STOPPED, Launcher, Running, Work
-from splora.scripts.run_row import UNRECORDED, summary
 from splora.training.result_file import RESULT, read_result
 from splora.training.state import (
     FAILED,
@@ -148,18 +148,18 @@ class Driver:
         said = read_state(work.folder)
         if (work.folder / RESULT).exists():
             try:
-                told = summary(read_result(work.folder))
+                outcome = summary(read_result(work.folder))
                 self._set(work, FINISHED)
                 self._record([work])
             except InputError as error:
                 self._set(work, FAILED, " ".join(error.problems))
-                told = f"{FAILED}: {self._reason(work)}"
+                outcome = f"{FAILED}: {self._reason(work)}"
         else:
             state = INTERRUPTED if status in (STOPPED, FULL) or -status in _ENDED else FAILED
             own = said is not None and said.state == state
             self._set(work, state, said.reason if own and said is not None else _why(status, work.folder))
-            told = f"{state}: {self._reason(work)}"
-        self._show.tell(f"EXP ID {work.name}: {told}")
+            outcome = f"{state}: {self._reason(work)}"
+        self._show.tell(f"EXP ID {work.name}: {outcome}")
 
     def _record(self, finished: Sequence[Work]) -> None:
         """Write the lines of finished rows; what cannot be written now is tried again with the next."""
@@ -228,8 +228,8 @@ class Driver:
 
     def _reason(self, work: Work) -> str:
         state = self.states[work.name]
-        told = state.reason or "no reason is known"
-        return f"{told}{f' (log: {work.folder / state.log})' if state.log and state.state == FAILED else ''}"
+        reason = state.reason or "no reason is known"
+        return f"{reason}{f' (log: {work.folder / state.log})' if state.log and state.state == FAILED else ''}"
 
     def _tell_end(self) -> int:
         """The last lines: what failed and why, and how many of each."""
@@ -241,12 +241,12 @@ class Driver:
             if self.states[work.name].state == FAILED:
                 self._show.tell(f"EXP ID {work.name} failed: {self._reason(work)}")
         words = {FINISHED: "finished", FAILED: "failed", INTERRUPTED: "interrupted", QUEUED: "not started"}
-        told = ", ".join(
+        states = ", ".join(
             f"{number} {words[state]}" for state, number in counts.items() if number or state in (FINISHED, FAILED)
         )
         hint = "; the same command goes on" if counts[INTERRUPTED] or counts[QUEUED] else ""
         hint += "; --retry-failed runs failed rows again" if counts[FAILED] else ""
-        self._show.tell(f"{_rows(len(self._works))}: {told}{hint}.")
+        self._show.tell(f"{_rows(len(self._works))}: {states}{hint}.")
         if self._asked:
             return STOPPED
         return int(counts[FINISHED] < len(self._works))

@@ -8,6 +8,8 @@ from typing import Any
 
 from splora.errors import nearest
 
+_OTHER = str.maketrans("_-", "-_")
+
 
 def add_choice(
     parser: argparse._ActionsContainer,
@@ -25,11 +27,17 @@ def add_choice(
     argparse's own `choices` would end a mistake with its usage; `wrong_choices` names the nearest value.
     """
     values = [str(value) for value in allowed]
-    told = "" if default is None else f" (default: {default})"
+    usual = "" if default is None else f" (default: {default})"
     shown = "|".join(values)
     if "metavar" in others:  # a list that is long belongs into the text
         shown, help = others.pop("metavar"), f"{help}: {', '.join(values)}"
-    parser.add_argument(*names, default=default, metavar=shown, help=help + told, **others)
+    parser.add_argument(*names, default=default, metavar=shown, help=help + usual, **others)
+
+
+def spellings(*names: str) -> tuple[str, ...]:
+    """Names of an option, each with `_` and with `-` between its words, the given one first."""
+    both = ((name, f"--{name[2:].translate(_OTHER)}") for name in names)
+    return tuple(dict.fromkeys(name for pair in both for name in pair))
 
 
 def wrong_choices(options: argparse.Namespace, allowed: Mapping[str, Iterable[object]]) -> list[str]:

@@ -7,9 +7,9 @@ import traceback
 from collections.abc import Sequence
 
 from splora.errors import DiskFull, InputError
+from splora.launch import run_row
+from splora.launch.work import Work
 from splora.machine import is_first_process
-from splora.scripts import run_row
-from splora.scripts.launch.work import Work
 
 
 def run_here(works: Sequence[Work], force: bool) -> int:
@@ -38,7 +38,7 @@ def run_here(works: Sequence[Work], force: bool) -> int:
                 raise
             if not isinstance(error, InputError):
                 traceback.print_exc()
-            failed[work.name] = run_row.told(error)
+            failed[work.name] = run_row.reason_of(error)
             print(f"error: EXP ID {work.name}: {failed[work.name]}", file=sys.stderr, flush=True)
     if len(works) > 1 and is_first_process():
         for name, reason in failed.items():

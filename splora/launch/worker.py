@@ -1,4 +1,4 @@
-"""The process of one row that a launcher starts: ``python -m splora.scripts.launch.worker FOLDER``.
+"""The process of one row that a launcher starts: ``python -m splora.launch.worker FOLDER``.
 
 It runs what the folder's ``spec.json`` says, so that a workbook edited during a long sweep changes nothing of it.
 """
@@ -21,9 +21,9 @@ from pathlib import Path
 from splora.errors import EXIT_CODE, DiskFull, InputError, Interrupted
 from splora.files import is_full
 from splora.json_values import read_object
+from splora.launch.run_row import alone, summary, train
+from splora.launch.work import FULL, STOPPED
 from splora.machine import is_first_process, wait_passively
-from splora.scripts.launch.work import FULL, STOPPED
-from splora.scripts.run_row import alone, summary, train
 from splora.training.checkpoint_files import is_begun
 from splora.training.result_file import RESULT, read_result
 from splora.training.run import SPECIFICATION

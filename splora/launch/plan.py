@@ -56,14 +56,14 @@ def plan_seeds(
     if not seeds:
         return plan(rows, book, overrides, output_dir)
     jobs: dict[Path, Job] = {}
-    told: dict[str, None] = {}
+    sentences: dict[str, None] = {}
     for seed in seeds:
         seeded = [replace(row, spec=replace(row.spec, seed=seed)) for row in rows]
         planned, problems = plan(seeded, book, overrides, output_dir, seed)
-        told |= dict.fromkeys(problems)
+        sentences |= dict.fromkeys(problems)
         for job in planned:
             jobs.setdefault(job.folder, job)
-    return list(jobs.values()), list(told)
+    return list(jobs.values()), list(sentences)
 
 
 def plan(
@@ -113,18 +113,18 @@ def plan(
         by, own_seed = ("", seed) if name in chosen else (needed_by, None)
         jobs[name] = Job(row, with_resolved(row.spec, folders), folder, by, waits_for, own_seed)
 
-    told: list[str] = []
+    sentences: list[str] = []
     for row in rows:
         name = str(row.spec.exp_id)
         if row is not chosen[name]:
-            told += row.problems  # a second row of that EXP ID
+            sentences += row.problems  # a second row of that EXP ID
         elif is_ready(name):
             add(name, "")
         else:
-            told += _reasons(name, problems, line)
+            sentences += _reasons(name, problems, line)
     for name, source in unfinished.items():
         field = next(field for field in SOURCES if reference(getattr(specs[name], field)) == source)
-        told.append(
+        sentences.append(
             sentence(
                 line[name],
                 field,
@@ -143,7 +143,7 @@ def plan(
                 f"{job.row.place('exp_id')}: its results would go to {job.folder}, as those of EXP ID "
                 f"{other.spec.exp_id} (sheet '{other.row.sheet}'); run one of them, or choose their sheet by --sheet."
             )
-    return list(jobs.values()), list(dict.fromkeys(told))
+    return list(jobs.values()), list(dict.fromkeys(sentences))
 
 
 def finished_without_model(folder: Path) -> bool:

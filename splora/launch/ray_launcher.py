@@ -19,8 +19,8 @@ from typing import Any
 
 from splora.errors import InputError
 from splora.files import appending
-from splora.scripts.launch.local import threads_of, worker_command
-from splora.scripts.launch.work import Work
+from splora.launch.local import threads_of, worker_command
+from splora.launch.work import Work
 from splora.training.state import LOG
 
 #: Starts of a row after its node died.
@@ -175,8 +175,8 @@ def _connected(address: str | None) -> Any:
         ray.init(address=address or "local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises bare ones, too, where a busy machine is slow to start it
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        told = "no Ray cluster answers" if address else "no Ray cluster of this machine alone can be started"
-        raise InputError(f"--address {address or 'local'}: {told} ({first}).") from error
+        reason = "no Ray cluster answers" if address else "no Ray cluster of this machine alone can be started"
+        raise InputError(f"--address {address or 'local'}: {reason} ({first}).") from error
     return ray
 
 
@@ -188,8 +188,8 @@ def _refuse_silent(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=_ANSWER).close()
     except (OSError, OverflowError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise InputError(f"--address {address}: no Ray cluster answers there ({told}).") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--address {address}: no Ray cluster answers there ({reason}).") from error
 
 
 def _refuse_too_much(nodes: list[dict[str, Any]], gpus: float, cpus: int) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -50,3 +51,13 @@ class StageProgress:
             self._bar.update(self._task, completed=done, item=item)
         if done >= 1.0:
             print(f"{stage}: {time.perf_counter() - self._since:.1f} s", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def shown_progress() -> Iterator[Callable[[str, str, float], None]]:
+    """Show the stages of a command that works with models, whose libraries stay quiet; gives the report to tell."""
+    from splora.quiet import quiet_libraries
+
+    quiet_libraries()
+    with StageProgress() as progress:
+        yield progress.report

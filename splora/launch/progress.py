@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from splora.scripts.launch.status import HEADINGS, cells, counted
+from splora.launch.status import HEADINGS, cells, counted
 from splora.training.state import FINISHED, QUEUED, RUNNING, RunState
 
 #: Lines that are left free of the terminal's height, for what is told above the table.
@@ -48,8 +48,8 @@ class Show:
             if tenth > self._told.get(str(state.exp_id), 0):
                 self._told[str(state.exp_id)] = tenth
                 names = ("step", "loss", "density", "left")
-                told = "  ".join(f"{name} {cell}" for name, cell in zip(names, cells(state)[2:6], strict=True) if cell)
-                self.tell(f"EXP ID {state.exp_id}: {told}")
+                shown = "  ".join(f"{name} {cell}" for name, cell in zip(names, cells(state)[2:6], strict=True) if cell)
+                self.tell(f"EXP ID {state.exp_id}: {shown}")
 
 
 class Board(Show):

@@ -107,14 +107,14 @@ def train(
         state, reason = INTERRUPTED, str(error) or "stopped by the user"
         raise Interrupted(reason) from None
     except BaseException as error:
-        state, reason = INTERRUPTED if isinstance(error, DiskFull) else FAILED, told(error)
+        state, reason = INTERRUPTED if isinstance(error, DiskFull) else FAILED, reason_of(error)
         raise
     finally:
         if keeper is not None:
             keeper.end(state, reason)
 
 
-def told(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Why a run failed, in one line."""
     if isinstance(error, InputError):
         return " ".join(error.problems)
@@ -135,7 +135,7 @@ def summary(result: dict[str, Any]) -> str:
         "remaining_weights_percent": "{:.1f} % of the encoder's weights remain",
         "learned_weights_percent": "{:.2f} % learned",
     }
-    weights = [told.format(counted[name]) for name, told in words.items() if name in counted]
+    weights = [part.format(counted[name]) for name, part in words.items() if name in counted]
     if counted.get("macs_kept", 1) < 1:
         weights.append(f"{100 * counted['macs_kept']:.1f} % of the MACs are left")
     times = numbers(result.get("latency_ms"))

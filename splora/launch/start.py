@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from splora.errors import InputError
+from splora.launch.plan import Job
+from splora.launch.work import Launcher, Work, works
 from splora.machine import is_first_process
-from splora.scripts.launch.work import Launcher, Work, works
-from splora.scripts.plan import Job
 
 LAUNCHERS = ("local", "ray")
 DEFAULT_ROOT = "runs"
@@ -23,9 +23,9 @@ def start(jobs: Sequence[Job], options: argparse.Namespace) -> int:
         InputError: the options, the machine, the cluster or a folder do not fit.
         Interrupted: somebody stopped a run of this process.
     """
-    from splora.scripts.launch.driver import Driver, only_driver
-    from splora.scripts.launch.here import run_here
-    from splora.scripts.launch.progress import show
+    from splora.launch.driver import Driver, only_driver
+    from splora.launch.here import run_here
+    from splora.launch.progress import show
 
     check(options)
     planned = works(jobs, options)
@@ -66,7 +66,7 @@ def check(options: argparse.Namespace) -> None:
 
 def _launcher(planned: Sequence[Work], root: Path, options: argparse.Namespace) -> Launcher:
     if options.launcher == "ray":
-        from splora.scripts.launch.ray_launcher import RayLauncher
+        from splora.launch.ray_launcher import RayLauncher
 
         return RayLauncher(
             root,
@@ -75,7 +75,7 @@ def _launcher(planned: Sequence[Work], root: Path, options: argparse.Namespace) 
             cpus=options.cpus_per_run,
             jobs=options.jobs,
         )
-    from splora.scripts.launch.devices import slots
-    from splora.scripts.launch.local import LocalLauncher
+    from splora.launch.devices import slots
+    from splora.launch.local import LocalLauncher
 
     return LocalLauncher(slots(options.jobs, len(planned), options.devices or 1, options.accelerator))
