@@ -8,6 +8,10 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Key = TypeVar("Key")
 
+#: Colours of the series after Okabe and Ito, made darker for light and lighter for dark backgrounds.
+LIGHT = ("#57606a", "#0068a8", "#c44e00", "#946800", "#2585b8", "#00765a", "#a8487f", "#5b45a0")
+DARK = ("#b6bec8", "#5fb0f0", "#ff8f4a", "#f2c14e", "#9bdcfa", "#35cda0", "#f09ccd", "#b9a6ff")
+
 #: Looks of methods, so that a method has the same colour and shape in every chart.
 _METHODS = ("none", "magnitude", "topK", "topK_global", "threshold", "sigmoied_threshold", "l0")
 _ALIKE = {"sigmoid_threshold": "sigmoied_threshold"}
