@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.export.plan import Plan
+from tests.forks import QUICK_LATENCIES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,11 +34,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_latencies() -> Iterator[None]:
-    """What a run serves is timed on two short sequences, once: tests have hundreds of runs and look at no clock."""
+    """In this process, as in those of `forks`."""
     from splora.training import serving
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("SEQUENCES", 2), ("TOKENS", 16), ("ROUNDS", 1)):
+        for name, value in QUICK_LATENCIES.items():
             patch.setattr(serving, name, value)
         yield
 

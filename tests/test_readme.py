@@ -6,12 +6,13 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests import forks
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Added to a command that trains, so that it ends in seconds.
@@ -79,7 +80,7 @@ def give(program: str, rest: list[str], command: Callable[..., tuple[int, str]])
         status, said = command(*rest)
         assert status == 0, said[-2000:]
         return
-    done = subprocess.run([sys.executable, *rest], capture_output=True, text=True, check=False)
+    done = forks.run([sys.executable, *rest])
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -89,7 +90,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "project"
     _project(folder)
     words = [sys.executable, *shlex.split(TRAINING)[1:], *SHORT_ROW]
-    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    assert forks.run(words, cwd=folder).returncode == 0
     return folder
 
 

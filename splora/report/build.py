@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from markupsafe import Markup
+
 from splora.files import write_text
 from splora.json_values import one_line
 from splora.report import png
@@ -15,7 +17,7 @@ from splora.report.collect import collect
 from splora.report.curve_charts import curve_groups
 from splora.report.heatmap import HeatMap, density_map, describe, draw_blocks, draw_map, plan_map
 from splora.report.looks import adapter_name
-from splora.report.markup import Markup, element
+from splora.report.markup import element
 from splora.report.masks import Masks, read_masks
 from splora.report.page import Content, page
 from splora.report.pruning_charts import pruning_charts

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from splora.report.bitmap import data_uri
-from splora.report.markup import Markup, element, join
+from splora.report.markup import element, join
 from splora.report.masks import Masks, Matrix, head_densities
 
 #: Short names of the matrices, over their columns.

@@ -10,6 +10,10 @@ from splora.masks.criteria import look_of as look_of
 Item = TypeVar("Item")
 Key = TypeVar("Key")
 
+#: Colours of the series after Okabe and Ito, made darker for light and lighter for dark backgrounds.
+LIGHT = ("#57606a", "#0068a8", "#c44e00", "#946800", "#2585b8", "#00765a", "#a8487f", "#5b45a0")
+DARK = ("#b6bec8", "#5fb0f0", "#ff8f4a", "#f2c14e", "#9bdcfa", "#35cda0", "#f09ccd", "#b9a6ff")
+
 
 def adapter_name(adapter: str) -> str:
     """An adapter as a heading."""

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import html
-
-
-class Markup(str):
-    """Text that is HTML."""
-
-    __slots__ = ()
-
+from markupsafe import Markup, escape
 
 #: Elements that have no content.
-_EMPTY = {"meta", "input", "path", "use", "rect", "image", "br"}
+_EMPTY = {"path", "use", "rect", "image"}
 
 
 def element(tag: str, /, *content: str | None, **attributes: object) -> Markup:
@@ -27,14 +20,9 @@ def element(tag: str, /, *content: str | None, **attributes: object) -> Markup:
 
 def join(*content: str | None) -> Markup:
     """Pieces one after the other, None left out."""
-    return Markup("".join(escape(piece) for piece in content if piece is not None))
-
-
-def escape(piece: str) -> str:
-    """A piece as HTML."""
-    return piece if isinstance(piece, Markup) else html.escape(piece, quote=False)
+    return Markup("").join(piece for piece in content if piece is not None)
 
 
 def _attribute(name: str, value: object) -> str:
     name = name.rstrip("_").replace("_", "-")
-    return f" {name}" if value is True else f' {name}="{html.escape(str(value))}"'
+    return f" {name}" if value is True else f' {name}="{escape(str(value))}"'

@@ -8,7 +8,7 @@ from typing import Any
 from splora.files import replacing
 from splora.report.charts import LOOKS, Chart
 from splora.report.heatmap import HeatMap
-from splora.report.style import LIGHT
+from splora.report.looks import LIGHT
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "*", "X")
 

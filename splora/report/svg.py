@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from splora.report.charts import LOOKS, Chart, Point, Scale, Series, scale_of, tick_label
-from splora.report.markup import Markup, element, join
+from splora.report.markup import element, join
 
 WIDTH, HEIGHT = 440, 290
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 42

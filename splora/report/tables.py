@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from markupsafe import Markup
+
 from splora.report.looks import adapter_name
-from splora.report.markup import Markup, element, join
+from splora.report.markup import element, join
 from splora.report.runs import LOWER_IS_BETTER, Pruned, Run, method_name, metric_name
 
 Row = TypeVar("Row")
@@ -34,27 +36,6 @@ class Column(Generic[Row]):
     heading: str
     cell: Callable[[Row], str]
     is_number: bool = False
-
-
-def draw(rows: Sequence[Row], columns: Sequence[Column[Row]], name: str) -> Markup:
-    """A sortable table; the first column heads its row."""
-    head = (
-        element(
-            "th",
-            element("button", column.heading, type="button"),
-            scope="col",
-            data_n=column.is_number,
-            class_="num" if column.is_number else None,
-        )
-        for column in columns
-    )
-    body = (element("tr", *(_cell(column, row, at == 0) for at, column in enumerate(columns))) for row in rows)
-    return element(
-        "div",
-        element("table", element("thead", element("tr", *head)), element("tbody", *body), id=name, class_="sortable"),
-        class_="scroll tall runs",
-        tabindex="0",
-    )
 
 
 def run_columns(runs: Sequence[Run], anchors: dict[str, str]) -> list[Column[Run]]:
@@ -112,19 +93,6 @@ def pruned_columns(anchors: dict[str, str]) -> list[Column[Pruned]]:
     ]
 
 
-def plain(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    """A small table that is not sorted."""
-    head = element("thead", element("tr", *(element("th", heading, scope="col") for heading in headings)))
-    body = element(
-        "tbody",
-        *(
-            element("tr", *(element("td", cell, class_="nb" if len(cell) <= SHORT else "long") for cell in row))
-            for row in rows
-        ),
-    )
-    return element("div", element("table", head, body), class_="scroll", tabindex="0")
-
-
 def decimal(value: float | None, digits: int) -> str:
     """A number, or a dash."""
     return MISSING if value is None else f"{value:.{digits}f}"
@@ -133,15 +101,6 @@ def decimal(value: float | None, digits: int) -> str:
 def mebi(size: int | None) -> float | None:
     """Bytes in MiB."""
     return None if size is None else size / 2**20
-
-
-def _cell(column: Column[Row], row: Row, is_first: bool) -> Markup:
-    content = column.cell(row)
-    if is_first:
-        return element("th", content, scope="row")
-    if isinstance(content, Markup) and content.startswith("<td"):
-        return content
-    return element("td", content, class_="num" if column.is_number else None)
 
 
 def _state(run: Run) -> Markup:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertForQuestionAnswering
@@ -79,25 +79,47 @@ def test_pictures_have_a_panel_per_matrix_and_heads_parted(tmp_path: Path, adapt
     assert len(masks) == 12
 
 
-def test_a_panel_shows_the_mask_and_the_boundaries_of_heads(tmp_path: Path) -> None:
+def test_a_picture_is_drawn_again_when_something_changed_or_it_is_gone(tmp_path: Path) -> None:
+    network, masks = _masked("none")
+    pictures = MaskPictures()
+    first, second = pictures.draw(network, tmp_path)
+    before = first.read_bytes()
+    first.write_bytes(b"")
+    second.unlink()
+    assert pictures.draw(network, tmp_path) == [first, second]
+    assert first.read_bytes() == b""
+    assert second.is_file()
+    for mask in masks:
+        mask.set_threshold(0.5)
+    pictures.draw(network, tmp_path)
+    assert first.read_bytes() not in (b"", before)
+
+
+def test_a_panel_shows_the_mask_and_the_boundaries_of_heads() -> None:
     from splora import anatomy
-    from splora.callbacks.mask_pictures import Matrix, Sheet
+    from splora.callbacks.mask_pictures import SIZE, Matrix, corner, picture
     from splora.masks import masked_layers
 
     network, _ = _masked("none")
     layers = masked_layers(network)
     places = anatomy.encoder_linears(network)
-    for role, lines in (("query", 1), ("attention_output", 1), ("ffn_in", 0)):
+    for role, lines in (("query", (1, 0)), ("attention_output", (0, 1)), ("ffn_in", (0, 0))):
         name = next(name for name, place in places.items() if place.role == role)
         matrix = Matrix.of(layers[name])
-        sheet = Sheet({role: replace(matrix, strength=matrix.strength * 0 + 1)}, head_size=8)
-        assert sheet.save(1, {role: matrix}, tmp_path / "layer.png").read_bytes().startswith(b"\x89PNG")
-        axis = sheet.axes[role]
-        shown = torch.tensor(axis.images[0].get_array())
-        assert torch.equal(shown > 0, layers[name].binary_mask())
-        assert axis.images[0].get_clim() == (0, pytest.approx(matrix.strength.max()))
-        assert [len(drawn.get_segments()) for drawn in axis.collections] == [lines] * bool(lines)
-        assert "25%" in axis.get_title()
+        assert matrix.kept == 0.25
+        # The second of two panels: its place is part of what is shown.
+        drawn = picture(1, {"another": matrix, role: matrix}, head_size=8)
+        left, top = corner(1)
+        panel = np.asarray(drawn)[top : top + SIZE[1], left : left + SIZE[0]].astype(int)
+        # Pixels in the middle of the blocks, beside where a line may be.
+        rows, cols = (
+            (np.arange(n) + 0.4) * size / n for n, size in zip(matrix.strength.shape, SIZE[::-1], strict=True)
+        )
+        shown = panel[np.ix_(rows.astype(int), cols.astype(int))]
+        assert np.array_equal(shown[..., 0] < 255, layers[name].binary_mask().numpy())
+        np.testing.assert_allclose(shown[..., 0], 255 * (1 - matrix.strength / matrix.strength.max()), atol=0.51)
+        red = (panel == (255, 0, 0)).all(axis=2)
+        assert (red.all(axis=1).sum(), red.all(axis=0).sum()) == lines, role
 
 
 def test_counts_are_logged_at_validation() -> None:

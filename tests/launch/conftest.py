@@ -19,6 +19,7 @@ from splora.hparams.rows import Row
 from splora.launch.plan import Job
 from splora.launch.work import Work
 from splora.training.specification import RunSpecification
+from tests.forks import Program
 
 #: Makes a row of the Demo sheet a run of seconds; 1 needs none, the others start from it.
 SHORT = {
@@ -117,7 +118,7 @@ def sweep(root: Path, tmp_path: Path) -> SimpleNamespace:
         return [sys.executable, str(root / "scripts" / "run_from_sheet.py"), *arguments, *settings]
 
     def start(*arguments: str, steps: int = 20) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        return Program(
             command(*arguments, steps=steps),
             cwd=tmp_path,
             env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from splora.launch.devices import Slot
 from splora.launch.local import LocalLauncher, LocalRun, _can_fork
 from splora.launch.work import Work
 from splora.locks import RUN_LOCK, holding
+from tests.forks import Program
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 
@@ -68,7 +70,10 @@ def test_a_worker_outlives_the_server_and_later_ones_do_without(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("heard_signals")
-def test_a_killed_worker_is_told_from_a_failed_one(launcher: LocalLauncher, done: Work) -> None:
+def test_a_killed_worker_is_told_from_a_failed_one(
+    launcher: LocalLauncher, done: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", Program)
     with holding(done.folder / RUN_LOCK, "this test"):
         run = launcher.start(done)
         run.kill()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +12,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from splora.locks import RUN_LOCK, is_held
 from splora.training.run import run
 from splora.training.specification import RunSpecification
+from tests import forks
 
 #: Rows that build on no other.
 ALONE = ("--set", "model_name_or_path=embedded", "--set", "teacher_name_or_path=")
-SWEEP = ("--exp-id", "2", "4", "--jobs", "2", *ALONE)
+SWEEP = ("--exp-id", "2", "4", "--jobs", "2", "--set", "teacher_name_or_path=", "--set")
 ROWS = (2, 4)
 
 
@@ -44,13 +45,30 @@ def measured(folder: Path) -> dict[str, float]:
     return dict(json.loads((folder / "result.json").read_text(encoding="utf-8"))["metrics"])
 
 
+@pytest.fixture
+def small_model(tmp_path: Path) -> Path:
+    """One layer of the embedded model, a quarter as wide."""
+    from transformers import BertModel
+
+    from splora.tasks.embedded.model import embedded_config
+    from splora.tasks.embedded.tokenizer import build_tokenizer
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(embedded_config(**sizes)).save_pretrained(tmp_path / "small")
+    build_tokenizer().save_pretrained(tmp_path / "small")
+    return tmp_path / "small"
+
+
 @pytest.mark.slow
-def test_killed_stopped_and_given_again_a_sweep_ends_like_a_quiet_one(sweep: SimpleNamespace, tmp_path: Path) -> None:
-    steps = 120
+def test_killed_stopped_and_given_again_a_sweep_ends_like_a_quiet_one(
+    sweep: SimpleNamespace, small_model: Path, tmp_path: Path
+) -> None:
+    steps, sweep_of = 150, (*SWEEP, f"model_name_or_path={small_model}")
     # The driver is killed: its workers end with it, and nothing is in the way of the next one.
-    process = sweep.start(*SWEEP, steps=steps)
+    process = sweep.start(*sweep_of, steps=steps)
     wait_for(lambda: has_checkpoint(sweep) or process.poll() is not None)
-    refused = sweep.finish(*SWEEP, steps=steps)
+    refused = sweep.finish(*sweep_of, steps=steps)
     assert refused.status == 2
     assert f"another command runs rows here (process {process.pid} on host" in refused.lines[0]
     process.kill()
@@ -60,7 +78,7 @@ def test_killed_stopped_and_given_again_a_sweep_ends_like_a_quiet_one(sweep: Sim
     assert [line.split()[1] for line in told[1:3]] == ["interrupted", "interrupted"]
     # A worker is killed, and then somebody presses Ctrl-C.
     killed_at = time.time()
-    process = sweep.start(*SWEEP, steps=steps)
+    process = sweep.start(*sweep_of, steps=steps)
     wait_for(lambda: has_checkpoint(sweep, newer_than=killed_at) or process.poll() is not None)
     os.kill(sweep.state(2)["pid"], signal.SIGKILL)
     wait_for(lambda: sweep.state(2)["state"] == "interrupted")
@@ -75,7 +93,7 @@ def test_killed_stopped_and_given_again_a_sweep_ends_like_a_quiet_one(sweep: Sim
     step = sweep.state(4)["step"]
     for place in ("", "checkpoints"):
         (sweep.folder / "2" / place / ".result.json.01234567.tmp").write_text("half a", encoding="utf-8")
-    done = sweep.finish(*SWEEP, steps=steps)
+    done = sweep.finish(*sweep_of, steps=steps)
     assert done.status == 0, done.lines
     assert done.lines[-1] == "2 rows: 2 finished, 0 failed."
     for row in ROWS:
@@ -87,7 +105,7 @@ def test_killed_stopped_and_given_again_a_sweep_ends_like_a_quiet_one(sweep: Sim
         assert sweep.state(row)["step"] == steps > step > 0
         assert not list(folder.rglob(".*.tmp"))
     assert "going on from the last checkpoint" in (sweep.folder / "2" / "log.txt").read_text(encoding="utf-8")
-    again = sweep.finish(*SWEEP, steps=steps)
+    again = sweep.finish(*sweep_of, steps=steps)
     assert again.lines == ["2 rows finished before.", "2 rows: 2 finished, 0 failed."]
 
 
@@ -115,9 +133,7 @@ def test_two_processes_of_torchrun_run_one_row(sweep: SimpleNamespace, root: Pat
     command = [words[0], "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", words[1], *settings]
     both = ["--strategy", "ddp", "--devices", "2", "--accelerator", "cpu", *ALONE]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *both], cwd=sweep.place, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = forks.run([*command, *both], cwd=sweep.place, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((sweep.folder / "2" / "result.json").read_text(encoding="utf-8"))
     assert result["settings"]["trainer"]["devices"] == 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from splora.tasks.embedded.classification import write_glue
 from splora.tasks.embedded.corpus import corpus
 from splora.tasks.embedded.tokenizer import build_tokenizer
 from splora.tasks.glue_tasks import TASKS as GLUE
+from tests import forks
 
 _BERT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 20}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -250,9 +250,7 @@ def test_both_commands_write_the_result_and_the_line(
     if words[0].startswith("scripts/"):
         words[0] = str(root / words[0])
     shared = ["--num_samples", "16", "--max_seq_length", "60", "--latency_batch_size", "1", "--latency_seq_len", "8"]
-    done = subprocess.run(
-        [sys.executable, *words, *shared, "--threads", "1"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = forks.run([sys.executable, *words, *shared, "--threads", "1"], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "rescale" in done.stderr
     assert "MiB at most" in done.stdout

@@ -17,11 +17,11 @@ from splora.report.build import write_report
 from splora.report.charts import Axis, Scale, scale_of, tick_label
 from splora.report.collect import collect
 from splora.report.curve_charts import TOGETHER, curve_groups
+from splora.report.looks import DARK, LIGHT
 from splora.report.markup import element
 from splora.report.page import told
 from splora.report.pruning_charts import pruning_charts
 from splora.report.score_charts import Published, score_charts
-from splora.report.style import DARK, LIGHT
 from splora.report.svg import path
 from splora.scripts.cli import main as splora
 from splora.scripts.report import published_points
@@ -267,7 +267,7 @@ def test_lists_of_runs_are_told_as_ranges() -> None:
 
 
 def test_markup_is_escaped_once() -> None:
-    assert element("td", "a < b & c", title='"x"') == '<td title="&quot;x&quot;">a &lt; b &amp; c</td>'
+    assert element("td", "a < b & c", title='"x"') == '<td title="&#34;x&#34;">a &lt; b &amp; c</td>'
     assert element("b", element("i", "<")) == "<b><i>&lt;</i></b>"
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from splora.scripts.write_configs import FOLDER, configurations
+from tests import forks
 
 Command = Callable[..., tuple[int, str]]
 FIT = ["fit", "--data", "splora.tasks.squad.SquadDataModule", "--data.model_name_or_path", "embedded"]
@@ -24,8 +25,7 @@ SHORT = [
 
 def splora(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run `splora` in a process of its own."""
-    program = [sys.executable, "-m", "splora.scripts.cli", *arguments]
-    return subprocess.run(program, cwd=cwd, capture_output=True, text=True, check=False)
+    return forks.run([sys.executable, "-m", "splora.scripts.cli", *arguments], cwd=cwd)
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def test_a_row_and_its_yaml_give_the_same_numbers(
     row = ["--exp-id", "1", *short, "--set", "pruning_method=topK", "--set", "final_threshold=0.5"]
     row += ["--set", "mask_scores_learning_rate=0.1", "--set", "adapter=splopa", "--output-dir", str(tmp_path / "row")]
     script = [sys.executable, str(root / "scripts" / "run_from_sheet.py"), *row]
-    subprocess.run(script, cwd=tmp_path, check=True, capture_output=True)
+    assert forks.run(script, cwd=tmp_path).returncode == 0
     assert (tmp_path / "runs" / "results.csv").read_text(encoding="utf-8").count("\n") == 2
     config = yaml.safe_load((tmp_path / "row" / "config.yaml").read_text(encoding="utf-8"))
     text = yaml.safe_dump(config).replace(str(tmp_path / "row"), str(tmp_path / "yaml"))

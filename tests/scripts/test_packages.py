@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 
 from splora.scripts.old_yaml import renamed
 from splora.scripts.write_configs import FOLDER
+from tests import forks
 
 #: Folders of the top level that are installed below `splora`.
 MOVED = ("callbacks", "hparams", "scripts")
@@ -36,7 +36,7 @@ def test_a_users_own_folders_break_no_command_and_old_yaml_is_read(tmp_path: Pat
     text = (FOLDER / "demo_movement_splopa.yaml").read_text(encoding="utf-8")
     (tmp_path / "old.yaml").write_text(text.replace("splora.callbacks.", "callbacks."), encoding="utf-8")
     program = [sys.executable, "-m", "splora.scripts.cli", "fit", "--config", "old.yaml", "--print_config"]
-    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = forks.run(program, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     listed = [item["class_path"] for item in yaml.safe_load(done.stdout)["trainer"]["callbacks"]]
     assert "splora.callbacks.SparsitySchedule" in listed

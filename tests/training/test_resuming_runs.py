@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from splora.training.run import run
 from splora.training.specification import RunSpecification
+from tests.forks import Program
 
 Make = Callable[..., RunSpecification]
 PROGRAM = """
@@ -44,7 +45,7 @@ def start(spec: RunSpecification, folder: Path, root: Path, **trainer: Any) -> s
     program = folder.with_name("run_one.py")
     program.write_text(PROGRAM, encoding="utf-8")
     arguments = [json.dumps(asdict(spec)), str(folder), json.dumps(trainer)]
-    return subprocess.Popen(
+    return Program(
         [sys.executable, str(program), *arguments], cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
 

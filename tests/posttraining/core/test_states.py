@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from splora.errors import DiskFull
 from splora.posttraining.core.states import States
 from splora.scratch import Scratch
 from splora.training.small_opt import SmallOPT, write_untrained
+from tests import forks
 from tests.launch import test_full_disk
 
 mount = test_full_disk.mount
@@ -58,15 +58,12 @@ def test_a_full_disk_ends_a_command_in_a_sentence(mount: test_full_disk.Mount, t
     model: Any = write_untrained(sizes, text, tmp_path)
     model.save_pretrained(tmp_path)
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
-    done = subprocess.run(
+    done = forks.run(
         [sys.executable, "-m", "splora.scripts.cli", "quantize", "--model", ".", "--data", "text.txt",
          "--output", "out", "--group-size", "16", "--states", "disk", "--device", "cpu",
          "--threads", "1"],
         env=os.environ | {"TMPDIR": str(disk)},
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
     )  # fmt: skip
     assert done.returncode == 2, (done.returncode, done.stderr)
     assert "hidden states cannot be kept here (No space left on device)" in done.stderr.splitlines()[-1]
