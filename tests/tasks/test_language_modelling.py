@@ -18,7 +18,7 @@ from splora.tasks.embedded.tokenizer import build_tokenizer
 from splora.tasks.language_modelling import TextDataModule
 from splora.tasks.text_sources import find_text, read_text
 from splora.tasks.text_windows import consecutive_windows, drawn_windows, tokenize
-from splora.training.small_opt import SmallOPT, train_small_opt
+from splora.training.small_decoder import SmallLlama, SmallOPT, train_small_decoder
 
 TINY = SmallOPT(vocabulary=300, positions=24, layers=1, hidden=16, heads=2, neurons=32, steps=2, batch_size=2)
 
@@ -27,7 +27,7 @@ TINY = SmallOPT(vocabulary=300, positions=24, layers=1, hidden=16, heads=2, neur
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """A tiny OPT after two steps, and its folder."""
     folder = tmp_path_factory.mktemp("opt")
-    return train_small_opt(TINY, "embedded", folder, "wikitext2", accelerator="cpu"), folder
+    return train_small_decoder(TINY, "embedded", folder, "wikitext2", accelerator="cpu"), folder
 
 
 def naive_windows(text: str, folder: Path, width: int) -> list[list[int]]:
