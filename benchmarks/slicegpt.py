@@ -1,17 +1,17 @@
-"""Slicing by rotations, after SliceGPT (Ashkboos et al. 2024, arXiv 2401.15024): a baseline, written from its mathematics.
+"""Slicing by rotations, after SliceGPT (Ashkboos et al. 2024, arXiv 2401.15024), written from its mathematics.
 
-A norm that only divides by the root of the mean square does not see a rotation Q of what it gets: norm(x Q) = norm(x) Q.
-So every signal between two parts of a decoder may be written in a basis of its own, its weights absorbing Q, and of the
-basis of its principal components the last ones are left out: hidden states become narrower, everything else stays.
+A norm that only divides by the root of the mean square does not see a rotation Q of what it gets: norm(x Q) =
+norm(x) Q. So every signal between two parts of a decoder may be written in a basis of its own, its weights absorbing Q,
+and of the basis of its principal components the last are left out: hidden states become narrower, all else stays.
 
-- Scales (and biases) of norms are folded into the linears behind them. LayerNorm also subtracts the mean: this is folded
-  into what writes to the hidden states, which makes it such a norm too.
-- Signals are the hidden states before attention, before the feed-forward part, and after the last layer: Q_0 … Q_2L, the
+- Scales (and biases) of norms are folded into the linears behind them. LayerNorm also subtracts the mean: this is
+  folded into what writes to the hidden states, which makes it such a norm too.
+- Signals are the hidden states before attention, before the feed-forward part, and after the last layer, Q_0 … Q_2L:
   eigenvectors of their second moments over calibration text, in fp64, each measured behind the slices before it.
-- A residual connection from signal i to i + 1 is multiplied by Q_iᵀ Q_{i+1}, (k, k). The layers run as transformers wrote
-  them: a hook adds x (Q_iᵀ Q_{i+1} − I) to what an output projection puts out.
-- All signals have one width k, the largest that a budget of MACs allows, counted as for pruning (embeddings and head left
-  out), with the 2 k² operations per token and layer of the residual connections or, `residuals=False`, without them.
+- A residual connection from signal i to i + 1 is multiplied by Q_iᵀ Q_{i+1}, (k, k). The layers run as transformers
+  wrote them: a hook adds x (Q_iᵀ Q_{i+1} − I) to what an output projection puts out.
+- All signals have one width k, the largest that a budget of MACs allows, counted as for pruning (embeddings and head
+  left out), with the 2 k² operations per token and layer of the residual connections or, `residuals=False`, without.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,7 +48,7 @@ class Rms(nn.Module):
 
 
 class Shortcut:
-    """A residual connection that multiplies: catches what enters a norm, and corrects what an output projection gives."""
+    """A residual connection with a matrix: catches what enters a norm, corrects what an output projection puts out."""
 
     def __init__(self, norm: nn.Module, output: nn.Module, matrix: Tensor) -> None:
         output.register_buffer("shortcut", matrix - torch.eye(len(matrix), dtype=matrix.dtype))
@@ -116,7 +117,7 @@ def sliced(model: nn.Module, batches: Sequence[dict[str, Tensor]], width: int) -
     ends = Ends.of(plain)
     for embedding in ends.embeddings:
         embedding.weight = _parameter(embedding.weight @ bases[0])
-    pairs = iter(zip(bases, bases[1:], strict=False))
+    pairs = iter(pairwise(bases))
     for layer in anatomy.layers(plain):
         for part, norm in zip(PARTS, (layer.attention_norm, layer.ffn_norm), strict=True):
             entering, leaving = next(pairs)
