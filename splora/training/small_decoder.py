@@ -80,6 +80,12 @@ class SmallDecoder:
             )
         if self.positions < 2:
             problems.append(f"positions is {self.positions}; it must be 2 or larger.")
+        if not 0 <= self.dropout < 1:
+            problems.append(f"dropout is {self.dropout}; it must be 0 or larger, and smaller than 1.")
+        if not 0 < self.learning_rate < math.inf:
+            problems.append(f"learning_rate is {self.learning_rate}; it must be larger than 0, and a number.")
+        if not 0 <= self.weight_decay < math.inf:
+            problems.append(f"weight_decay is {self.weight_decay}; it must be 0 or larger, and a number.")
         if self.heads > 0 and self.hidden % self.heads:
             problems.append(f"hidden is {self.hidden}, which {self.heads} heads cannot share equally.")
         if problems:
