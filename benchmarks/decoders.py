@@ -1,11 +1,11 @@
-"""Small decoders: pruning by default, as published, and slicing by rotations, at equal MACs; perplexities.
+"""Small decoders: pruning by default, as published, and slicing by rotations, at equal MACs; perplexity · KL.
 
     python benchmarks/decoders.py --models output/small-opt output/small-llama --data ../shared/data/wikitext2 \
         --write docs/decoders.md
 
 `slicegpt` counts the products of its residual connections, `slicegpt-free` does not (benchmarks/slicegpt.py). All draw
-the same windows to calibrate and are evaluated alike. Ends with whether the default is best in every cell, and writes
-the table between the marks of the page.
+the same windows to calibrate and are evaluated alike. Ends with whether the default is best in every cell, by
+perplexity and by divergence, and writes the table between the marks of the page.
 """
 
 from __future__ import annotations
@@ -50,20 +50,22 @@ def main() -> None:
         measured = compare(options, methods)
         for budget in options.budgets:
             scores = scores_of(measured, budget)
-            best = min(scores, key=lambda name: scores[name])
-            cells = [f"**{score:.2f}**" if name == best else f"{score:.2f}" for name, score in scores.items()]
+            best = {min(scores, key=lambda name: scores[name][kind]) for kind in (0, 1)}
+            cells = [f"{score:.2f} · {kl:.2g}" for score, kl in scores.values()]
             lines.append(f"| {Path(model).name} | {budget} | " + " | ".join(cells) + " |")
-            lost += [f"{Path(model).name} at {budget}: {best}"] if best != "default" else []
+            lost += [f"{Path(model).name} at {budget}: {name}" for name in sorted(best - {"default"})]
     print("\n".join(["", *lines]))
     print("the default is best in every cell" if not lost else f"the default is not best: {', '.join(lost)}")
     if options.write:
         write_table(options.write, "\n".join(lines))
 
 
-def scores_of(measured: Measured, budget: float) -> dict[str, float]:
-    """By method, the mean perplexity over seeds."""
+def scores_of(measured: Measured, budget: float) -> dict[str, tuple[float, float]]:
+    """By method, means over seeds: perplexity, and divergence from the dense model in nats per token."""
     return {
-        name: statistics.fmean(row["metric"] for row in rows) for (name, at), rows in measured.items() if at == budget
+        name: (statistics.fmean(row["metric"] for row in rows), statistics.fmean(row["kl"] for row in rows))
+        for (name, at), rows in measured.items()
+        if at == budget
     }
 
 
