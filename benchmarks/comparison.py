@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from splora import anatomy
 from splora.checkpoints.checkpoint import load_checkpoint
 from splora.export.plan import Plan
 from splora.posttraining.core.budget import Costs
@@ -21,8 +23,10 @@ from splora.posttraining.core.calibration import Calibration, draw
 from splora.posttraining.core.evaluation import Predictions, divergence, predict
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.stages import Stage
+from splora.posttraining.stat.method import StatOptions, prune_stat
 from splora.quiet import quiet_libraries
 from splora.tasks.data_module import TaskDataModule
+from splora.tasks.features import FeatureSet
 from splora.tasks.registry import REGISTRY
 from splora.tasks.sources import canonical_task, data_sources, make_data_module
 
@@ -61,6 +65,7 @@ def add_options(parser: argparse.ArgumentParser, samples: int) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--samples", type=int, default=samples)
     parser.add_argument("--max-seq-length", type=int)
+    parser.add_argument("--windows", type=int, help="to evaluate on, the first ones (default: all)")
     parser.add_argument("--doc-stride", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--log", help="file of measurements, one JSON line each, that are not made again")
@@ -70,6 +75,22 @@ def last_of(stages: Iterable[Stage]) -> tuple[nn.Module, float]:
     """The final model and the seconds of all stages."""
     found = list(stages)
     return found[-1].model, sum(stage.seconds for stage in found)
+
+
+def stat(drawn: Draw, budget: float, options: StatOptions) -> tuple[nn.Module, float]:
+    """Pruned by interpolative decompositions."""
+    return last_of(
+        prune_stat(
+            drawn.model,
+            drawn.calibration,
+            drawn.costs,
+            budget,
+            options,
+            first_token_only=drawn.first_token_only,
+            precision=drawn.precision,
+            seed=drawn.seed,
+        )
+    )
 
 
 #: By method and budget, one measurement per seed: `metric`, `kl`, `seconds`, `elapsed`.
@@ -118,9 +139,16 @@ def compare(options: argparse.Namespace, methods: Mapping[str, Method]) -> Measu
 
 def cell_of(options: argparse.Namespace, method: str, budget: float, seed: int) -> dict[str, Any]:
     """What a logged measurement is of: another model, other data or windows are another cell."""
-    named = ("samples", "model", "data", "max_seq_length", "doc_stride", "threads")
+    named = ("samples", "model", "data", "max_seq_length", "doc_stride", "windows", "threads")
     given = {name: getattr(options, name) for name in named}
     return {"task": canonical_task(options.task), "method": method, "budget": budget, "seed": seed, **given}
+
+
+def shorten(data: TaskDataModule, windows: int | None) -> None:
+    """Evaluate the first windows only."""
+    every = data.features("eval")
+    columns = {name: column[:windows] for name, column in every.columns.items() if isinstance(column, np.ndarray)}
+    data._features["eval"] = FeatureSet(columns, every.lengths[:windows])
 
 
 def _print(rows: Measured, names: list[str], budgets: list[float]) -> None:
@@ -150,6 +178,8 @@ def _draw(model: nn.Module, task: str, options: argparse.Namespace, seed: int) -
         max_seq_length=options.max_seq_length or REGISTRY[task].length,
         doc_stride=options.doc_stride,
     )
+    if options.windows is not None:
+        shorten(data, options.windows)
     calibration = draw(data, options.samples)
     costs = Costs.of(model, round(calibration.mean_tokens))
     return Draw(
@@ -159,7 +189,7 @@ def _draw(model: nn.Module, task: str, options: argparse.Namespace, seed: int) -
         calibration,
         costs,
         costs.of_plan(Plan.dense(model)),
-        REGISTRY[task].reads_first_token,
+        anatomy.reads_first_token(model),
         Precision.parse("auto"),
         seed,
     )

@@ -15,8 +15,8 @@ import statistics
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
+from comparison import shorten
 from torch import Tensor
 
 from splora.posttraining.core.budget import Budget
@@ -30,8 +30,6 @@ from splora.posttraining.quantize.model import quantize_model, sharing_copy
 from splora.posttraining.quantize.options import QuantizeOptions
 from splora.posttraining.quantize.request import QuantizeRequest
 from splora.quiet import quiet_libraries
-from splora.tasks.data_module import TaskDataModule
-from splora.tasks.features import FeatureSet
 
 REMOVED, FASTER = 0.6, 5
 
@@ -135,13 +133,6 @@ def compare_perplexities(options: argparse.Namespace) -> None:
         groups = "rows" if group_size == -1 else str(group_size)
         print(f"| {bits} | {groups} | {rounded:.2f} | {' | '.join(removed)} |")
     print(f"target at 4 bits: {REMOVED:.0%} removed")
-
-
-def shorten(data: TaskDataModule, windows: int | None) -> None:
-    """Evaluate the first windows only."""
-    every = data.features("eval")
-    columns = {name: column[:windows] for name, column in every.columns.items() if isinstance(column, np.ndarray)}
-    data._features["eval"] = FeatureSet(columns, every.lengths[:windows])
 
 
 def main() -> None:

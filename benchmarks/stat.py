@@ -21,13 +21,13 @@ import statistics
 import time
 from functools import partial
 
-from comparison import Draw, Measured, Method, add_options, compare, last_of
+from comparison import Draw, Measured, Method, add_options, compare, stat
 from fisher import fisher
 from published_stat import prune_plainly
 from torch import nn
 
 from splora.posttraining.core.layer_grams import arguments_of
-from splora.posttraining.stat.method import StatOptions, prune_stat
+from splora.posttraining.stat.method import StatOptions
 
 #: Methods with targets: what part of the published program's seconds they may take.
 RATIOS = {"exact": 15, "default": 10}
@@ -78,22 +78,6 @@ def published(drawn: Draw, budget: float) -> tuple[nn.Module, float]:
     batches = arguments_of(list(drawn.calibration))
     pruned = prune_plainly(drawn.model, batches, drawn.costs, budget * drawn.whole)
     return pruned, time.perf_counter() - begin
-
-
-def stat(drawn: Draw, budget: float, options: StatOptions) -> tuple[nn.Module, float]:
-    """Pruned by interpolative decompositions."""
-    return last_of(
-        prune_stat(
-            drawn.model,
-            drawn.calibration,
-            drawn.costs,
-            budget,
-            options,
-            first_token_only=drawn.first_token_only,
-            precision=drawn.precision,
-            seed=drawn.seed,
-        )
-    )
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ GROUPS: dict[str, dict[str, Command]] = {
         "prune_opt": Command("splora.scripts.prune_opt", "language models by interpolative decompositions"),
         "quantize_opt": Command("splora.scripts.quantize_opt", "language models, pruned or not, in few bits"),
         "opt_eval": Command("splora.scripts.opt_eval", "perplexity of a language model"),
-        "train_small_opt": Command("splora.scripts.train_small_opt", "a small language model, in minutes"),
+        "train_small_opt": Command("splora.scripts.train_small_opt", "a small OPT, in minutes"),
+        "train_small_llama": Command("splora.scripts.train_small_llama", "a small Llama, in minutes"),
     },
 }
 COMMANDS: dict[str, Command] = {name: command for group in GROUPS.values() for name, command in group.items()}

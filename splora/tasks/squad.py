@@ -202,7 +202,7 @@ class SquadDataModule(TaskDataModule):
 
 
 @cache
-def _embedded(split: Literal[train, dev], impossible: bool) -> tuple[Question, ...]:
+def _embedded(split: Literal["train", "dev"], impossible: bool) -> tuple[Question, ...]:
     """The embedded questions, made once in a process: that takes half as long as a short run itself."""
     from splora.tasks.embedded import corpus
 

@@ -25,7 +25,7 @@ from splora.scripts import opt_eval, prune, prune_opt, quantize, train_small_opt
 from splora.tasks import language_modelling
 from splora.tasks.sources import canonical_task, data_sources, make_data_module
 from splora.tasks.text_sources import read_text
-from splora.training.small_opt import SmallOPT, write_untrained
+from splora.training.small_decoder import SmallOPT, write_untrained
 
 TINY = SmallOPT(vocabulary=300, positions=24, layers=2, hidden=16, heads=4, neurons=32)
 SHORT = ["--num_samples=24", "--latency_seq_len=8", "--precision=fp32", "--threads=1"]

@@ -18,7 +18,7 @@ from splora.tasks.embedded.tokenizer import build_tokenizer
 from splora.tasks.language_modelling import TextDataModule
 from splora.tasks.text_sources import find_text, read_text
 from splora.tasks.text_windows import consecutive_windows, drawn_windows, tokenize
-from splora.training.small_opt import SmallOPT, train_small_opt
+from splora.training.small_decoder import SmallDecoder, SmallLlama, SmallOPT, train_small_decoder
 
 TINY = SmallOPT(vocabulary=300, positions=24, layers=1, hidden=16, heads=2, neurons=32, steps=2, batch_size=2)
 
@@ -27,7 +27,7 @@ TINY = SmallOPT(vocabulary=300, positions=24, layers=1, hidden=16, heads=2, neur
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """A tiny OPT after two steps, and its folder."""
     folder = tmp_path_factory.mktemp("opt")
-    return train_small_opt(TINY, "embedded", folder, "wikitext2", accelerator="cpu"), folder
+    return train_small_decoder(TINY, "embedded", folder, "wikitext2", accelerator="cpu"), folder
 
 
 def naive_windows(text: str, folder: Path, width: int) -> list[list[int]]:
@@ -129,7 +129,35 @@ def test_a_missing_text_and_an_unknown_task_are_told(trained: tuple[Any, Path]) 
         TextDataModule(str(trained[1]), task="wikitext")
 
 
-def test_sizes_that_do_not_fit_are_told_together() -> None:
-    with pytest.raises(InputError) as told:
-        SmallOPT(vocabulary=10, hidden=10, heads=3, steps=0).check()
-    assert len(told.value.problems) == 3
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (SmallOPT(vocabulary=10, hidden=10, heads=3, steps=0), ["vocabulary is 10", "which 3 heads", "steps is 0"]),
+        (SmallLlama(heads=8, key_value_heads=3, dropout=1.0), ["which 8 heads cannot share", "dropout is 1.0"]),
+        (SmallLlama(hidden=12, heads=4, key_value_heads=0), ["key_value_heads is 0", "heads of even size"]),
+        (SmallOPT(learning_rate=float("nan"), weight_decay=-1), ["learning_rate is nan", "weight_decay is -1"]),
+    ],
+)
+def test_sizes_that_do_not_fit_are_told_together(settings: SmallDecoder, told: list[str]) -> None:
+    with pytest.raises(InputError) as raised:
+        settings.check()
+    assert len(raised.value.problems) == len(told)
+    assert all(any(text in problem for problem in raised.value.problems) for text in told)
+
+
+def test_a_small_llama_shares_keys_and_is_trained_with_dropout_that_does_not_stay(tmp_path: Path) -> None:
+    settings = {name: getattr(TINY, name) for name in ("vocabulary", "positions", "layers", "hidden", "steps")}
+    models = {}
+    for dropout in (0.0, 0.5):
+        sizes = SmallLlama(**settings, heads=4, key_value_heads=2, neurons=24, batch_size=2, dropout=dropout)
+        folder = tmp_path / str(dropout)
+        folder.mkdir()
+        models[dropout] = train_small_decoder(sizes, "embedded", folder, "wikitext2", accelerator="cpu")
+    layer = models[0.5].model.layers[0]
+    assert layer.self_attn.k_proj.out_features == layer.self_attn.q_proj.out_features // 2
+    assert not {**layer.self_attn.o_proj._forward_hooks, **layer.mlp.down_proj._forward_hooks}
+    assert not torch.equal(layer.mlp.down_proj.weight, models[0.0].model.layers[0].mlp.down_proj.weight)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "0.5")
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        assert torch.equal(again.train()(ids).logits, models[0.5](ids).logits)

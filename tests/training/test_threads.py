@@ -23,6 +23,7 @@ from splora.scripts import (
     prune_opt,
     quantize_opt,
     run_from_sheet,
+    train_small_llama,
     train_small_opt,
 )
 from splora.training.run import run
@@ -35,7 +36,16 @@ COMMANDS = {
     "worker": lambda: worker.main(["--help"]),
     **{
         module.__name__: lambda module=module: module.main(["--help"])
-        for module in (generate_lut, opt_eval, prune_bert, prune_fisher, prune_opt, quantize_opt, train_small_opt)
+        for module in (
+            generate_lut,
+            opt_eval,
+            prune_bert,
+            prune_fisher,
+            prune_opt,
+            quantize_opt,
+            train_small_llama,
+            train_small_opt,
+        )
     },
 }
 

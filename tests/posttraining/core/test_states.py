@@ -14,7 +14,7 @@ import torch
 from splora.errors import DiskFull
 from splora.posttraining.core.states import States
 from splora.scratch import Scratch
-from splora.training.small_opt import SmallOPT, write_untrained
+from splora.training.small_decoder import SmallOPT, write_untrained
 from tests import forks
 from tests.launch import test_full_disk
 

@@ -21,7 +21,7 @@ from splora.posttraining.quantize.request import _widest_row
 from splora.scripts import cli, quantize, quantize_opt
 from splora.tasks.embedded.classification import write_glue
 from splora.tasks.embedded.tokenizer import build_tokenizer
-from splora.training.small_opt import SmallOPT, write_untrained
+from splora.training.small_decoder import SmallOPT, write_untrained
 
 KEYS = {"task", "metric", "dense", "pruned", "quantized", "stages", "kl_divergence", "seconds", "peak_memory_bytes"}
 KEYS |= {"seed", "samples", "bytes", "bits_per_weight", "settings", "versions"}
