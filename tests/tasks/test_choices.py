@@ -20,7 +20,7 @@ from splora.tasks.choice_tasks import LAYOUTS, TASKS, read_questions
 from splora.tasks.choices import ChoicesDataModule
 from splora.tasks.sources import canonical_task, data_sources
 from splora.tasks.text_sources import read_text
-from splora.training.small_opt import SmallOPT, write_untrained
+from splora.training.small_decoder import SmallOPT, write_untrained
 
 ARC = {"question": "Which is hot?", "choices": {"text": ["fire", "ice water"], "label": ["A", "B"]}, "answerKey": "A"}
 SWAG = {
