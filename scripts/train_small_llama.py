@@ -1,4 +1,4 @@
-"""Trains the project's own small Llama, tokenizer included, on a text; about eight minutes on one core.
+"""Trains the project's own small Llama, tokenizer included, on a text, in minutes.
 
 python scripts/train_small_llama.py --data_dir ../shared/data/wikitext2 --output_dir output/small-llama
 
