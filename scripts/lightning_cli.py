@@ -25,7 +25,7 @@ from splora.scripts.fit_folder import DEFAULT_FOLDER, claim, is_finished, repeat
 from splora.scripts.old_yaml import read_old_names
 from splora.scripts.run_row import alone, summary
 from splora.training.checkpoint_files import checkpoint_of
-from splora.training.columns import FIELDS
+from splora.training.columns import RunSpecification
 from splora.training.configuration import checkpoints, loggers, plugins
 from splora.training.module import PruningModule
 from splora.training.run import disk_full_is_told, finish
@@ -52,7 +52,7 @@ class SploraCLI(LightningCLI):
                 "trainer.use_distributed_sampler": False,  # the project's own sampler knows all ranks
                 "trainer.num_sanity_val_steps": 0,  # a score needs the whole evaluation split
                 "trainer.enable_model_summary": False,
-                "trainer.callbacks": [*callbacks, checkpoints(FIELDS["checkpoint_every_n_steps"].default)],
+                "trainer.callbacks": [*callbacks, checkpoints(RunSpecification.checkpoint_every_n_steps)],
                 "trainer.logger": loggers(),
                 "trainer.plugins": plugins(),
             }
@@ -143,7 +143,7 @@ def run_cli(arguments: list[str]) -> None:
         LightningDataModule,
         subclass_mode_data=True,
         save_config_callback=None,
-        seed_everything_default=FIELDS["seed"].default,
+        seed_everything_default=RunSpecification.seed,
         load_from_checkpoint_support=False,  # runs are loaded by load_run
         args=None if arguments == sys.argv[1:] else arguments,
     )
