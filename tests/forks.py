@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import types
 from pathlib import Path
@@ -119,6 +120,7 @@ def _main() -> None:
     answer.send(str(os.getpid()).encode())
     answer.close()
     random.seed()
+    tempfile.tempdir = None  # looked up again where it is asked for: the environment names it
     status = 0
     try:
         _become(request["words"])

@@ -118,7 +118,9 @@ def sweep(root: Path, tmp_path: Path) -> SimpleNamespace:
         return [sys.executable, str(root / "scripts" / "run_from_sheet.py"), *arguments, *settings]
 
     def start(*arguments: str, steps: int = 20) -> subprocess.Popen[str]:
-        return Program(
+        # Ray has threads and processes of its own, which want a process that was started anew.
+        kind = subprocess.Popen if "ray" in arguments else Program
+        return kind(
             command(*arguments, steps=steps),
             cwd=tmp_path,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
