@@ -20,6 +20,7 @@ from splora import anatomy
 from splora.offload import device_of, is_offloaded, keeper, present
 from splora.posttraining.core.calibration import to_device
 from splora.posttraining.core.calls import Calls, finish, in_turn, layer_modules
+from splora.posttraining.core.directions import direction
 from splora.posttraining.core.layer_grams import Batch, regrouped
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.states import last_hidden
@@ -268,25 +269,9 @@ def _attention(keep: Tensor) -> AbstractContextManager[None]:
 
 
 def _direction(logits: Tensor, keep: Tensor, generator: torch.Generator) -> Tensor:
-    """B u for each prediction, in the logits' shape and type."""
-    if logits.shape[-1] == 1:
-        return torch.ones_like(logits)
-    probabilities = logits.float().softmax(-1)
-    if logits.shape[-1] == 2:
-        size = probabilities.prod(-1, keepdim=True).sqrt()
-        direction = torch.cat([size, -size], -1)
-        # Of two tags a sign for each token: products of neighbours' gradients are no part of F.
-        if logits.dim() == 3:
-            direction = (
-                direction * (torch.randint(0, 2, logits.shape[:2], generator=generator).to(size) * 2 - 1)[..., None]
-            )
-    else:
-        signs = torch.randint(0, 2, logits.shape, generator=generator).to(logits.device) * 2 - 1
-        scaled = probabilities.sqrt() * signs
-        direction = scaled - probabilities * scaled.sum(-1, keepdim=True)
-    if logits.dim() == 3:
-        direction = direction * keep[:, :, None]
-    return direction.to(logits.dtype)
+    """B u for each prediction, none for padding, in the logits' shape and type."""
+    found = direction(logits, generator, many=logits.dim() == 3)
+    return (found * keep[:, :, None] if logits.dim() == 3 else found).to(logits.dtype)
 
 
 def _follow(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from splora import anatomy
 from splora.errors import InputError
 from splora.posttraining.core.calibration import LABELS, to_device
+from splora.posttraining.core.directions import direction
 from splora.posttraining.core.layer_grams import regrouped
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.sensitivity import TEXT_TOKENS, is_language_model
@@ -123,9 +124,8 @@ def mask_gradients(
 def own_predictions_loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
     """A loss whose gradients' outer products are, on average, the Fisher information of the model's own predictions.
 
-    Of logits z with probabilities p it is diag(p) − ppᵀ = LLᵀ, L = diag(√p) − p√pᵀ. The loss is (Lu)ᵀz, averaged over
-    the batch, with random signs u: no label is drawn, whose rare surprises would carry most of the sum. Of two labels
-    one vector is all of it, √(p₀p₁)·(1, −1), and nothing is random; of a score of unit variance the information is one.
+    Of logits z the loss is (Lu)ᵀz (see `directions`), averaged over the batch: no label is drawn, whose rare surprises
+    would carry most of the sum.
 
     Args:
         batch: model arguments; labels among them are not looked at.
@@ -146,17 +146,7 @@ def own_predictions_loss(model: nn.Module, batch: dict[str, Tensor], generator: 
 
 def _weighted(logits: Tensor, generator: torch.Generator, alone: bool = True) -> Tensor:
     """(Lu)ᵀz, averaged over rows of logits (rows, labels); `alone`: no two rows are of one sample."""
-    if logits.shape[1] == 1:
-        return logits.mean()
-    p = logits.detach().softmax(-1)
-    if logits.shape[1] == 2:
-        weights = p.prod(1, keepdim=True).sqrt() * torch.tensor([1.0, -1.0], device=p.device)
-        if not alone:
-            weights = weights * (2 * torch.randint(0, 2, (len(p), 1), generator=generator).to(p) - 1)
-    else:
-        signed = p.sqrt() * (2 * torch.randint(0, 2, p.shape, generator=generator).to(p) - 1)
-        weights = signed - p * signed.sum(1, keepdim=True)
-    return (weights * logits).sum(1).mean()
+    return (direction(logits.detach(), generator, many=not alone) * logits).sum(1).mean()
 
 
 @contextmanager

@@ -6,13 +6,16 @@ solved again on the pruned model's own activations. Each of these can be left ou
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict
 
+import torch
 from torch import Tensor, nn
 
 from splora import anatomy
+from splora.errors import InputError
 from splora.export.plan import Plan
 from splora.offload import keeper
 from splora.posttraining.core.budget import Costs
@@ -37,6 +40,8 @@ from splora.posttraining.stat.elimination import Path, eliminate
 from splora.posttraining.stat.folding import Folded, fold, plan_of
 from splora.posttraining.stat.options import StatOptions
 from splora.posttraining.stat.reconstruct import reconstruct
+
+logger = logging.getLogger(__name__)
 
 #: Tokens and sequences at least that sensitivities are measured on, and that candidates are compared on.
 SENSITIVITY_SAMPLE = (2048, 256)
@@ -174,12 +179,29 @@ def removal_paths(
             if metrics is not None:
                 weight = root(metrics[found.number].pop(part.name)()) @ weight
             centred = bias and linear.bias is not None
-            products = (gram.centred()[0] if centred else gram.matrix).div_(gram.rows)  # of its own since `compact`
-            paths[part.name].append(eliminate(products, weight, part.size(found.layer)))
-            del products, weight
+            name = f"layer.{found.number}.{part.name}"
+            paths[part.name].append(_path(gram, weight, part.size(found.layer), centred, name))
+            del weight
         grams.append(found.grams)
         del found, gram
     return paths, grams
+
+
+def _path(gram: Gram, weight: Tensor, size: int, centred: bool, name: str) -> Path:
+    """The order of a sub-layer's groups.
+
+    Raises:
+        InputError: its activations are of no use.
+    """
+    # Means far above deviations: what centring leaves of products in fp32 may be no squares of anything.
+    for around_means in (True, False) if centred else (False,):
+        products = (gram.centred()[0] if around_means else gram.matrix).div_(gram.rows)  # of its own since `compact`
+        try:
+            return eliminate(products, weight, size)
+        except torch.linalg.LinAlgError:
+            if around_means:
+                logger.warning("%s: activations hardly vary around their means, which are counted, too.", name)
+    raise InputError(f"{name}: no least squares can use its activations; the model's weights are broken.")
 
 
 def _best(

@@ -43,6 +43,9 @@ def eliminate(gram: Tensor, outputs: Tensor, size: int, damping: float = 1e-4) -
         outputs: V = R W, (measures, groups · size).
         size: columns of a group.
         damping: part of its diagonal that is added to the Gram matrix.
+
+    Raises:
+        LinAlgError: it is too little for a factor.
     """
     groups = len(gram) // size if size else 0
     diagonal = gram.diagonal()
