@@ -198,7 +198,7 @@ def _path(gram: Gram, weight: Tensor, size: int, centred: bool, name: str) -> Pa
         products = (gram.centred()[0] if around_means else gram.matrix).div_(gram.rows)  # of its own since `compact`
         try:
             return eliminate(products, weight, size)
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             if around_means:
                 logger.warning("%s: activations hardly vary around their means, which are counted, too.", name)
     raise InputError(f"{name}: no least squares can use its activations; the model's weights are broken.")
