@@ -7,12 +7,12 @@ Without --data_dir it learns the embedded corpus.
 
 from __future__ import annotations
 
-from splora.scripts import train_small_decoder
+from splora.training import decoder_command
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, evaluate and save."""
-    train_small_decoder.main("opt", arguments)
+    decoder_command.main("opt", arguments)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,10 @@ _LARGEST = 2**20
 _OPTIONS = list(inspect.signature(subprocess.Popen._execute_child).parameters)[1:]  # type: ignore[attr-defined]
 
 
+#: The standard library's own, also where a test puts `Program` in its place.
+_POPEN = subprocess.Popen
+
+
 class Program(subprocess.Popen[Any]):
     """`subprocess.Popen`, forked where it is a program of Python (on Linux)."""
 
@@ -79,7 +83,7 @@ def _first_nursery() -> socket.socket:
     """Start the nursery of a process that is no fork; returns the channel to it."""
     channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        process = subprocess.Popen(
+        process = _POPEN(
             [sys.executable, str(Path(__file__).resolve())],
             stdin=theirs.fileno(),
             env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},

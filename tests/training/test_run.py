@@ -88,17 +88,17 @@ def test_a_teacher_is_learned_from(tiny_spec: Make, tmp_path: Path) -> None:
 
     teacher = tmp_path / "teacher"
     run(tiny_spec(), teacher)
-    # Without the task's own loss, all that can move the student is its teacher.
+    # With next to nothing of the task's own loss, all that can move the student is its teacher.
     learned = {}
     for alpha in (0.0, 1.0):
         folder = tmp_path / f"student_{alpha}"
-        taught = {"teacher_name_or_path": str(teacher / "model"), "alpha_ce": 0.0, "alpha_distil": alpha}
+        taught = {"teacher_name_or_path": str(teacher / "model"), "alpha_ce": 1e-30, "alpha_distil": alpha}
         run(tiny_spec(pruning_method="magnitude", adapter="splopa", **taught), folder)
         learned[alpha] = load_file(folder / "adapter" / "adapter_model.safetensors")
     weights = [name for name in learned[1.0] if "position_weights" in name]
     assert weights
-    assert not any(learned[0.0][name].any() for name in weights)
-    assert all(learned[1.0][name].any() for name in weights)
+    assert all(float(learned[0.0][name].abs().max()) < 1e-12 for name in weights)
+    assert all(float(learned[1.0][name].abs().max()) > 1e-6 for name in weights)
 
 
 def test_accumulated_batches_step_and_schedule_as_one(tiny_spec: Make, tmp_path: Path) -> None:
@@ -176,7 +176,9 @@ def test_a_folder_of_another_run_is_refused(tiny_spec: Make, tmp_path: Path) -> 
     assert (tmp_path / "b" / "model" / "thesis.tex").read_text() == "years of work"
 
 
-def test_a_diverging_run_says_so(tiny_spec: Make, tmp_path: Path) -> None:
+def test_a_diverging_run_says_so(tiny_spec: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # No rate that is allowed does it to so small a model in so few steps.
+    monkeypatch.setattr("splora.training.module.check_model_section", lambda settings: None)
     with pytest.raises(InputError, match=r"The loss is .* lower learning_rate"):
         run(tiny_spec(learning_rate=1e30, max_grad_norm=0.0), tmp_path)
 

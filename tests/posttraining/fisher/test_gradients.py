@@ -187,15 +187,15 @@ def test_every_token_of_a_text_is_predicted_apart_and_padding_is_not(tiny: Any) 
     batch = {"input_ids": ids, "attention_mask": (ids > 0).long()}
     shift = torch.nn.Parameter(torch.zeros(2, 4, 12))
     model.lm_head.register_forward_hook(lambda _, __, logits: logits + shift)
-    scores = scores_of(model, batch, shift, 1500).view(-1, 2, 4, 12) * 2  # the loss is the mean of two sequences
+    scores = scores_of(model, batch, shift, 500).view(-1, 2, 4, 12) * 2  # the loss is the mean of two sequences
     p = model(**batch).logits.detach().softmax(-1)
     assert not scores[:, 0, 3].any()
     for row, token in ((0, 0), (0, 2), (1, 3)):
         here = scores[:, row, token]
         wanted = torch.diag(p[row, token]) - torch.outer(p[row, token], p[row, token])
-        assert float((here.T @ here / len(here) - wanted).norm() / wanted.norm()) < 0.15
+        assert float((here.T @ here / len(here) - wanted).norm() / wanted.norm()) < 0.25
     between = scores[:, 0, 0].T @ scores[:, 0, 2] / len(scores)
-    assert float(between.norm()) < 0.15 * float(p[0, 0].norm())
+    assert float(between.norm()) < 0.25 * float(p[0, 0].norm())
 
 
 def test_texts_go_through_in_few_tokens_at_a_time(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:

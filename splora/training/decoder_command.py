@@ -12,6 +12,7 @@ from splora.errors import InputError, exit_on_input_error, problems_of
 from splora.files import expanded
 from splora.machine import wait_passively
 from splora.option_help import add_choice, wrong_choices
+from splora.run_files import RESULT
 from splora.tasks.text_sources import TEXT_TASKS
 
 #: Whole numbers and fractions that can be set, with what they are.
@@ -90,7 +91,7 @@ def run(family: str, options: argparse.Namespace) -> None:
             "settings": {field.name: getattr(settings, field.name) for field in fields(settings)},
             "versions": versions(),
         }
-        write_json(beside / "result.json", result)
+        write_json(beside / RESULT, result)
     print(f"{options.output_dir}: perplexity {perplexity:.2f} on {options.task}, {seconds:.0f} s of training.")
 
 
