@@ -6,6 +6,7 @@ import argparse
 
 from splora.console import shown_progress
 from splora.interruption import ending_tidily
+from splora.option_file import add_config, parse
 from splora.option_help import add_choice
 from splora.posttraining.command import COMPUTE, add_data, columns_of
 from splora.posttraining.core.options import add_options
@@ -31,26 +32,17 @@ def make_parser() -> argparse.ArgumentParser:
         "repeatable",
     )
     parser.add_argument(
-        "--max_seq_length",
-        "--max-seq-length",
-        type=int,
-        metavar="N",
-        help="tokens per example at most (default: the task's usual length, or the model's positions)",
-    )
-    parser.add_argument(
-        "--doc_stride", "--doc-stride", type=int, default=128, metavar="N", help="overlap of windows (default: 128)"
-    )
-    parser.add_argument(
         "--column", action="append", default=[], metavar="NAME=COLUMN", help="where columns are not recognized"
     )
     parser.add_argument("--output", metavar="JSON", help="write the scores there, too")
-    add_options(parser, Request, COMPUTE)
+    add_options(parser, Request, ("max_seq_length", "doc_stride", *COMPUTE))
+    add_config(parser)
     return parser
 
 
 def main(arguments: list[str]) -> None:
     """Print the scores of one model, a line each."""
-    options = make_parser().parse_args(arguments)
+    options = parse(make_parser(), arguments)
     from splora.files import write_json
     from splora.posttraining.core.compute import check_compute, use_threads
 

@@ -16,7 +16,7 @@ from splora.posttraining.core.method import Method, commands
 from splora.posttraining.core.options import add_options
 from splora.posttraining.core.request import Request
 from splora.scripts import heal
-from splora.tasks.registry import REGISTRY
+from splora.tasks.registry import REGISTRY, find_task
 
 if TYPE_CHECKING:
     from splora.posttraining.core.request import PruneRequest
@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> None:
     """Prune one checkpoint by the named method."""
     options = parse(make_parser(), arguments)
-    if options.no_labels and "labelled" not in REGISTRY[options.task].takes:
+    if options.no_labels and "labelled" not in find_task(options.task).takes:
         raise InputError(f"--no_labels is given, but {options.task} has no labels to leave out; leave out --no_labels.")
     with ending_tidily():
         request = request_of(

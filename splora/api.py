@@ -86,6 +86,10 @@ def prune(
         raise InputError(
             f"budget: is {budget}, and the model keeps {pruning.present:.3f} of its dense self's MACs already."
         )
+    if type(model).__name__ not in anatomy.task_models():
+        raise InputError(
+            f"{type(model).__name__} cannot be cut; models that can are {', '.join(anatomy.task_models())}."
+        )
     check_parts(model)
     with evaluating(model):
         chosen.check(pruning)

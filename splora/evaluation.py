@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -16,7 +17,8 @@ from splora.posttraining.core.stages import Report, silent
 from splora.tasks.model_inputs import check_length, positions
 from splora.tasks.named_metrics import compute, load_metrics
 from splora.tasks.registry import find_task
-from splora.tasks.sources import data_sources, make_data_module
+from splora.tasks.sources import auto_model, data_sources, make_data_module
+from splora.tasks.task import Task
 
 #: Options of the commands that train, by those that this one has.
 WORDS = {
@@ -79,7 +81,7 @@ def evaluate(
         problems.append(f"--max_seq_length is {max_seq_length}; it must be 2 or larger.")
     if problems:
         raise InputError(problems)
-    config = anatomy.config_of(in_memory) if in_memory is not None else check_kind(str(model), known.name)
+    config = check_kind(str(model), known.name) if in_memory is None else _checked(in_memory, known)
     if max_seq_length is not None and known.length is not None:
         check_length(name, config, max_seq_length, "--max_seq_length")
     named = load_metrics(metrics)
@@ -93,6 +95,7 @@ def evaluate(
         doc_stride=doc_stride,
         columns=dict(columns) if columns else None,
     )
+    prepared.judges(config)
     prepared.features("eval")  # data that cannot be read are told before weights are loaded
     if named:
         prepared.check_references()
@@ -114,3 +117,21 @@ def evaluate(
     main = prepared.primary_metric
     scores = {main: found[main], **found}
     return scores | (compute(named, *prepared.references(outputs)) if named else {})
+
+
+def _checked(model: nn.Module, task: Task) -> Any:
+    """The configuration of a model in memory.
+
+    Raises:
+        InputError: it is of no known family, has another head, or other labels than the task.
+    """
+    from splora.checkpoints.checkpoint import check_outputs
+    from splora.export.pruned_modeling import auto_class
+
+    config = anatomy.config_of(model)
+    anatomy.family_of(config)
+    name = type(model).__name__
+    if name not in anatomy.task_models() or auto_class(name) != auto_model(task.name):
+        raise InputError(f"model: is a {name}, which has no head for {task.name}; {auto_model(task.name)} has one.")
+    check_outputs("model", config, task.name)
+    return config

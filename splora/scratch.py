@@ -115,9 +115,15 @@ class Scratch:
     def read(self, place: int, into: Tensor) -> Tensor:
         """Fill a new contiguous tensor with what lies at a place."""
         left = _bytes(into)
-        self._file.seek(place)
-        while left:
-            left = left[self._file.readinto(left) :]
+        try:
+            self._file.seek(place)
+            while left:
+                count = self._file.readinto(left)
+                if not count:
+                    raise InputError(f"{self._folder}: the temporary file was cut short by something; start again.")
+                left = left[count:]
+        except OSError as error:
+            raise _refused(self._folder, error) from error
         return into
 
 

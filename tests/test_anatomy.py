@@ -11,8 +11,12 @@ from torch import nn
 
 from splora import anatomy
 from splora.errors import InputError
+from splora.posttraining.core.calls import record
+from splora.posttraining.core.sublayers import attention_close, attention_context
 from splora.training.model import prepare
 from splora.training.options import AdapterOptions, PruningOptions
+from splora.training.signals import signals
+from tests.families import TRAINED
 
 BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 60}
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -140,3 +144,20 @@ def test_dropout_0_leaves_none_anywhere(family: str, head: str, monkeypatch: pyt
     assert {*used} == {0.0}
     anatomy.set_dropout(config, 0.25)
     assert {getattr(config, option) for option in anatomy.FAMILIES[family].dropouts} == {0.25}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_states_after_the_attention_are_those_that_enter_the_feed_forward_part(name: str) -> None:
+    family = next(kind for kind, of in anatomy.FAMILIES.items() if name.startswith(f"{of.classes}For"))
+    model = tiny(family, name.partition("For")[2]).eval()
+    batch = {"input_ids": torch.arange(4, 12)[None], "attention_mask": torch.ones(1, 8, dtype=torch.long)}
+    with torch.no_grad():
+        hidden, calls = record(model, batch)
+        wanted = []
+        for layer, call in zip(anatomy.layers(model), calls, strict=True):
+            projected = layer.linears["attention_output"](attention_context(layer, hidden, call))
+            wanted.append(attention_close(layer, hidden, projected))
+            hidden = call(layer.module, hidden)
+        found = signals(model, batch, hidden=False, attention=True).attention
+    for own, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import splora
 from splora import anatomy
 from splora.errors import InputError
 from splora.posttraining.core.budget import Costs
+from splora.posttraining.core.examples import Examples
+from splora.posttraining.core.layer_grams import regrouped
 
 
 def batches(rows: int = 24, tokens: int = 9) -> list[dict[str, Tensor]]:
@@ -204,3 +207,46 @@ def test_the_example_of_the_docs_runs(tiny: Any, root: Path, tmp_path: Path, mon
     exec(block.replace("bits=4", "bits=4, group_size=8"), names)
     assert [layer.neurons for layer in anatomy.layers(splora.load_pruned("small"))] == names["plan"].neuron_counts
     assert same(splora.load_quantized("small-4-bits"), names["packed"].model)
+
+
+def test_columns_that_healing_in_memory_does_not_read_are_refused(tiny: Any) -> None:
+    dense = tiny("BertForSequenceClassification")
+    with pytest.raises(InputError) as refused:
+        splora.heal(dense, dense, batches(), num_train_epochs=3.0, pruning_method="topK")
+    assert len(refused.value.problems) == 2
+    assert all("changes nothing here; columns that do are adam_epsilon" in each for each in refused.value.problems)
+
+
+def test_a_teacher_s_labels_are_put_into_the_student_s_order(tiny: Any) -> None:
+    model = tiny("BertForSequenceClassification", num_labels=3)
+    model.config.id2label = {0: "a", 1: "b", 2: "c"}
+    teacher = copy.deepcopy(model)
+    order = torch.tensor([2, 0, 1])
+    with torch.no_grad():
+        for parameter in teacher.classifier.parameters():
+            parameter.copy_(parameter[order])
+    teacher.config.id2label = {number: model.config.id2label[int(of)] for number, of in enumerate(order)}
+    assert splora.heal(model, teacher, batches(), max_steps=1).before == pytest.approx(0, abs=1e-6)
+
+
+def test_what_pads_labels_counts_nowhere() -> None:
+    rows = [{"input_ids": [5, 6, 7], "labels": [1, 0, 1]}, {"input_ids": [5], "labels": [1]}]
+    (batch,) = Examples([{**row, "attention_mask": [1] * len(row["labels"])} for row in rows])
+    assert batch["labels"].tolist() == [[1, 0, 1], [1, -100, -100]]
+    wider = {name: torch.nn.functional.pad(values, (0, 1)) for name, values in batch.items()}
+    (joined,) = regrouped([batch, wider], 1000)
+    assert joined["labels"][1].tolist() == [1, -100, -100, -100]
+    sentences = [{**each, "labels": torch.tensor([0, 1])} for each in (batch, wider)]
+    assert next(iter(regrouped(sentences, 1000)))["labels"].tolist() == [0, 1, 0, 1]
+
+
+def test_labels_that_are_asked_for_and_not_there_are_told(tiny: Any) -> None:
+    with pytest.raises(
+        InputError, match="Fisher information of the data's labels is asked for, but examples have none"
+    ):
+        splora.prune(tiny("BertForSequenceClassification"), batches(), "mac=0.5", "fisher", labels="data")
+
+
+def test_what_cannot_be_cut_is_told_at_once(tiny: Any) -> None:
+    with pytest.raises(InputError, match="BertForMaskedLM cannot be cut; models that can are BertForSequenceClass"):
+        splora.prune(tiny("BertForMaskedLM"), batches(), "mac=0.5")

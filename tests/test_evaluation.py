@@ -135,3 +135,28 @@ def test_a_text_has_no_predictions_to_compare() -> None:
     data.task = "wikitext2"
     with pytest.raises(InputError, match="wikitext2 has a score and no predictions"):
         data.check_references()
+
+
+def test_labels_are_the_model_s_own_wherever_its_tokenizer_is(folders: dict[str, Path], tmp_path: Path) -> None:
+    data, shared = folders["data"] / "qnli", {"precision": "fp32", "device": "cpu"}
+    wanted = evaluate(folders["qnli"], "qnli", data, **shared)
+    # Another folder with the tokenizer, whose configuration names labels in GLUE's order.
+    for file in folders["qnli"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    names = TASKS["qnli"].labels
+    config |= {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert evaluate(folders["qnli"], "qnli", data, tokenizer=tmp_path, **shared) == wanted
+    assert evaluate(tmp_path, "qnli", data, **shared) != wanted
+
+
+def test_a_model_in_memory_without_the_task_s_head_is_refused(tiny: Any, folders: dict[str, Path]) -> None:
+    model, tokenizer = tiny("BertForSequenceClassification"), folders["qnli"]
+    for task in ("squad", "wikitext2"):
+        with pytest.raises(
+            InputError, match=f"model: is a BertForSequenceClassification, which has no head for {task}"
+        ):
+            evaluate(model, task, "embedded", tokenizer=tokenizer)
+    with pytest.raises(InputError, match="model: this checkpoint has 3 labels; qnli needs 2"):
+        evaluate(tiny("BertForSequenceClassification", num_labels=3), "qnli", "embedded", tokenizer=tokenizer)

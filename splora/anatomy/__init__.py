@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from splora.anatomy.model import (
         Layer,
         Place,
-        attention_norms,
+        after_attention,
         config_of,
         encoder_linears,
         head_names,
@@ -43,7 +43,7 @@ __all__ = [
     "Layer",
     "Linear",
     "Place",
-    "attention_norms",
+    "after_attention",
     "check_trained",
     "config_of",
     "dense_sizes",

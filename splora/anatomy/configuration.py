@@ -51,6 +51,12 @@ def task_models() -> list[str]:
     return [name for family in FAMILIES.values() for name in family.task_models]
 
 
+def is_norm_first(config: Any) -> bool:
+    """Whether norms come before the parts of a layer, instead of after the residual sums."""
+    first = family_of(config).norm_first
+    return bool(getattr(config, first) if isinstance(first, str) else first)
+
+
 def head_size(config: Any) -> int:
     """Channels of one attention head; with grouped queries, of all queries of one head of key and value.
 

@@ -41,6 +41,7 @@ class Family:
         norm_first: whether norms come before the parts of a layer; a name: the configuration says so under it.
         causal: whether a token sees only tokens before it.
         gives_tuple: whether a layer gives a tuple, its hidden states first, instead of the hidden states.
+        begins: whether it was trained on texts that begin with the token for beginnings, and knows no others.
         segments: whether it tells the sentences of a pair apart by `token_type_ids`.
         positions_after_padding: whether positions are counted from the number of the padding token on.
         head_rows: paths of further linears, where a layer has them, whose rows go with those of the query.
@@ -73,6 +74,7 @@ class Family:
     norm_first: bool | str = False
     causal: bool = False
     gives_tuple: bool = False
+    begins: bool = False
     segments: bool = False
     positions_after_padding: bool = False
     head_rows: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from splora.anatomy.configuration import family_of, head_rows, head_size
+from splora.anatomy.configuration import family_of, head_rows, head_size, is_norm_first
 from splora.anatomy.families import FAMILIES
 from splora.anatomy.family import ATTENTION_ROLES, Family
 from splora.anatomy.projections import Linear, Projection, shares
@@ -105,8 +105,7 @@ def layers(model: nn.Module) -> list[Layer]:
         found: Any = model.get_submodule(family.layers)
     except AttributeError:
         raise InputError(f"{type(model).__name__} has no layers at {family.layers}; nothing could be pruned.") from None
-    first, rows = family.norm_first, head_rows(config)
-    size, norm_first = head_size(config), bool(getattr(config, first) if isinstance(first, str) else first)
+    size, rows, norm_first = head_size(config), head_rows(config), is_norm_first(config)
     return [
         Layer(
             module,
@@ -123,14 +122,21 @@ def layers(model: nn.Module) -> list[Layer]:
     ]
 
 
-def attention_norms(model: nn.Module) -> list[nn.Module]:
-    """What closes the attention part of each layer, of a task model or of anything that contains it.
+def after_attention(model: nn.Module) -> tuple[list[nn.Module], bool]:
+    """Norms at which the states after the attention part of each layer are seen, and whether these enter them.
 
-    Where norms come after the residual sums, their outputs are the states after the attention.
+    They are what the attention's norm puts out where norms come after the residual sums, and else what enters the norm
+    of the feed-forward part.
+
+    Args:
+        model: a task model, or anything that contains it.
     """
-    family = family_of(config_of(model))
-    pattern = re.compile(rf"(?:.*\.)?{re.escape(family.layers)}\.(\d+)\.{re.escape(family.layer_norms[0])}$")
-    return [module for name, module in model.named_modules() if pattern.match(name)]
+    config = config_of(model)
+    family = family_of(config)
+    enters = is_norm_first(config)
+    path = rf"{re.escape(family.layers)}\.(\d+)\.{re.escape(family.layer_norms[int(enters)])}$"
+    pattern = re.compile(rf"(?:.*\.)?{path}")
+    return [module for name, module in model.named_modules() if pattern.match(name)], enters
 
 
 def config_of(model: nn.Module) -> Any:

@@ -1,7 +1,7 @@
 """What heads, neurons and blocks are worth, as pruning without training sees it: scores that a training starts from.
 
 The worth of a head or neuron is the error that the predictions gain when its turn to go comes, all others of its layer
-making up for it (`elimination`, measured as `stat_default` does, so that layers compare). That of a block is the same
+making up for it (`elimination`, measured as `stat.default` does, so that layers compare). That of a block is the same
 for its block row of one weight (`block_surgeon`), as a part of what the linear puts out.
 """
 

@@ -32,7 +32,7 @@ from splora.posttraining.fisher.search import search_macs
 from splora.posttraining.latency.budget import LatencyBudget
 from splora.tasks.chance import check_sense
 from splora.tasks.glue_tasks import TASKS as GLUE_TASKS
-from splora.tasks.model_inputs import check_length, positions
+from splora.tasks.model_inputs import WINDOW, check_length, positions
 from splora.tasks.registry import REGISTRY
 from splora.tasks.sources import data_sources, make_data_module
 
@@ -173,7 +173,7 @@ def measure_latency(
     # Sentences come in batches; a text's window fills one alone.
     usual = 1 if REGISTRY[request.task].length is None else 32
     batch_size = request.latency_batch_size or (latency.batch_size if latency is not None else usual)
-    tokens = request.latency_tokens or (latency.tokens if latency is not None else subject.data.width)
+    tokens = request.latency_tokens or (latency.tokens if latency is not None else min(subject.data.width, WINDOW))
     device = next(subject.model.parameters()).device
     # A model that was pruned before is no measure: its dense self, with any weights, is.
     dense = dense_model(subject.model) if is_cut(subject.model) else subject.model

@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from splora.anatomy import family_of
 from splora.errors import InputError, nearest
 from splora.tasks import hub
 from splora.tasks.choice_tasks import TASKS, Question, read_questions
 from splora.tasks.data_module import Split, TaskDataModule
 from splora.tasks.features import FeatureSet, Ragged, TaskResult
-from splora.tasks.model_inputs import positions
+from splora.tasks.model_inputs import WINDOW, positions
 
 logger = logging.getLogger(__name__)
 
-#: Positions where a configuration does not say how many there are.
-POSITIONS = 2048
 #: Stands for the log-likelihood of an ending that a question does not have.
 MISSING = -1e9
 #: Stands between a context and an ending.
@@ -57,7 +56,7 @@ class ChoicesDataModule(TaskDataModule):
         cache_dir: str | None = None,
         task: str = "choices",
     ) -> None:
-        most = positions(hub.load_config(model_name_or_path, cache_dir)) or POSITIONS
+        most = positions(hub.load_config(model_name_or_path, cache_dir)) or WINDOW
         super().__init__(
             model_name_or_path=model_name_or_path,
             train_file=train_file,
@@ -136,10 +135,11 @@ class ChoicesDataModule(TaskDataModule):
             texts.append((kept, context[len(kept) :] + DELIMITER + question.endings[ending]))
         contexts = self._tokens([context for context, _ in texts])
         wholes = self._tokens([context + ending for context, ending in texts])
-        first = self._first_token
-        # Without a context something has to predict the first token.
+        # Without a context something has to predict the first token; some families know no text that begins otherwise.
+        begin = [self._first_token]
+        always = family_of(self.config).begins
         return [
-            (before, whole[len(before) :]) if before else ([first], whole)
+            (begin * (always or not before) + before, whole[len(before) :])
             for before, whole in zip(contexts, wholes, strict=True)
         ]
 

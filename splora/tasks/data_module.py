@@ -149,6 +149,10 @@ class TaskDataModule(LightningDataModule):
         """Tokens and segments of a split's rows as any fast tokenizer makes them, in the order of `prepare`."""
         raise NotImplementedError(f"{type(self).__name__} has no pairs of texts.")
 
+    def judges(self, config: Any) -> None:
+        """Let labels, positions and padding be those of this configuration's model; its tokenizer may be elsewhere."""
+        self._config = config
+
     @property
     def config(self) -> Any:
         """The configuration of `model_name_or_path`, read at first use.

@@ -22,6 +22,11 @@ WIDTH_MULTIPLE = 8
 IGNORED = -100
 
 
+def filling(name: str) -> int:
+    """What fills up rows of a model's argument: labels that count nowhere, else zeros."""
+    return IGNORED if name == "labels" else 0
+
+
 @dataclass(frozen=True)
 class Ragged:
     """Rows of different lengths: row i is `values[offsets[i]:offsets[i + 1]]`.
@@ -117,7 +122,7 @@ class Collator:
 
     def _column(self, name: str, column: Ragged | npt.NDArray[Any], rows: Rows, width: int) -> Tensor:
         if isinstance(column, Ragged):
-            fill = {"input_ids": self.pad_token_id, "labels": IGNORED}.get(name, 0)
+            fill = self.pad_token_id if name == "input_ids" else filling(name)
             return torch.from_numpy(column.padded(rows, width, fill))
         values = torch.from_numpy(column[rows])
         if values.is_floating_point():

@@ -11,6 +11,7 @@ from splora.errors import InputError, nearest
 from splora.tasks import hub
 from splora.tasks.data_module import Split, TaskDataModule
 from splora.tasks.features import FeatureSet, TaskResult
+from splora.tasks.model_inputs import WINDOW, positions
 from splora.tasks.perplexity import perplexity
 from splora.tasks.text_sources import TEXT_TASKS, read_text
 from splora.tasks.text_windows import consecutive_windows, drawn_windows, tokenize
@@ -55,12 +56,12 @@ class TextDataModule(TaskDataModule):
         cache_dir: str | None = None,
         task: str = "wikitext2",
     ) -> None:
-        positions = _positions(hub.load_config(model_name_or_path, cache_dir))
+        most = positions(hub.load_config(model_name_or_path, cache_dir)) or WINDOW
         super().__init__(
             model_name_or_path=model_name_or_path,
             train_file=train_file,
             predict_file=predict_file,
-            max_seq_length=min(max_seq_length or positions, positions),
+            max_seq_length=min(max_seq_length or WINDOW, most),
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
             seed=seed,
@@ -109,7 +110,3 @@ class TextDataModule(TaskDataModule):
             outputs: `losses`, the negative log-likelihood of each window in nats, float (windows,).
         """
         return TaskResult({"perplexity": perplexity(outputs["losses"], self.width)})
-
-
-def _positions(config: Any) -> int:
-    return int(config.max_position_embeddings)

@@ -13,6 +13,8 @@ from splora.anatomy import FAMILIES
 from splora.errors import InputError
 
 SEGMENTS = "token_type_ids"
+#: Tokens of a window of text where nobody gives a length, at most: what published perplexities are measured at.
+WINDOW = 2048
 #: Of the tokens of a cased vocabulary, so many have a capital at least.
 CASED_SHARE = 0.05
 #: Two texts that every tokenizer joins.

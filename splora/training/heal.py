@@ -26,7 +26,7 @@ from splora.posttraining.core.examples import Batch, Examples
 from splora.training.configuration import lightning_config
 from splora.training.heal_pipeline import trainer_on
 from splora.training.healing_defaults import COMMON, RATES
-from splora.training.losses import distillation_loss
+from splora.training.losses import distillation_loss, predictions_of
 from splora.training.model import prepare
 from splora.training.optimizer import make_optimizer
 from splora.training.options import AdapterOptions, DistillationOptions, OptimizerOptions, PruningOptions
@@ -37,7 +37,13 @@ from splora.training.teacher import Teacher, check_states
 from splora.training.teaching import Teaching
 
 #: Heads whose labels the task's loss is of.
-_LABELLED = ("ForSequenceClassification", "ForQuestionAnswering")
+_LABELLED = ("ForSequenceClassification", "ForQuestionAnswering", "ForTokenClassification")
+
+
+#: Options whose columns a healing in memory reads, and further ones; those that are arguments of its own.
+_SECTIONS = (AdapterOptions, OptimizerOptions, DistillationOptions)
+_SETTINGS = ("precision", "max_grad_norm")
+_OWN = ("adapter", "teacher_name_or_path", "teacher_type")
 
 
 class Healed(NamedTuple):
@@ -96,7 +102,7 @@ def heal(
     device = next(model.parameters()).device
     with torch.random.fork_rng(), _frozen(teacher):
         torch.manual_seed(seed)
-        taught = _SameInputs(teacher.to(device))
+        taught = _SameInputs(teacher.to(device), model)
         teaching = Teaching(taught, DistillationOptions(**options["distillation"]))
         check_states(taught, anatomy.config_of(model), teaching.options)
         student = copy.deepcopy(model).float().requires_grad_(True).eval()
@@ -124,15 +130,16 @@ def heal(
 
 
 class _SameInputs(Teacher):
-    """A teacher that takes what its student takes."""
+    """A teacher that takes what its student takes, and whose labels are in its student's order."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, student: nn.Module) -> None:
         nn.Module.__init__(self)
-        self.network, self.order = network, None
+        self.network, self.order = network, _order(network, student)
 
     def signals(self, batch: Mapping[str, Tensor], *, hidden: bool, attention: bool) -> Signals:
-        """As of any teacher; of every token a row where each token is predicted."""
-        return _rows(signals(self.network, model_inputs(batch), hidden=hidden, attention=attention), batch)
+        """As of any teacher."""
+        found = signals(self.network, model_inputs(batch), hidden=hidden, attention=attention)
+        return found._replace(logits=self._ordered(found.logits))
 
 
 class _Healing(LightningModule):
@@ -151,7 +158,7 @@ class _Healing(LightningModule):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         teaching = self.teaching
         student = signals(self.network, model_inputs(batch), hidden=teaching.hidden, attention=teaching.attention)
-        loss, _parts = teaching.loss(_rows(student, batch), batch, labelled=self.labelled)
+        loss, _parts = teaching.loss(student, batch, labelled=self.labelled)
         if not torch.isfinite(loss):
             raise InputError(f"The loss is {loss.item()} at step {self.global_step}; lower learning_rate.")
         return loss
@@ -162,12 +169,17 @@ class _Healing(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _rows(of: Signals, batch: Mapping[str, Tensor]) -> Signals:
-    """A row of logits for each prediction: where every token has one, those of tokens that are no padding."""
-    keep = batch["attention_mask"].bool()
-    return of._replace(
-        logits={name: values[keep] if values.dim() == 3 else values for name, values in of.logits.items()}
+def _order(teacher: nn.Module, student: nn.Module) -> tuple[int, ...] | None:
+    """The teacher's output for each of the student's labels; None where both name the same, or names say nothing."""
+    if not type(student).__name__.endswith(("ForSequenceClassification", "ForTokenClassification")):
+        return None
+    own, wanted = (
+        [str(label).lower() for _, label in sorted(anatomy.config_of(each).id2label.items())]
+        for each in (teacher, student)
     )
+    if own == wanted or sorted(own) != sorted(wanted) or len({*own}) < len(own):
+        return None
+    return tuple(own.index(label) for label in wanted)
 
 
 @torch.no_grad()
@@ -180,8 +192,8 @@ def _divergence(network: nn.Module, teacher: _SameInputs, batches: Sequence[Batc
     device, total, count = next(network.parameters()).device, 0.0, 0
     for given in batches:
         batch = to_device(given, device)
-        own = _rows(signals(network, model_inputs(batch), hidden=False, attention=False), batch).logits
-        said = teacher.signals(batch, hidden=False, attention=False).logits
+        own = predictions_of(signals(network, model_inputs(batch), hidden=False, attention=False).logits, batch)
+        said = predictions_of(teacher.signals(batch, hidden=False, attention=False).logits, batch)
         shapes = [{name: values.shape for name, values in logits.items()} for logits in (own, said)]
         if shapes[0] != shapes[1]:
             outputs = [", ".join(f"{name} {tuple(shape)}" for name, shape in each.items()) for each in shapes]
@@ -202,6 +214,12 @@ def _specification(
     known = [field.name for field in fields(RunSpecification)]
     problems = [
         f"{name}: is no column of the sheet{nearest(name, known) or '.'}" for name in columns if name not in known
+    ]
+    used = {*_SETTINGS, *(name for kind in _SECTIONS for each in fields(kind) for name in each.metadata["columns"])}
+    problems += [
+        f"{name}: changes nothing here; columns that do are {', '.join(sorted(used - {*_OWN}))}."
+        for name in columns
+        if name in known and name not in used - {*_OWN}
     ]
     if adapter not in ADAPTERS:
         problems.append(f"adapter is {adapter!r}; allowed are {', '.join(ADAPTERS)}{nearest(adapter, ADAPTERS) or '.'}")

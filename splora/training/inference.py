@@ -97,7 +97,7 @@ def find_predictor(name: str, task: str | None = None) -> Predictor:
         folder = folder.parent  # which knows how long its inputs were
     given = None if task is None else canonical_task(task)
     if given is not None and given not in TASKS:
-        raise InputError(f"--task is {task!r}, a text; allowed are {', '.join(TASKS)}.")
+        raise InputError(f"--task is {task!r}, which is for language models; allowed are {', '.join(TASKS)}.")
     if not exists(name):  # of the hub, or nothing at all
         return _of_model(name, given)
     if (folder / RESULT).is_file() and not (folder / "config.json").is_file():

@@ -36,8 +36,7 @@ def block_problems(spec: RunSpecification, config: dict[str, Any], name: str, *,
 def _across_heads(spec: RunSpecification, config: dict[str, Any], name: str, fewer_heads: bool) -> list[Problem]:
     family, units = FAMILIES[config["model_type"]], spec.pruning_units
     heads = config.get(family.sizes[0])
-    cut_first = fewer_heads or spec.prune_first in ("stat", "fisher")
-    if not within_heads(units, cut_first) or not isinstance(heads, int) or heads < 1:
+    if not within_heads(units, fewer_heads) or not isinstance(heads, int) or heads < 1:
         return []
     size = int(config[family.width]) // heads
     why = "hybrid_filled fills" if units == "hybrid_filled" else "blocks must fit into what is left of"

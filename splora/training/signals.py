@@ -56,13 +56,18 @@ def _kept(network: nn.Module, attention: bool) -> Iterator[list[Tensor]]:
     """The states that leave each attention part while the block runs."""
     states: list[Tensor] = []
 
-    def keep(_: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+    def keep(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
         states.append(output)
 
-    handles = []
+    def keep_input(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+        states.append(arguments[0])
+
+    handles: list[Any] = []
     if attention:
-        for norm in anatomy.attention_norms(network):
-            handles.append(norm.register_forward_hook(keep))
+        norms, enter = anatomy.after_attention(network)
+        handles = [
+            norm.register_forward_pre_hook(keep_input) if enter else norm.register_forward_hook(keep) for norm in norms
+        ]
     try:
         yield states
     finally:

@@ -2,4 +2,4 @@
 
 from splora.anatomy.family import LLAMA_LIKE, Family
 
-FAMILY = Family(model_type="gemma", classes="Gemma", **LLAMA_LIKE)
+FAMILY = Family(model_type="gemma", classes="Gemma", begins=True, **LLAMA_LIKE)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from splora.errors import InputError
 from splora.posttraining.core.calls import ARGUMENTS
+from splora.tasks.features import filling
 
 Batch = dict[str, Tensor]
 #: Rows of a data set that are put together, where no batches are given.
@@ -89,5 +90,5 @@ def _padded(rows: Sequence[Mapping[str, Any]]) -> Batch:
         if values[0].dim() == 0:
             found[name] = torch.stack(values)
         else:
-            found[name] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True)
+            found[name] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=filling(name))
     return found

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from splora.posttraining.core.precision import Precision
+from splora.posttraining.core.products import column_blocks
 from splora.scratch import Held, Keep, Slot
 
 #: Blocks of columns that a Gram matrix is summed up in, at most, and the columns that a block has at least.
@@ -52,8 +53,7 @@ class Gram:
         self._gathered: dict[float, tuple[list[Tensor], list[Tensor]]] = {}
         self._precision = precision
         self.rows, self.rounding = 0.0, torch.finfo(torch.float64).eps
-        width = max(-(-channels // BLOCKS), BLOCK_COLUMNS)
-        self._blocks = [slice(start, min(start + width, channels)) for start in range(0, channels, width)]
+        self._blocks = column_blocks(channels, BLOCKS, BLOCK_COLUMNS)
 
     def add(self, activations: Tensor, targets: Tensor | None = None, weight: float = 1.0) -> None:
         """Add rows: activations (tokens, channels), targets (tokens, targets), and what each row counts.

@@ -18,6 +18,7 @@ from splora.posttraining.core.gram import Gram
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.states import Outputs, States, Storage
 from splora.posttraining.core.sublayers import PARTS
+from splora.tasks.features import filling
 
 logger = logging.getLogger(__name__)
 
@@ -205,6 +206,8 @@ def _width(batch: Batch) -> int:
 def _joined(batches: Sequence[Batch]) -> Batch:
     """One batch; what is added is padding (`attention_mask` 0)."""
     width = max(map(_width, batches))
-    return {
-        name: torch.cat([F.pad(batch[name], (0, width - _width(batch))) for batch in batches]) for name in batches[0]
-    }
+
+    def widened(name: str, values: Tensor) -> Tensor:
+        return values if values.dim() == 1 else F.pad(values, (0, width - values.shape[1]), value=filling(name))
+
+    return {name: torch.cat([widened(name, batch[name]) for batch in batches]) for name in batches[0]}

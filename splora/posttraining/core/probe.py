@@ -49,23 +49,27 @@ def _check(model: nn.Module) -> None:
     ids = torch.randint(few, SHAPE, generator=torch.Generator().manual_seed(0)).to(device)
     hidden, calls = record(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     tolerance = TOLERANCES[torch.finfo(hidden.dtype).bits]
+    seen: set[str] = set()
     # What is doubled is put back exactly.
     for number, ((layer,), call) in enumerate(zip(in_turn(anatomy.layers(model), stays=False), calls, strict=True)):
         whole = call(layer.module, hidden)
         if not _close(forward_layer(layer, hidden, call), whole, tolerance):
             raise _wrong(config, number, "put together its parts compute something else than the layer itself")
-        if number == 0:
-            for problem in _units(layer, hidden, call, tolerance):
-                raise _wrong(config, number, problem)
+        for problem in _units(layer, hidden, call, tolerance, seen):
+            raise _wrong(config, number, problem)
         hidden = whole
 
 
-def _units(layer: Layer, hidden: Tensor, call: Call, tolerance: float) -> Iterator[str]:
-    """What is wrong with the rows and columns of a head and of a neuron."""
+def _units(layer: Layer, hidden: Tensor, call: Call, tolerance: float, seen: set[str]) -> Iterator[str]:
+    """What is wrong with the rows and columns of a head and of a neuron, of the first layer that has any."""
     for part, units in zip(PARTS, (layer.heads, layer.neurons), strict=True):
-        if not units:
+        if part.name in seen:
             continue
         before = part.inner(layer, hidden, call)
+        if not units:
+            hidden = part.close(layer, hidden, layer.linears[part.role](before))
+            continue
+        seen.add(part.name)
         size, unit = part.size(layer), units - 1
         for role in (role for role in part.inputs if role in layer.linears):
             rows = layer.rows_of_head(role) if part.name == "heads" else 1

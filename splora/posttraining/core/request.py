@@ -55,7 +55,8 @@ class Request:
     )
     max_seq_length: int | None = option(
         None,
-        "tokens per example at most (default: 384 for questions, the model's positions for a text, 128 else)",
+        "tokens per example at most (default: 384 for questions, the model's positions for a text, at most 2,048, and "
+        "128 else)",
         "--max_seq_length",
         **at_least(8),
     )

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from splora import anatomy
 from splora.errors import InputError
-from splora.posttraining.core.calibration import LABELS, to_device
+from splora.posttraining.core.calibration import LABELS, is_label, to_device
 from splora.posttraining.core.directions import direction
 from splora.posttraining.core.layer_grams import regrouped
 from splora.posttraining.core.precision import Precision
 from splora.posttraining.core.sensitivity import TEXT_TOKENS, is_language_model
 from splora.posttraining.fisher.options import Labels
+from splora.tasks.features import IGNORED
 
 FP32 = Precision("fp32")
 
@@ -102,11 +103,14 @@ def mask_gradients(
         tuple(GradientRows(layer.heads) for layer in layers), tuple(GradientRows(layer.neurons) for layer in layers)
     )
     device = next(model.parameters()).device
+    causal = is_language_model(model)
     shape, generator = _Shape(), torch.Generator().manual_seed(seed)
-    if per_sample and is_language_model(model):
+    if per_sample and causal:
         batches = regrouped(list(batches), TEXT_TOKENS)
     with _frozen(model), _explicit_attention(model, device), _watched(layers, found, per_sample, shape):
         for number, batch in enumerate(batches):
+            if labels == "data" and not any(map(is_label, batch)):
+                raise InputError("Fisher information of the data's labels is asked for, but examples have none.")
             batch = to_device(batch, device)
             shape.samples = len(batch["input_ids"])
             with precision.forward(device):
@@ -117,8 +121,17 @@ def mask_gradients(
                     f"the model or its data are broken."
                 )
             # The library averages over the batch: times its size, each sample contributes its own gradient.
-            (loss * shape.samples if per_sample else loss).backward()
+            (loss * _terms(batch, labels, causal) if per_sample else loss).backward()
     return found
+
+
+def _terms(batch: dict[str, Tensor], labels: Labels, causal: bool) -> int:
+    """What a loss is the mean of: samples, or, where each token has a label, those that count."""
+    of_tokens = batch.get("labels") if labels == "data" else None
+    if of_tokens is None or of_tokens.dim() < 2:
+        return len(batch["input_ids"])
+    # A language model's labels are of the token before.
+    return int((of_tokens[:, 1:] if causal else of_tokens).ne(IGNORED).sum())
 
 
 def own_predictions_loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:

@@ -30,7 +30,7 @@ class FisherOptions(Options):
         teacher: of rescaling: the dense model, or, as the published program has it, the model pruned to the square
             root of the budget. By divergence from the dense model the first is the better one (docs/posttraining.md).
         bias_correction: whether biases take up what pruned heads and neurons put out on average, which no factor can.
-            auto: where held-out samples say that nothing is lost by it (`fisher_correction`).
+            auto: where held-out samples say that nothing is lost by it (`correction`).
         damping: of the least squares of rescaling.
         storage: where rescaling keeps hidden states.
     """

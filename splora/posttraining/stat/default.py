@@ -1,7 +1,7 @@
 """What this program makes of STAT by default.
 
 Errors are measured by what they do to the predictions, heads and neurons compete for one budget, and projections are
-solved again on the pruned model's own activations. Each of these can be left out (`stat_options.StatOptions`).
+solved again on the pruned model's own activations. Each of these can be left out (`options.StatOptions`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ Grams = list[dict[str, Gram]]
 
 
 class Passes(TypedDict):
-    """How both stages go through the layers; see `stat_grams.layer_grams`."""
+    """How both stages go through the layers; see `layer_grams.layer_grams`."""
 
     first_token_only: bool
     storage: Storage
@@ -80,7 +80,7 @@ def prune_default(
     seed: int,
     report: Report,
 ) -> Iterator[Stage]:
-    """Yield the model after `interpolate` and `reconstruct`; arguments as of `stat.prune_stat`, but `budget` in MACs.
+    """Yield the model after `interpolate` and `reconstruct`; arguments as of `method.prune_stat`, but `budget` in MACs.
 
     The model of the first stage is the one that the second stage goes on to change.
     """

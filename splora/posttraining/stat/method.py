@@ -1,6 +1,6 @@
 """Pruning by interpolative decompositions (Flynn et al. 2024, STAT): no labels, no training, some hundred samples.
 
-The published method (`stat_published`), and a default that goes on from it (`stat_default`).
+The published method (`published`), and a default that goes on from it (`default`).
 """
 
 from __future__ import annotations

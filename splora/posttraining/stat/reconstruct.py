@@ -61,7 +61,7 @@ def reconstruct(
         student: the pruned model.
         teacher: the dense one.
         batches: model arguments without labels; padding is not counted.
-        first_token_only: in the last layer the first token of each sequence counts, the others by `stat_grams.OTHERS`.
+        first_token_only: in the last layer the first token of each sequence counts, the others by `layer_grams.OTHERS`.
         storage: where hidden states are kept between layers.
         precision: what forward passes and products compute in.
         outputs: what the teacher's output projections put out for these batches, used up; None: it is computed.

@@ -198,6 +198,14 @@ def test_every_token_of_a_text_is_predicted_apart_and_padding_is_not(tiny: Any) 
     assert float(between.norm()) < 0.25 * float(p[0, 0].norm())
 
 
+def test_each_sentence_s_tags_make_its_own_loss_whatever_it_is_batched_with(tiny: Any) -> None:
+    model, batch = tiny("BertForTokenClassification"), batch_for("BertForSequenceClassification")
+    batch["labels"] = batch["input_ids"].remainder(2).masked_fill(batch["attention_mask"] == 0, -100)
+    together = mask_gradients(model, [batch])
+    alone = mask_gradients(model, [{name: values[row : row + 1] for name, values in batch.items()} for row in range(5)])
+    torch.testing.assert_close(together.heads[1].gram(), alone.heads[1].gram(), rtol=1e-4, atol=1e-6)
+
+
 def test_texts_go_through_in_few_tokens_at_a_time(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits of a vocabulary would fill any memory; rows are those of sequences all the same."""
     model = tiny("OPTForCausalLM")
