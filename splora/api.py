@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import nn
 
 from splora.errors import InputError, in_words_of_command, nearest
+from splora.export.cut import check_class
 from splora.export.plan import Plan
 from splora.posttraining.core.budget import Budget, Costs
 from splora.posttraining.core.choices import Quantizer
@@ -86,10 +87,7 @@ def prune(
         raise InputError(
             f"budget: is {budget}, and the model keeps {pruning.present:.3f} of its dense self's MACs already."
         )
-    if type(model).__name__ not in anatomy.task_models():
-        raise InputError(
-            f"{type(model).__name__} cannot be cut; models that can are {', '.join(anatomy.task_models())}."
-        )
+    check_class(model)
     check_parts(model)
     with evaluating(model):
         chosen.check(pruning)

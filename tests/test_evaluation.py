@@ -154,9 +154,7 @@ def test_labels_are_the_model_s_own_wherever_its_tokenizer_is(folders: dict[str,
 def test_a_model_in_memory_without_the_task_s_head_is_refused(tiny: Any, folders: dict[str, Path]) -> None:
     model, tokenizer = tiny("BertForSequenceClassification"), folders["qnli"]
     for task in ("squad", "wikitext2"):
-        with pytest.raises(
-            InputError, match=f"model: is a BertForSequenceClassification, which has no head for {task}"
-        ):
+        with pytest.raises(InputError, match=f"is a BertForSequenceClassification, which has no head for {task}"):
             evaluate(model, task, "embedded", tokenizer=tokenizer)
     with pytest.raises(InputError, match="model: this checkpoint has 3 labels; qnli needs 2"):
         evaluate(tiny("BertForSequenceClassification", num_labels=3), "qnli", "embedded", tokenizer=tokenizer)

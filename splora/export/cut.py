@@ -36,9 +36,7 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     """
     from splora.export.pruned_modeling import task_model
 
-    name = type(model).__name__
-    if name not in anatomy.task_models():
-        raise InputError(f"{name} cannot be cut; models that can are {', '.join(anatomy.task_models())}.")
+    name = check_class(model)
     whole = Plan.dense(model)
     _check(plan, whole)
     config = _smaller_config(model.config, plan)
@@ -66,6 +64,18 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
         smaller.generation_config = copy.deepcopy(model.generation_config)
     result: nn.Module = smaller.train(model.training)
     return result
+
+
+def check_class(model: nn.Module) -> str:
+    """The name of a model's class.
+
+    Raises:
+        InputError: it is none of those that can be cut.
+    """
+    name = type(model).__name__
+    if name not in anatomy.task_models():
+        raise InputError(f"{name} cannot be cut; models that can are {', '.join(anatomy.task_models())}.")
+    return name
 
 
 @dataclass(frozen=True)
