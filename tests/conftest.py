@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,10 @@ from splora.export.plan import Plan
 from tests.forks import QUICK_LATENCIES
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Programs that tests fork compute with one thread: what is compared with them does, too.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 # A busy machine says nothing of the code: how long making an example takes is no failure.
 hypothesis.settings.register_profile("splora", suppress_health_check=[hypothesis.HealthCheck.too_slow])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from splora import anatomy
@@ -45,22 +46,22 @@ def signals(network: nn.Module, inputs: Mapping[str, Tensor], *, hidden: bool, a
         inputs: what it takes.
         hidden, attention: which states are kept.
     """
-    with _kept(network, attention) as states:
+    with _kept(network, attention, inputs["attention_mask"].shape) as states:
         outputs = network(**inputs, output_hidden_states=True) if hidden else network(**inputs)
     found = tuple(outputs["hidden_states"][1:]) if hidden else ()  # the first are the embeddings
     return Signals(logits_of(outputs), found, tuple(states))
 
 
 @contextmanager
-def _kept(network: nn.Module, attention: bool) -> Iterator[list[Tensor]]:
-    """The states that leave each attention part while the block runs."""
+def _kept(network: nn.Module, attention: bool, shape: torch.Size) -> Iterator[list[Tensor]]:
+    """The states that leave each attention part while the block runs, (*shape, hidden)."""
     states: list[Tensor] = []
 
     def keep(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
         states.append(output)
 
     def keep_input(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-        states.append(arguments[0])
+        states.append(arguments[0].view(*shape, -1))  # OPT's feed-forward part has tokens in a row
 
     handles: list[Any] = []
     if attention:
