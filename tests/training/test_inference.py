@@ -181,7 +181,7 @@ def test_what_a_pruning_says_of_its_inputs_is_kept(tmp_path: Path) -> None:
         (["model", "--input", "gone.tsv"], "--input: gone.tsv: there is no such file"),
         (["model", "--input", "rows.tsv", "--output", "rows.tsv"], "--output: rows.tsv is there already"),
         (["model", "--input", "rows.tsv", "--task", "sst3"], "task is 'sst3'; allowed are"),
-        (["model", "--input", "rows.tsv", "--task", "wikitext2"], "--task is 'wikitext2', which is for language models"),
+        (["model", "--input", "rows.tsv", "--task", "wikitext2"], "--task is 'wikitext2', which is for language"),
         (["model", "--input", "rows.tsv", "--column", "review"], "--column is 'review'; it reads NAME=COLUMN"),
         (["model", "--input", "rows.tsv", "--max_seq_length", "3"], "--max_seq_length is 3; it must be 8 or larger"),
         (["model", "--input", "other.tsv"], "other.tsv: line 1: has no column 'sentence'"),
