@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from splora.moved import watch
+
 if TYPE_CHECKING:
     from splora.api import Pruned, Quantized, prune, quantize
     from splora.evaluation import evaluate
@@ -55,3 +57,6 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_PLACES[name]), name)
+
+
+watch()
