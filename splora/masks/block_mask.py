@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from splora.errors import InputError, nearest
 from splora.masks import binarize
-from splora.masks.criteria import CRITERIA, INITS, KNOWN_INITS, Criterion, methods
+from splora.masks.criteria import CRITERIA, INITS, KNOWN_INITS, Criterion, GlobalCriterion, methods
 from splora.masks.grid import BlockShape, grid_shape
 
 
@@ -210,7 +210,9 @@ def update_global_cutoffs(masks: Sequence[BlockMask]) -> None:
         like = [mask for mask in layers if (mask.method, mask.rivals) == rivals]
         scores = [mask.scores for mask in like if mask.scores is not None]
         costs = [mask.cost for mask in like if mask.cost is not None]
-        for mask, kept in zip(like, like[0].criterion.across(scores, costs, like[0].threshold), strict=True):
+        criterion = like[0].criterion
+        assert isinstance(criterion, GlobalCriterion)
+        for mask, kept in zip(like, criterion.across(scores, costs, like[0].threshold), strict=True):
             mask.global_mask.copy_(kept)
 
 

@@ -6,6 +6,7 @@ help, charts and reports read nothing else. Torch is imported where a mask is ma
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ POSITIVE = Range("a number above 0", lambda v: v > 0)
 
 
 @dataclass(frozen=True)
-class Criterion:
+class Criterion(ABC):
     """A way to prune while training; subclasses say how scores become a mask.
 
     Attributes:
@@ -53,7 +54,6 @@ class Criterion:
         threshold: what v may be.
         is_fraction: whether v is the fraction that stays.
         has_scores: whether scores are learned.
-        is_global: whether one ranking of all layers decides (`across`); v may then be a fraction of MACs.
         units: what its masks may lie over, of `UNITS`.
         penalties: of `PENALTIES`, those that its scores may have.
     """
@@ -65,7 +65,6 @@ class Criterion:
     threshold: Range = ANY
     is_fraction: bool = False
     has_scores: bool = True
-    is_global: bool = False
     units: tuple[str, ...] = UNITS
     penalties: tuple[str, ...] = PENALTIES
 
@@ -74,10 +73,12 @@ class Criterion:
         """Whether there are masks at all."""
         return self.name != "none"
 
-    def kept(self, scores: Tensor, v: float) -> Tensor:
-        """The mask (R, C) of one layer's scores, 0 and 1, whose gradient reaches the scores."""
-        raise NotImplementedError
+    @property
+    def is_global(self) -> bool:
+        """Whether one ranking of all layers decides; v may then be a fraction of MACs."""
+        return isinstance(self, GlobalCriterion)
 
+    @abstractmethod
     def mask(self, mask: BlockMask, means: Means) -> Tensor:
         """The mask of this step, (R, C), with its gradient to the scores.
 
@@ -85,20 +86,52 @@ class Criterion:
             mask: has scores, threshold, and whether it trains.
             means: computes mean |W| of each block, (R, C).
         """
-        assert mask.scores is not None
-        return self.kept(mask.scores, mask.threshold)
 
     def binary(self, mask: BlockMask, means: Means) -> Tensor:
         """The evaluation mask, bool (R, C)."""
         return self.mask(mask, means).bool()
 
-    def across(self, scores: Sequence[Tensor], costs: Sequence[float], v: float) -> list[Tensor]:
-        """The bool masks of all layers, from their scores and, where they are known, what one unit of each costs."""
-        raise NotImplementedError
-
     def first_scores(self, ranks: Tensor, scale: float) -> Tensor:
         """Scores that start from knowledge, of ranks between −1 and 1."""
         return scale * ranks
+
+
+class LocalCriterion(Criterion):
+    """Decides by the scores of one layer alone."""
+
+    @abstractmethod
+    def kept(self, scores: Tensor, v: float) -> Tensor:
+        """The mask (R, C) of one layer's scores, 0 and 1, whose gradient reaches the scores."""
+
+    def mask(self, mask: BlockMask, means: Means) -> Tensor:
+        """Of the layer's scores."""
+        assert mask.scores is not None
+        return self.kept(mask.scores, mask.threshold)
+
+
+class GlobalCriterion(Criterion):
+    """Decides by the scores of all layers at once."""
+
+    @abstractmethod
+    def across(self, scores: Sequence[Tensor], costs: Sequence[float], v: float) -> list[Tensor]:
+        """The masks, bool (R, C), of all layers, from their scores and, where known, what one unit of each costs."""
+
+    def mask(self, mask: BlockMask, means: Means) -> Tensor:
+        """As `update_global_cutoffs` left it."""
+        from splora.masks.binarize import straight_through
+
+        assert mask.scores is not None
+        return straight_through(mask.scores, mask.global_mask)
+
+
+class Everything(Criterion):
+    """Prunes nothing."""
+
+    def mask(self, mask: BlockMask, means: Means) -> Tensor:
+        """Ones (R, C)."""
+        import torch
+
+        return torch.ones(mask.grid)
 
 
 class Magnitude(Criterion):
@@ -115,7 +148,7 @@ class Magnitude(Criterion):
             return magnitude(mask.mean_magnitudes(means), mask.threshold)
 
 
-class TopK(Criterion):
+class TopK(LocalCriterion):
     """Movement pruning within each layer."""
 
     def kept(self, scores: Tensor, v: float) -> Tensor:
@@ -125,7 +158,7 @@ class TopK(Criterion):
         return topk(scores, v)
 
 
-class TopKGlobal(Criterion):
+class TopKGlobal(GlobalCriterion):
     """Movement pruning over all layers at once."""
 
     def across(self, scores: Sequence[Tensor], costs: Sequence[float], v: float) -> list[Tensor]:
@@ -134,15 +167,8 @@ class TopKGlobal(Criterion):
 
         return keep_within(scores, costs, v) if costs else keep_largest_global(scores, v)
 
-    def mask(self, mask: BlockMask, means: Means) -> Tensor:
-        """As `update_global_cutoffs` left it."""
-        from splora.masks.binarize import straight_through
 
-        assert mask.scores is not None
-        return straight_through(mask.scores, mask.global_mask)
-
-
-class Threshold(Criterion):
+class Threshold(LocalCriterion):
     """Keeps scores above v."""
 
     def kept(self, scores: Tensor, v: float) -> Tensor:
@@ -152,7 +178,7 @@ class Threshold(Criterion):
         return threshold(scores, v)
 
 
-class SigmoidThreshold(Criterion):
+class SigmoidThreshold(LocalCriterion):
     """Soft movement pruning: keeps σ(score) above v."""
 
     def kept(self, scores: Tensor, v: float) -> Tensor:
@@ -188,7 +214,7 @@ class HardConcrete(Criterion):
 CRITERIA: dict[str, Criterion] = {
     each.name: each
     for each in (
-        Criterion("none", "dense", ("dense",), has_scores=False, penalties=("none",)),
+        Everything("none", "dense", ("dense",), has_scores=False, penalties=("none",)),
         Magnitude(
             *("magnitude", "magnitude", ("magnitude pruning",)),
             threshold=FRACTION,
@@ -205,7 +231,6 @@ CRITERIA: dict[str, Criterion] = {
             *("topK_global", "global movement", ("global movement", "movement global")),
             threshold=FRACTION,
             is_fraction=True,
-            is_global=True,
         ),
         Threshold("threshold", "threshold"),
         SigmoidThreshold(

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from splora.anatomy import family_of
-from splora.errors import InputError, nearest
+from splora.errors import InputError
 from splora.tasks import hub
 from splora.tasks.choice_tasks import TASKS, Question, read_questions
 from splora.tasks.data_module import Split, TaskDataModule
 from splora.tasks.features import FeatureSet, Ragged, TaskResult
 from splora.tasks.model_inputs import WINDOW, positions
+from splora.tasks.task import known_task
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,7 @@ class ChoicesDataModule(TaskDataModule):
             num_workers=num_workers,
             cache_dir=cache_dir,
         )
-        if task not in TASKS:
-            raise InputError(f"task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS) or '.'}")
-        self.task = task
+        self.task = known_task(task, TASKS)
         self.primary_metric = TASKS[task].metrics[0]
         self._questions: list[Question] | None = None
 

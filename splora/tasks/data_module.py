@@ -134,16 +134,12 @@ class TaskDataModule(LightningDataModule):
             Numbers of labels in the task's own order, scores, texts (and lists of texts that are right), or lists of
             tags.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no predictions to compare.")
+        raise InputError(f"metrics are named, but {self.task} has a score and no predictions; leave them out.")
 
     def check_references(self) -> None:
-        """Refuse named metrics where a task has no predictions that they could compare.
-
-        Raises:
-            InputError: it has none.
-        """
+        """Refuse named metrics, by an InputError, where a task has no predictions that they could compare."""
         if type(self).references is TaskDataModule.references:
-            raise InputError(f"metrics are named, but {self.task} has a score and no predictions; leave them out.")
+            self.references({})
 
     def rows_of(self, tokenizer: Any, split: Split) -> TokenRows:
         """Tokens and segments of a split's rows as any fast tokenizer makes them, in the order of `prepare`."""

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from splora.errors import InputError, nearest
 from splora.tasks import hub
 from splora.tasks.cache import Arrays, cached, digest
 from splora.tasks.data_module import Split, TaskDataModule, TokenRows
@@ -21,6 +20,7 @@ from splora.tasks.label_names import order_of
 from splora.tasks.model_inputs import SEGMENTS
 from splora.tasks.source_names import EMBEDDED, is_data_set
 from splora.tasks.squad_features import tokenizer_digest
+from splora.tasks.task import known_task
 
 #: Examples that the tokenizer gets at once: enough for its threads, few enough for the memory of its answer.
 BATCH = 10_000
@@ -78,9 +78,7 @@ class GlueDataModule(TaskDataModule):
             held_out=held_out,
             labelled=labelled,
         )
-        if task not in TASKS:
-            raise InputError(f"task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS) or '.'}")
-        self.task = task
+        self.task = known_task(task, TASKS)
         check_overrides(columns, self.description)
         self.columns = columns
         self.primary_metric = self.description.metrics[0]

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from splora.errors import InputError, nearest
+from splora.errors import InputError
 from splora.tasks import hub
 from splora.tasks.data_module import Split, TaskDataModule
 from splora.tasks.features import FeatureSet, TaskResult
 from splora.tasks.model_inputs import WINDOW, positions
 from splora.tasks.perplexity import perplexity
+from splora.tasks.task import known_task
 from splora.tasks.text_sources import TEXT_TASKS, read_text
 from splora.tasks.text_windows import consecutive_windows, drawn_windows, tokenize
 
@@ -70,11 +71,9 @@ class TextDataModule(TaskDataModule):
             num_workers=num_workers,
             cache_dir=cache_dir,
         )
-        if task not in TEXT_TASKS:
-            raise InputError(f"task is {task!r}; allowed are {', '.join(TEXT_TASKS)}{nearest(task, TEXT_TASKS) or '.'}")
+        self.task = known_task(task, TEXT_TASKS)
         if self.max_seq_length < SHORTEST:
             raise InputError(f"windows of {max_seq_length} tokens are asked for; {SHORTEST} are the least.")
-        self.task = task
 
     @property
     def width(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
-from splora.errors import InputError, nearest
+from splora.errors import InputError
 from splora.tasks import hub, squad_features, squad_json
 from splora.tasks.cache import cached, digest
 from splora.tasks.data_module import Split, TaskDataModule, TokenRows
@@ -20,6 +20,7 @@ from splora.tasks.squad_features import Windows, cut_windows, tokenizer_digest
 from splora.tasks.squad_json import Question, questions_from_content, questions_from_rows, read_squad
 from splora.tasks.squad_metric import References, best_thresholds, scores, totals, totals_v2
 from splora.tasks.squad_tasks import TASKS
+from splora.tasks.task import known_task
 
 #: Data sets of the hub, used where no file is named.
 HUB = {name: str((task.hub or ("",))[0]) for name, task in TASKS.items()}
@@ -81,9 +82,7 @@ class SquadDataModule(TaskDataModule):
             held_out=held_out,
             labelled=labelled,
         )
-        if task not in TASKS:
-            raise InputError(f"task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS) or '.'}")
-        self.task = task
+        self.task = known_task(task, TASKS)
         self.doc_stride = doc_stride
         self.n_best_size = n_best_size
         self.max_answer_length = max_answer_length

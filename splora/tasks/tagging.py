@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from splora.errors import InputError, named, nearest
+from splora.errors import InputError, named
 from splora.tasks.data_module import Split, TaskDataModule, TokenRows
 from splora.tasks.features import IGNORED, FeatureSet, Ragged, TaskResult
 from splora.tasks.model_inputs import SEGMENTS
 from splora.tasks.tag_tasks import OUTSIDE, TASKS, Sentence, read_sentences, tags_of
+from splora.tasks.task import known_task
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,7 @@ class TagDataModule(TaskDataModule):
             held_out=held_out,
             labelled=labelled,
         )
-        if task not in TASKS:
-            raise InputError(f"task is {task!r}; allowed are {', '.join(TASKS)}{nearest(task, TASKS) or '.'}")
-        self.task = task
+        self.task = known_task(task, TASKS)
         self.primary_metric = TASKS[task].metrics[0]
         self._tags: tuple[str, ...] | None = None
         self._read: dict[bool, list[Sentence]] = {}

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from splora.errors import InputError
+from splora.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from splora.tasks.data_module import TaskDataModule
@@ -88,7 +88,7 @@ class Task(ABC):
         Raises:
             InputError: they cannot be read.
         """
-        raise NotImplementedError(f"{self.name}: its examples are not counted before a run.")
+        raise InputError(f"{self.name} is for language models, which rows do not train.")
 
     def label_order(self, name: str, config: Any) -> tuple[int, ...] | None:
         """The task's number of each output of a model; None: its configuration names other things, or no labels.
@@ -129,3 +129,15 @@ def refuse_columns(task: Task, others: Iterable[Task]) -> None:
     """
     names = ", ".join(other.name for other in others if "columns" in other.takes)
     raise InputError(f"columns are given, but {task.name} has none; they are for {names}.")
+
+
+def known_task(task: str, tasks: Iterable[str]) -> str:
+    """The task, if it is one of a data module's.
+
+    Raises:
+        InputError: it is none.
+    """
+    allowed = list(tasks)
+    if task not in allowed:
+        raise InputError(f"task is {task!r}; allowed are {', '.join(allowed)}{nearest(task, allowed) or '.'}")
+    return task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SmallDecoder:
+class SmallDecoder(ABC):
     """Sizes and training of a model. The standard ones take about eight minutes on one core with bf16.
 
     Attributes:
@@ -48,9 +49,9 @@ class SmallDecoder:
     weight_decay: float = 0.1
     seed: int = 0
 
+    @abstractmethod
     def config(self, tokenizer: Any) -> Any:
         """The configuration of transformers for a model with this tokenizer."""
-        raise NotImplementedError
 
     def shared(self, tokenizer: Any) -> dict[str, Any]:
         """What the configurations of all families call alike."""

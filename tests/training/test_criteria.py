@@ -11,13 +11,13 @@ from torch import Tensor
 
 from splora.errors import nearest
 from splora.hparams import build
-from splora.masks.criteria import CRITERIA, FRACTION, Criterion, look_of
+from splora.masks.criteria import CRITERIA, FRACTION, LocalCriterion, look_of
 from splora.report.runs import method_name
 from splora.training.run import run
 from splora.training.specification import METHODS, RunSpecification, check, methods_named
 
 
-class Lowest(Criterion):
+class Lowest(LocalCriterion):
     """Keeps the v fraction of blocks with the lowest scores: what no other criterion would."""
 
     def kept(self, scores: Tensor, v: float) -> Tensor:
